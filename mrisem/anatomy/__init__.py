@@ -1,0 +1,1 @@
+"""Simulated anatomy: brain and knee images with tissue contrast."""

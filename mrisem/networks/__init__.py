@@ -1,0 +1,1 @@
+"""Backbones: plain nn.Modules that know nothing of the prior."""

@@ -1,0 +1,1 @@
+"""Physics of multi-coil Cartesian MRI in pure torch."""

@@ -1,0 +1,1 @@
+"""The semantic prior: encoders, banks, losses. It sees magnitude images only."""

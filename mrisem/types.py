@@ -1,0 +1,108 @@
+"""What the floors hand to each other, and the axis legend.
+
+Axis legend (every tensor in mrisem follows it):
+
+* k-space, coil images, sensitivity maps: ``(batch, coil, y, x)`` complex64. ``x`` is the phase-encode
+  axis, ``y`` the (often twice oversampled) readout, as fastMRI stores them.
+* masks: ``(batch, y, x)`` bool, True where sampled.
+* images: ``(batch, y, x)`` complex64; magnitudes and targets: ``(batch, y, x)`` float32.
+* embeddings: ``(n, token, feature)``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+class InputError(ValueError):
+    """Bad input or configuration: its message is one line that says the rule, the value and the fix.
+
+    The command line prints that line and ends with exit code 1.
+    """
+
+
+@dataclass(frozen=True)
+class SliceInfo:
+    """Where a slice of a batch comes from.
+
+    Args:
+        file: name of the input file, such as ``file_brain_AXT2_0001.h5``.
+        slice: index of the slice in that file.
+        n_slices: number of slices of that file that are processed in this run.
+        acquisition: fastMRI's name of the sequence, such as ``AXT2``.
+        subject: the file's ``patient_id``.
+        acceleration: acquired over sampled phase-encode lines, the factor really reached.
+    """
+
+    file: str
+    slice: int
+    n_slices: int
+    acquisition: str
+    subject: str
+    acceleration: float
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Undersampled slices of equal shape, scaled so that each zero-filled magnitude has maximum 1.
+
+    Args:
+        masked_kspace: ``(batch, coil, y, x)`` complex64, zero where not sampled.
+        mask: ``(batch, y, x)`` bool.
+        sensitivity_maps: ``(batch, coil, y, x)`` complex64, unit root-sum-of-squares inside the support.
+        scale: ``(batch,)`` float32; an image times it is in the units of the file.
+        crop: ``(Y, X)``, the size of targets and written reconstructions (header's reconSpace).
+        info: one entry a slice.
+        target: ``(batch, Y, X)`` float32 in the units of the file, or None when the file has none.
+    """
+
+    masked_kspace: Tensor
+    mask: Tensor
+    sensitivity_maps: Tensor
+    scale: Tensor
+    crop: tuple[int, int]
+    info: tuple[SliceInfo, ...]
+    target: Tensor | None = None
+
+    def __len__(self) -> int:
+        return self.masked_kspace.shape[0]
+
+    def to(self, device: torch.device | str) -> Batch:
+        """Return the batch with its tensors on ``device``."""
+        return replace(
+            self,
+            masked_kspace=self.masked_kspace.to(device),
+            mask=self.mask.to(device),
+            sensitivity_maps=self.sensitivity_maps.to(device),
+            scale=self.scale.to(device),
+            target=None if self.target is None else self.target.to(device),
+        )
+
+    def select(self, index: int) -> Batch:
+        """Return slice ``index`` as a batch of one."""
+        one = slice(index, index + 1)
+        return replace(
+            self,
+            masked_kspace=self.masked_kspace[one],
+            mask=self.mask[one],
+            sensitivity_maps=self.sensitivity_maps[one],
+            scale=self.scale[one],
+            info=self.info[one],
+            target=None if self.target is None else self.target[one],
+        )
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """What every method returns.
+
+    Args:
+        image: ``(batch, y, x)`` complex64 at the k-space matrix size, in the batch's scale.
+        iterates: images on the way there (a network's stages), oldest first; may be empty.
+    """
+
+    image: Tensor
+    iterates: tuple[Tensor, ...] = ()
