@@ -2,8 +2,8 @@
 
 Axis legend (every tensor in mrisem follows it):
 
-* k-space, coil images, sensitivity maps: ``(batch, coil, y, x)`` complex64. ``x`` is the phase-encode
-  axis, ``y`` the (often twice oversampled) readout, as fastMRI stores them.
+* k-space, coil images, sensitivity maps: ``(batch, coil, y, x)`` complex64. ``x`` is the
+  phase-encode axis, ``y`` the (often twice oversampled) readout, as fastMRI stores them.
 * masks: ``(batch, y, x)`` bool, True where sampled.
 * images: ``(batch, y, x)`` complex64; magnitudes and targets: ``(batch, y, x)`` float32.
 * embeddings: ``(n, token, feature)``.
@@ -18,7 +18,7 @@ from torch import Tensor
 
 
 class InputError(ValueError):
-    """Bad input or configuration: its message is one line that says the rule, the value and the fix.
+    """Bad input or configuration; the message is one line: the rule, the value, the fix.
 
     The command line prints that line and ends with exit code 1.
     """
@@ -52,7 +52,7 @@ class Batch:
     Args:
         masked_kspace: ``(batch, coil, y, x)`` complex64, zero where not sampled.
         mask: ``(batch, y, x)`` bool.
-        sensitivity_maps: ``(batch, coil, y, x)`` complex64, unit root-sum-of-squares inside the support.
+        sensitivity_maps: ``(batch, coil, y, x)`` complex64, unit RSS inside the support.
         scale: ``(batch,)`` float32; an image times it is in the units of the file.
         crop: ``(Y, X)``, the size of targets and written reconstructions (header's reconSpace).
         info: one entry a slice.

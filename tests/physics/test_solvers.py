@@ -1,0 +1,82 @@
+import torch
+from mrisem.physics.sense import SenseOperator
+from mrisem.physics.solvers import conjugate_gradient, solve_data_consistency
+
+SHAPE = (2, 3, 5, 4)
+
+
+def make_problem():
+    generator = torch.Generator().manual_seed(0)
+    maps = torch.randn(SHAPE, dtype=torch.complex128, generator=generator)
+    mask = torch.rand(2, 5, 4, generator=generator) < 0.5
+    image = torch.randn(2, 5, 4, dtype=torch.complex128, generator=generator)
+    kspace = torch.randn(SHAPE, dtype=torch.complex128, generator=generator)
+    sense = SenseOperator(maps, mask)
+    return sense, sense.adjoint(kspace), image
+
+
+def dense_normal(sense, index):
+    one = SenseOperator(sense.sensitivity_maps[index : index + 1], sense.mask[index : index + 1])
+    eye = torch.eye(20, dtype=torch.complex128).reshape(20, 1, 5, 4)
+    return torch.stack([one.normal(e).flatten() for e in eye], dim=1)
+
+
+def test_data_consistency_equals_a_dense_solve():
+    sense, adjoint, image = make_problem()
+    weight = torch.tensor(0.3, dtype=torch.float64)
+    x = solve_data_consistency(sense, adjoint, image, weight, tolerance=1e-13, max_iterations=60)
+    for i in range(2):
+        matrix = dense_normal(sense, i) + 0.3 * torch.eye(20)
+        expected = torch.linalg.solve(matrix, (adjoint[i] + 0.3 * image[i]).flatten())
+        torch.testing.assert_close(x[i].flatten(), expected)
+
+
+def test_data_consistency_gradients_equal_finite_differences():
+    sense, adjoint, image = make_problem()
+    weight = torch.full((2, 1, 1), 0.3, dtype=torch.float64, requires_grad=True)
+
+    def solve(adjoint, image, weight):
+        return solve_data_consistency(
+            sense, adjoint, image, weight, tolerance=1e-14, max_iterations=80
+        )
+
+    inputs = (adjoint.requires_grad_(), image.requires_grad_(), weight)
+    assert torch.autograd.gradcheck(solve, inputs, atol=1e-6)
+    scalar = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda w: solve(adjoint.detach(), image.detach(), w), scalar)
+
+
+def test_data_consistency_memory_is_independent_of_iterations():
+    sense, adjoint, image = make_problem()
+    image.requires_grad_()
+
+    def saved_bytes(iterations):
+        total = 0
+
+        def pack(tensor):
+            nonlocal total
+            total += tensor.nbytes
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            weight = torch.tensor(0.3, dtype=torch.float64)
+            solve_data_consistency(sense, adjoint, image, weight, max_iterations=iterations)
+        return total
+
+    assert saved_bytes(2) == saved_bytes(50)
+
+
+def test_conjugate_gradient_stops_each_slice_by_itself():
+    diagonal = torch.rand(2, 5, 4, dtype=torch.float64) + 0.5
+    b = torch.randn(2, 5, 4, dtype=torch.complex128)
+    start = torch.stack(
+        [b[0] / diagonal[0], torch.zeros(5, 4)]
+    )  # the first slice is solved already
+    x = conjugate_gradient(lambda v: diagonal * v, b, start, tolerance=1e-12, max_iterations=40)
+    assert torch.equal(x[0], start[0])
+    torch.testing.assert_close(x[1], b[1] / diagonal[1])
+
+
+def test_conjugate_gradient_of_zero_is_zero():
+    b = torch.zeros(1, 3, 3, dtype=torch.complex64)
+    assert torch.equal(conjugate_gradient(lambda v: 2 * v, b), b)
