@@ -1,0 +1,213 @@
+"""Checkpoint folders: where they are, what they say of themselves, and their safetensors.
+
+Nothing here runs code from a checkpoint: JSON and safetensors only, never pickles.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+import mrisem
+from mrisem.types import InputError
+
+SHIPPED = ("janus_mini",)
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_HUB_FILES = ["*.json", "*.jinja", "*.safetensors", "*.txt", "tokenizer.model"]
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+_INDEX = "model.safetensors.index.json"
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """How a checkpoint's own image processor maps [0, 1] to its input: ``(value - mean) / std``.
+
+    Args:
+        mean: one entry a channel.
+        std: one entry a channel.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def resolve_checkpoint(path: str) -> Path:
+    """Find the folder of a checkpoint.
+
+    Args:
+        path: ``janus_mini`` (ships with the package), a folder, or a hub name ``owner/name``, which
+            is looked up in the local hub cache first and downloaded only when it is not there.
+
+    Returns:
+        an existing folder.
+
+    Raises:
+        InputError: when there is no such folder, or no such hub name within reach.
+    """
+    if path in SHIPPED:
+        return Path(mrisem.__file__).parent / "assets" / path
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        return folder
+    if _HUB_ID.fullmatch(path):
+        return _resolve_hub(path)
+    raise InputError(
+        f"encoder.path must be an existing folder, a hub name owner/name or one of {SHIPPED}, "
+        f"got {path!r}; check the spelling"
+    )
+
+
+def _resolve_hub(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=_HUB_FILES, local_files_only=True))
+    except LocalEntryNotFoundError:
+        pass  # not cached: ask the hub
+    try:
+        return Path(snapshot_download(name, allow_patterns=_HUB_FILES))
+    except Exception as error:  # offline, unknown, gated: each of its own class and cause
+        raise InputError(
+            f"encoder.path must be a folder or a hub name that is cached or can be fetched, got "
+            f"{name!r} ({type(error).__name__}); where there is a network run `hf download {name}` "
+            "and copy the folder, then set encoder.path to it"
+        ) from error
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read ``config.json`` and refuse formats that transformers cannot load by itself.
+
+    Args:
+        folder: a checkpoint.
+
+    Returns:
+        the parsed file; it has the key ``model_type``.
+
+    Raises:
+        InputError: when the file is missing, unreadable, or of DeepSeek's original Janus format.
+    """
+    config = _read_json(folder / "config.json")
+    if config.get("model_type") == "multi_modality":
+        raise InputError(
+            f"encoder must be a converted Janus checkpoint (model_type 'janus'), got DeepSeek's "
+            f"original format 'multi_modality' in {folder}; use deepseek-community/Janus-Pro-1B"
+        )
+    return config
+
+
+def read_normalisation(folder: Path) -> Normalisation:
+    """Read mean and std from ``preprocessor_config.json``, or from ``processor_config.json``.
+
+    Args:
+        folder: a checkpoint.
+
+    Returns:
+        the mean and std of its image processor.
+
+    Raises:
+        InputError: when neither file states them.
+    """
+    sources: list[dict[str, Any]] = []
+    if (folder / "preprocessor_config.json").is_file():
+        sources.append(_read_json(folder / "preprocessor_config.json"))
+    if (folder / "processor_config.json").is_file():
+        sources.append(_read_json(folder / "processor_config.json").get("image_processor", {}))
+    for source in sources:
+        if "image_mean" in source and "image_std" in source:
+            return Normalisation(tuple(source["image_mean"]), tuple(source["image_std"]))
+    raise InputError(
+        f"encoder folder must state image_mean and image_std in preprocessor_config.json or "
+        f"processor_config.json, got neither in {folder}; save the model's processor there"
+    )
+
+
+def weight_files(folder: Path) -> dict[str, Path]:
+    """Map every tensor name of a checkpoint to the safetensors file that holds it.
+
+    Args:
+        folder: a checkpoint, in one file or in shards with an index.
+
+    Returns:
+        tensor name -> file.
+
+    Raises:
+        InputError: when there are no weights, only pickled ones, or a shard is missing.
+    """
+    single, index = folder / "model.safetensors", folder / _INDEX
+    if single.is_file():
+        return dict.fromkeys(_tensor_names(single), single)
+    if index.is_file():
+        files = {name: folder / file for name, file in _read_json(index)["weight_map"].items()}
+        for file in sorted(set(files.values())):
+            if not file.is_file():
+                raise InputError(
+                    f"every shard named in {_INDEX} must exist, got no {file.name} in {folder}; "
+                    "fetch the checkpoint again"
+                )
+        return files
+    pickles = sorted(file.name for file in folder.iterdir() if file.suffix in _PICKLES)
+    found = f"only pickled weights {pickles[0]}" if pickles else "no weights"
+    fix = "save them again with save_pretrained" if pickles else "fetch the checkpoint again"
+    raise InputError(
+        f"encoder folder must hold model.safetensors or {_INDEX}, got {found} in {folder}; {fix}"
+    )
+
+
+def read_tensors(files: dict[str, Path]) -> Iterator[tuple[str, Tensor]]:
+    """Read the named tensors one at a time, file by file, in the order of their names.
+
+    Args:
+        files: tensor name -> safetensors file; the part of `weight_files` that is wanted.
+
+    Yields:
+        name and tensor, in its stored dtype.
+
+    Raises:
+        InputError: when a file is damaged or lacks a tensor.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    for file in sorted(set(files.values())):
+        try:
+            with safe_open(file, framework="pt") as handle:
+                for name in sorted(name for name, place in files.items() if place == file):
+                    yield name, handle.get_tensor(name)
+        except SafetensorError as error:
+            raise _damaged(file, error) from error
+
+
+def _tensor_names(file: Path) -> list[str]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="pt") as handle:
+            return list(handle.keys())
+    except SafetensorError as error:
+        raise _damaged(file, error) from error
+
+
+def _damaged(file: Path, error: Exception) -> InputError:
+    return InputError(
+        f"weights must be a whole safetensors file, got {file} ({error}); fetch it again"
+    )
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(
+            f"encoder folder must hold {file.name}, got none in {file.parent}; "
+            "point encoder.path at a transformers checkpoint"
+        ) from error
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"{file.name} must be JSON, got {file} ({error}); fetch it again"
+        ) from error
