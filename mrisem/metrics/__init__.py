@@ -1,1 +1,1 @@
-"""Image quality scores."""
+"""Scores of reconstructions: one small function each, and the collection that knows volumes."""

@@ -1,0 +1,84 @@
+"""PSNR, SSIM and NMSE: fastMRI's numbers for volumes, the same definitions for single slices.
+
+Source: ``fastmri.evaluate``, which the volume numbers are taken from. Slices use the volume's
+maximum as their data range, so that the mean of a volume's slice SSIMs is its volume SSIM.
+"""
+
+import numpy as np
+
+from mrisem.metrics.score import Score
+
+
+def psnr(reconstruction: np.ndarray, target: np.ndarray, data_range: float) -> float:
+    """Peak signal-to-noise ratio ``10 log10(data_range^2 / mean((x - t)^2))`` in dB.
+
+    Range: (-inf, inf], infinite for equal images; higher is better.
+    Source: ``fastmri.evaluate.psnr``.
+
+    Args:
+        reconstruction: ``(y, x)`` magnitude ``x``.
+        target: ``(y, x)`` magnitude ``t``, same units.
+        data_range: the target volume's maximum.
+
+    >>> psnr(np.zeros((2, 2)), np.full((2, 2), 0.1), data_range=1.0)
+    20.0
+    """
+    error = np.mean((target - reconstruction) ** 2, dtype=np.float64)
+    with np.errstate(divide="ignore"):
+        return float(10 * np.log10(data_range**2 / error))
+
+
+def ssim(reconstruction: np.ndarray, target: np.ndarray, data_range: float) -> float:
+    """Structural similarity, 7 x 7 uniform window, averaged over the slice.
+
+    Range: [-1, 1]; higher is better.
+    Source: Wang et al. 2004, as ``fastmri.evaluate.ssim`` calls it.
+
+    Args:
+        reconstruction: ``(y, x)`` magnitude, at least 7 x 7.
+        target: ``(y, x)`` magnitude, same units.
+        data_range: the target volume's maximum.
+    """
+    from skimage.metrics import structural_similarity
+
+    return float(structural_similarity(target, reconstruction, data_range=data_range))
+
+
+def nmse(reconstruction: np.ndarray, target: np.ndarray, data_range: float = 1.0) -> float | None:
+    """Normalised squared error ``||x - t||^2 / ||t||^2``; None where the target is empty.
+
+    Range: [0, inf); lower is better. Source: ``fastmri.evaluate.nmse``.
+
+    Args:
+        reconstruction: ``(..., y, x)`` magnitude ``x``.
+        target: ``(..., y, x)`` magnitude ``t``, same units.
+        data_range: not needed, the score is relative.
+
+    >>> nmse(np.zeros((2, 2)), np.ones((2, 2)))
+    1.0
+    """
+    energy = np.linalg.norm(target) ** 2
+    return None if energy == 0 else float(np.linalg.norm(target - reconstruction) ** 2 / energy)
+
+
+def volume_scores(reconstruction: np.ndarray, target: np.ndarray) -> dict[str, float]:
+    """Return PSNR, SSIM and NMSE of a volume: ``fastmri.evaluate``'s own functions and defaults.
+
+    Args:
+        reconstruction: ``(slice, y, x)`` magnitude.
+        target: ``(slice, y, x)`` magnitude, same units, not all zero.
+    """
+    from fastmri import evaluate  # takes seconds to import
+
+    with np.errstate(divide="ignore"):
+        peak = float(evaluate.psnr(target, reconstruction))
+    return {
+        "psnr": peak,
+        "ssim": float(np.squeeze(evaluate.ssim(target, reconstruction))),
+        "nmse": float(evaluate.nmse(target, reconstruction)),
+    }
+
+
+PSNR = Score(psnr, "PSNR [dB]", "higher", 2)
+SSIM = Score(ssim, "SSIM", "higher", 3)
+NMSE = Score(nmse, "NMSE", "lower", 4)

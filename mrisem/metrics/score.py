@@ -1,0 +1,29 @@
+"""What a score is: a function of one slice, and how to read its numbers."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+Better = Literal["higher", "lower"]
+SliceFunction = Callable[[np.ndarray, np.ndarray, float], float | None]
+
+
+@dataclass(frozen=True)
+class Score:
+    """One column of ``metrics.csv``.
+
+    Args:
+        function: ``function(reconstruction, target, data_range)`` of one slice: two ``(y, x)``
+            float32 magnitudes in the same units and the target **volume's** maximum. Returns the
+            score, or None where it cannot be given (the cell stays empty).
+        label: name with unit, for tables and axes.
+        better: the direction of better values.
+        digits: decimals that tables show.
+    """
+
+    function: SliceFunction
+    label: str
+    better: Better
+    digits: int = 3

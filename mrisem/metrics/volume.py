@@ -1,0 +1,123 @@
+"""The volume-aware collection: slices go in, in any order; rows come out."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from mrisem.metrics import fidelity, perceptual, sharpness
+from mrisem.metrics.score import Score
+from mrisem.types import InputError
+
+SMALLEST_IMAGE = 16  # pixels: HaarPSI's coarsest wavelet
+
+DEFAULT_SCORES: dict[str, Score] = {
+    "psnr": fidelity.PSNR,
+    "ssim": fidelity.SSIM,
+    "nmse": fidelity.NMSE,
+    "lpips": perceptual.LPIPS,
+    "tenengrad": sharpness.TENENGRAD,
+    "hfen": sharpness.HFEN,
+    "haarpsi": perceptual.HAARPSI,
+}
+Row = dict[str, str | int | float | None]
+
+
+class VolumeMetrics(Metric):
+    """Scores of slices, all with their volume's maximum as data range, and fastMRI's of volumes.
+
+    A volume is what was given under one file name (all slices of it, or those reconstructed).
+    Slices are kept until `compute`; call `reset` after each file when a whole test set does not fit
+    into memory. One process: nothing is gathered from others.
+
+    Args:
+        scores: column name to score.
+    """
+
+    full_state_update = False
+    reconstructions: list[Tensor]
+    targets: list[Tensor]
+
+    def __init__(self, scores: Mapping[str, Score] = DEFAULT_SCORES):
+        super().__init__()
+        self.scores = dict(scores)
+        self.add_state("reconstructions", default=[], dist_reduce_fx=None)
+        self.add_state("targets", default=[], dist_reduce_fx=None)
+        self.keys: list[tuple[str, int]] = []
+
+    def update(
+        self, reconstruction: Tensor, target: Tensor, file: Sequence[str], slices: Sequence[int]
+    ) -> None:
+        """Add slices.
+
+        Args:
+            reconstruction: ``(batch, y, x)`` magnitude.
+            target: ``(batch, y, x)`` magnitude, same units.
+            file: the file of each slice.
+            slices: the index of each slice in its file.
+
+        Raises:
+            InputError: shapes differ, images too small or not finite.
+        """
+        check_images(reconstruction, target, ", ".join(sorted(set(file))))
+        self.reconstructions.extend(reconstruction.detach().float().cpu())
+        self.targets.extend(target.detach().float().cpu())
+        self.keys.extend(zip(file, slices, strict=True))
+
+    def reset(self) -> None:
+        """Forget all slices."""
+        super().reset()
+        self.keys = []
+
+    def compute(self) -> dict[str, list[Row]]:
+        """Return ``{"slices": rows, "volumes": rows}``, ordered by file and slice."""
+        order = sorted(range(len(self.keys)), key=lambda index: self.keys[index])
+        slices: list[Row] = []
+        volumes: list[Row] = []
+        for name in dict.fromkeys(self.keys[index][0] for index in order):
+            members = [index for index in order if self.keys[index][0] == name]
+            images = np.stack([self.reconstructions[index].numpy() for index in members])
+            truth = np.stack([self.targets[index].numpy() for index in members])
+            if not truth.any():
+                raise InputError(
+                    f"the target volume must not be all zero, got {name}; leave it out"
+                )
+            numbers = [self.keys[index][1] for index in members]
+            slices += self._slice_rows(name, numbers, images, truth)
+            volumes.append(
+                {"file": name, "n_slices": len(members), **fidelity.volume_scores(images, truth)}
+            )
+        return {"slices": slices, "volumes": volumes}
+
+    def _slice_rows(
+        self, name: str, numbers: Sequence[int], images: np.ndarray, truth: np.ndarray
+    ) -> list[Row]:
+        peak = float(truth.max())
+        rows: list[Row] = []
+        for number, image, target in zip(numbers, images, truth, strict=True):
+            scores = {key: s.function(image, target, peak) for key, s in self.scores.items()}
+            rows.append({"file": name, "slice": number, **scores})
+        return rows
+
+
+def check_images(reconstruction: Tensor, target: Tensor, name: str) -> None:
+    """Raise InputError unless both are finite, of one shape ``(slice, y, x)``, not tiny."""
+    if reconstruction.shape != target.shape or target.ndim != 3:
+        raise InputError(
+            f"{name}: the reconstruction must have the target's shape (slice, y, x) = "
+            f"{tuple(target.shape)}, got {tuple(reconstruction.shape)}; was it made from this file?"
+        )
+    if min(target.shape[-2:]) < SMALLEST_IMAGE:
+        raise InputError(
+            f"{name}: images must be at least {SMALLEST_IMAGE} x {SMALLEST_IMAGE} pixels, "
+            f"got {tuple(target.shape[-2:])}; leave the file out"
+        )
+    for what, images in (("reconstruction", reconstruction), ("target", target)):
+        bad = int((~torch.isfinite(images)).sum())
+        if bad:
+            raise InputError(
+                f"{name}: the {what} must be finite, got {bad} NaN or infinite pixels; "
+                "make it again, or leave the file out"
+            )
