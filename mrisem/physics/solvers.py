@@ -66,7 +66,7 @@ class _ImplicitSolve(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: torch.autograd.function.FunctionCtx,
         right_hand_side: Tensor,
         weight: Tensor,
@@ -90,7 +90,7 @@ class _ImplicitSolve(torch.autograd.Function):
         return solution
 
     @staticmethod
-    def backward(  # type: ignore[override]
+    def backward(
         ctx: torch.autograd.function.FunctionCtx, gradient: Tensor
     ) -> tuple[Tensor | None, ...]:
         solution, weight = ctx.saved_tensors  # type: ignore[attr-defined]

@@ -1,0 +1,83 @@
+"""The unrolled network: U-Net and data consistency in alternation (variable splitting)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mrisem.networks.unet import ResidualUnet
+from mrisem.physics.sense import SenseOperator
+from mrisem.physics.solvers import solve_data_consistency
+from mrisem.types import Batch, Reconstruction
+
+
+class Unrolled(nn.Module):
+    """Stages of ``z = U_k(x)``, ``x = argmin |A x - y|^2 + lambda_k |x - z|^2``.
+
+    Method: Feng et al., arXiv:2511.19641, its unrolled backbone. Every stage has its own U-Net and
+    its own learnable ``lambda_k``, stored as a logarithm so that it stays positive. The
+    data-consistency problem is solved by conjugate gradients with implicit gradients. The U-Nets
+    see only the central readout rows that the target keeps: the readout is fully sampled, so image
+    rows do not mix and the rows that are cut off afterwards need no network; the data term still
+    covers all of k-space.
+
+    Args:
+        stages: number of stages (paper: 4; image-language route: 8).
+        channels: width of each U-Net (paper: 64).
+        levels: poolings of each U-Net (paper: 4).
+        initial_lambda: start of every lambda_k (paper: 0.01).
+        cg_iterations: most conjugate-gradient iterations of a stage.
+        cg_tolerance: relative residual at which conjugate gradients stop.
+    """
+
+    def __init__(
+        self,
+        stages: int = 4,
+        channels: int = 64,
+        levels: int = 4,
+        initial_lambda: float = 0.01,
+        cg_iterations: int = 8,
+        cg_tolerance: float = 1e-4,
+    ) -> None:
+        super().__init__()
+        self.unets = nn.ModuleList(ResidualUnet(channels, levels) for _ in range(stages))
+        start = torch.tensor(initial_lambda).log()
+        self.log_lambdas = nn.ParameterList(nn.Parameter(start.clone()) for _ in range(stages))
+        self.cg_iterations = cg_iterations
+        self.cg_tolerance = cg_tolerance
+
+    def forward(self, batch: Batch, mask: Tensor | None = None) -> Reconstruction:
+        """Reconstruct a batch from the part of its k-space that ``mask`` selects.
+
+        Args:
+            batch: slices of equal shape.
+            mask: ``(batch, y, x)`` bool, ``mask_dc``: what the network may see; all if None.
+
+        Returns:
+            The last stage's image; iterates hold the zero-filled image and every stage's.
+        """
+        sense = SenseOperator.of(batch, mask)
+        adjoint = sense.adjoint(batch.masked_kspace)
+        iterates = [adjoint]
+        for unet, log_lambda in zip(self.unets, self.log_lambdas, strict=True):
+            image = _on_central_rows(unet, iterates[-1], batch.crop[0])
+            iterates.append(
+                solve_data_consistency(
+                    sense,
+                    adjoint,
+                    image,
+                    log_lambda.exp(),
+                    tolerance=self.cg_tolerance,
+                    max_iterations=self.cg_iterations,
+                )
+            )
+        return Reconstruction(iterates[-1], tuple(iterates))
+
+
+def _on_central_rows(unet: nn.Module, image: Tensor, n_rows: int) -> Tensor:
+    """Apply a network to the central ``n_rows`` readout rows, leaving the others as they are."""
+    top = image.shape[-2] // 2 - n_rows // 2
+    bottom = image.shape[-2] - top - n_rows
+    change = unet(image[:, top : top + n_rows]) - image[:, top : top + n_rows]
+    return image + functional.pad(change, (0, 0, top, bottom))

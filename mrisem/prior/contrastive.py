@@ -1,0 +1,46 @@
+"""The semantic contrastive loss: multi-positive InfoNCE on token embeddings."""
+
+from __future__ import annotations
+
+from einops import rearrange
+from torch import Tensor
+
+
+def token_similarity(embedding: Tensor, bank: Tensor) -> Tensor:
+    """``s_n = (1/T) sum_t <z_t, b_nt>`` for every bank entry, as one matrix product.
+
+    Args:
+        embedding: ``(batch, token, feature)``, each token of unit length: z.
+        bank: ``(n, token * feature)``, flattened entries of unit-length tokens: b.
+
+    Returns:
+        ``(batch, n)`` float32 similarities in [-1, 1].
+
+    >>> import torch
+    >>> z = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])
+    >>> token_similarity(z, torch.tensor([[1.0, 0.0, 0.0, 1.0], [0.0, 1.0, 0.0, -1.0]]))
+    tensor([[ 1.0000, -0.5000]])
+    """
+    flat = rearrange(embedding, "batch token feature -> batch (token feature)").to(bank.dtype)
+    return (flat @ bank.T).float() / embedding.shape[1]
+
+
+def info_nce(similarity: Tensor, n_positives: int, temperature: float = 0.07) -> Tensor:
+    """``-log(sum_pos exp(s_n / tau) / sum_all exp(s_n / tau))``, positives summed inside the log.
+
+    Method: Feng et al., arXiv:2511.19641; tau = 0.07 there.
+
+    Args:
+        similarity: ``(batch, n)``, the positives first.
+        n_positives: how many of the n entries are positives; at least 1.
+        temperature: tau > 0.
+
+    Returns:
+        ``(batch,)`` non-negative losses.
+
+    >>> import torch
+    >>> info_nce(torch.zeros(1, 4), n_positives=1).exp()
+    tensor([4.])
+    """
+    logits = similarity / temperature
+    return logits.logsumexp(1) - logits[:, :n_positives].logsumexp(1)

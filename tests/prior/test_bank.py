@@ -1,0 +1,107 @@
+import pytest
+import torch
+from sklearn.decomposition import PCA
+
+from mrisem.prior.bank import EmbeddingBank, bank_key, build_bank
+from mrisem.prior.semantic import SemanticPrior
+from mrisem.types import InputError
+
+
+class LinearEncoder:
+    """Tokens are fixed linear maps of 4 x 4 patches, at two levels."""
+
+    levels = (1, 2)
+    width = 6
+    fingerprint = "linear"
+
+    def __init__(self):
+        generator = torch.Generator().manual_seed(1)
+        self.weights = [torch.randn(16, 6, generator=generator) for _ in self.levels]
+
+    def __call__(self, magnitude):
+        patches = magnitude.unfold(1, 4, 4).unfold(2, 4, 4).flatten(3).flatten(1, 2)
+        return tuple(patches @ w for w in self.weights)
+
+
+@pytest.fixture
+def pairs():
+    generator = torch.Generator().manual_seed(0)
+    return [(*torch.rand(2, 8, 8, generator=generator), None) for _ in range(5)]
+
+
+@pytest.fixture
+def bank(pairs):
+    return build_bank(LinearEncoder(), pairs, [3, 6], {"made": "of this"}, progress=False)
+
+
+def test_bank_projects_as_scikit_learn_does(bank, pairs):
+    encoder = LinearEncoder()
+    images = torch.stack([p[0] for p in pairs] + [p[1] for p in pairs])
+    raw = encoder(images)[0]
+    pca = PCA(3).fit(raw.reshape(-1, 6).numpy())
+    expected = torch.from_numpy(pca.transform(raw.reshape(-1, 6).numpy())).reshape(10, 4, 3)
+    expected = torch.nn.functional.normalize(expected, dim=-1)
+    level = bank.levels[1]
+    got = level.entries.reshape(10, 4, 3)
+    signs = (got * expected).sum((0, 1)).sign()  # the sign of a component is free
+    torch.testing.assert_close(got * signs, expected, atol=1e-4, rtol=0)
+    assert level.explained_variance == pytest.approx(pca.explained_variance_ratio_.sum(), abs=1e-5)
+    assert level.n_positives == 5
+
+
+def test_bank_entry_has_similarity_one_with_itself(bank, pairs):
+    prior = SemanticPrior(LinearEncoder(), bank, level_weights=(0.5, 1.0))
+    similarity = prior.similarities(pairs[2][0][None])
+    for s in similarity.values():
+        assert s.shape == (1, 10)
+        assert s[0, 2].item() == pytest.approx(1, abs=1e-5)
+
+
+def test_semantic_loss_is_the_weighted_sum_of_levels(bank, pairs):
+    prior = SemanticPrior(LinearEncoder(), bank, level_weights=(0.5, 2.0))
+    losses = prior.losses(pairs[0][1][None])
+    total = 0.5 * losses["semantic_1"] + 2 * losses["semantic_2"]
+    torch.testing.assert_close(losses["semantic"], total)
+
+
+def test_bank_round_trip(bank, tmp_path):
+    path = tmp_path / "bank.safetensors"
+    bank.save(path)
+    loaded = EmbeddingBank.load(path)
+    assert loaded.description == bank.description
+    for level in bank.levels:
+        assert torch.equal(loaded.levels[level].entries, bank.levels[level].entries)
+        assert loaded.levels[level].n_positives == 5
+    assert [p.suffix for p in sorted(tmp_path.iterdir())] == [".json", ".safetensors"]
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped"])
+def test_bank_damage_is_detected(bank, tmp_path, damage):
+    path = tmp_path / "bank.safetensors"
+    bank.save(path)
+    content = bytearray(path.read_bytes())
+    if damage == "flipped":
+        content[-5] ^= 1
+    path.write_bytes(content[:-100] if damage == "truncated" else content)
+    with pytest.raises(ValueError, match="damaged"):
+        EmbeddingBank.load(path)
+
+
+def test_bank_key_depends_on_every_fact():
+    key = bank_key({"a": 1, "b": [1, 2]})
+    assert key == bank_key({"b": [1, 2], "a": 1})
+    assert key != bank_key({"a": 1, "b": [1, 3]})
+
+
+def test_bank_refuses_bad_requests(pairs):
+    with pytest.raises(InputError, match="at least one auxiliary slice"):
+        build_bank(LinearEncoder(), [], [3, 3], {}, progress=False)
+    with pytest.raises(InputError, match="must be 1 to 6"):
+        build_bank(LinearEncoder(), pairs, [3, 7], {}, progress=False)
+    with pytest.raises(InputError, match="one number for each of the levels"):
+        build_bank(LinearEncoder(), pairs, [3], {}, progress=False)
+
+
+def test_prior_refuses_the_wrong_number_of_weights(bank):
+    with pytest.raises(InputError, match="level_weights"):
+        SemanticPrior(LinearEncoder(), bank, level_weights=(1.0,))

@@ -1,0 +1,51 @@
+import math
+
+import pytest
+import torch
+
+from mrisem.prior.contrastive import info_nce, token_similarity
+
+
+def naive_loss(z, bank, n_positives, temperature):
+    """The formula, entry by entry and token by token, in float64."""
+    losses = []
+    for image in z:
+        weights = []
+        for entry in bank:
+            s = sum(float(zt @ bt) for zt, bt in zip(image, entry, strict=True)) / len(image)
+            weights.append(math.exp(s / temperature))
+        losses.append(-math.log(sum(weights[:n_positives]) / sum(weights)))
+    return losses
+
+
+@pytest.mark.parametrize("temperature", [0.07, 0.5])
+def test_info_nce_and_its_gradient_equal_a_naive_loop(temperature):
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(2, 5, 4, generator=generator, dtype=torch.float64)
+    bank = torch.randn(7, 5, 4, generator=generator, dtype=torch.float64)
+    z, bank = (torch.nn.functional.normalize(t, dim=-1) for t in (z, bank))
+
+    def fast(z):
+        return info_nce(token_similarity(z, bank.float().flatten(1)), 3, temperature)
+
+    leaf = z.float().requires_grad_()
+    loss = fast(leaf)
+    loss.sum().backward()
+    expected = torch.tensor(naive_loss(z, bank, 3, temperature), dtype=torch.float64)
+    torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=0)
+    step = 1e-6
+    numeric = torch.zeros_like(z)
+    for index in range(z[0].numel()):
+        for image in range(2):
+            shift = torch.zeros_like(z)
+            shift[image].view(-1)[index] = step
+            up, down = (naive_loss(z + s, bank, 3, temperature)[image] for s in (shift, -shift))
+            numeric[image].view(-1)[index] = (up - down) / (2 * step)
+    error = (leaf.grad.double() - numeric).abs().max() / numeric.abs().max()
+    assert error < 1e-5
+
+
+def test_info_nce_does_not_overflow_at_low_temperature():
+    similarity = torch.tensor([[1.0, -1.0], [-1.0, 1.0]])
+    loss = info_nce(similarity, 1, temperature=1e-3)
+    torch.testing.assert_close(loss, torch.tensor([0.0, 2000.0]))
