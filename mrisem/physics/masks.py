@@ -1,0 +1,286 @@
+"""Which phase-encode lines are sampled, and how the sampled set is split for self-supervision.
+
+A mask object is callable, ``mask(n_columns, padding, seed) -> (x,) bool``, and never samples columns
+outside ``[padding[0], padding[1])``, which the scanner did not measure. The centre of k-space is the
+column ``n_columns // 2``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mrisem.types import InputError
+
+FASTMRI_CLASSES = {
+    "random": "RandomMaskFunc",
+    "equispaced": "EquiSpacedMaskFunc",
+    "equispaced_fraction": "EquispacedMaskFractionFunc",
+    "magic": "MagicMaskFunc",
+}
+# fastMRI's pairs of acceleration and calibration share (house.md, fastMRI conventions); others keep
+# the same product.
+_CENTER_FRACTIONS = {4: 0.08, 8: 0.04}
+_CENTER_PRODUCT = 0.32
+
+
+def stable_seed(*parts: str | int) -> int:
+    """Return a 32-bit seed that depends on ``parts`` only: not on order of work, process or machine.
+
+    >>> stable_seed("file.h5", 0) == stable_seed("file.h5", 0) != stable_seed("file.h5", 1)
+    True
+    """
+    text = "\x1f".join(str(part) for part in parts)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+
+
+def calibration_lines(mask: Tensor) -> int:
+    """Width of the widest fully sampled block around the centre of a mask.
+
+    The block is ``[c - w // 2, c - w // 2 + w)`` with ``c = x // 2``: what a centred crop to ``w``
+    columns takes.
+
+    Args:
+        mask: ``(x,)`` bool.
+
+    Returns:
+        ``w``; 0 when the centre is not sampled.
+
+    >>> calibration_lines(torch.tensor([1, 0, 1, 1, 1, 0, 1, 0], dtype=torch.bool))
+    3
+    """
+    center = mask.shape[0] // 2
+    right = int(mask[center:].long().cumprod(0).sum())
+    left = int(mask[:center].flip(0).long().cumprod(0).sum())
+    return min(2 * left + 1, 2 * right)
+
+
+def _check_budget(calibration: int, lines: float, width: int, acceleration: float) -> None:
+    """Refuse a calibration region that alone exceeds the number of lines to be sampled."""
+    if calibration > lines:
+        raise InputError(
+            f"calibration lines must fit into the {lines:g} lines that {acceleration:g}-fold "
+            f"acceleration leaves of {width}, got {calibration}; set mask.acceleration to at most "
+            f"{width / calibration:.2g} or sample at most {int(lines)} calibration lines "
+            "(mask.calibration_lines or mask.center_fraction)"
+        )
+
+
+@dataclass(frozen=True)
+class GaussianMask:
+    """Lines drawn without replacement with Gaussian density around the centre.
+
+    Exactly ``round((right - left) / acceleration)`` lines, the calibration lines among them.
+    Source: method, Feng et al., arXiv:2511.19641, section on sampling (24 calibration lines, R = 4,
+    standard deviation a quarter of the width).
+
+    Args:
+        acceleration: acquired over sampled lines, at least 1.
+        calibration_lines: number of central lines that are always sampled.
+        std_fraction: standard deviation of the density in units of the acquired width.
+    """
+
+    acceleration: float = 4
+    calibration_lines: int = 24
+    std_fraction: float = 0.25
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        _check_acceleration(self.acceleration)
+
+    def __call__(self, n_columns: int, padding: tuple[int, int], seed: int) -> Tensor:
+        """Draw a mask.
+
+        Args:
+            n_columns: width of k-space.
+            padding: first acquired column and the one after the last.
+            seed: of the draw.
+
+        Returns:
+            ``(x,)`` bool.
+
+        Raises:
+            InputError: when the calibration lines exceed the budget or the acquired columns.
+        """
+        left, right = padding
+        budget = round((right - left) / self.acceleration)
+        _check_budget(self.calibration_lines, budget, right - left, self.acceleration)
+        start = n_columns // 2 - self.calibration_lines // 2
+        if start < left or start + self.calibration_lines > right:
+            raise InputError(
+                f"calibration lines must lie within the acquired columns {padding}, got "
+                f"{(start, start + self.calibration_lines)}; lower mask.calibration_lines"
+            )
+        columns = np.arange(n_columns)
+        deviation = (columns - n_columns // 2) / (self.std_fraction * (right - left))
+        weights = np.exp(-(deviation**2) / 2)
+        weights[(columns < left) | (columns >= right)] = 0
+        mask = np.zeros(n_columns, dtype=bool)
+        mask[start : start + self.calibration_lines] = True
+        weights[mask] = 0
+        if budget > self.calibration_lines:
+            generator = np.random.default_rng(seed)
+            chosen = budget - self.calibration_lines
+            probability = weights / weights.sum()
+            mask[generator.choice(n_columns, chosen, replace=False, p=probability)] = True
+        return torch.from_numpy(mask)
+
+
+@dataclass(frozen=True)
+class FastMRIMask:
+    """One of fastMRI's own masks, drawn by fastMRI's own class.
+
+    Args:
+        kind: ``random``, ``equispaced``, ``equispaced_fraction`` or ``magic``.
+        acceleration: fastMRI's nominal acceleration; ``equispaced`` and ``magic`` add the
+            calibration lines on top, as there, and so sample a little more.
+        center_fraction: share of the columns that is always sampled, ``round(x * center_fraction)``
+            lines; None takes fastMRI's pairs, 0.08 for 4-fold and 0.04 for 8-fold, and
+            ``0.32 / acceleration`` for others.
+    """
+
+    kind: Literal["random", "equispaced", "equispaced_fraction", "magic"]
+    acceleration: float = 4
+    center_fraction: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check the names and numbers."""
+        if self.kind not in FASTMRI_CLASSES:
+            raise InputError(f"mask.kind must be one of {list(FASTMRI_CLASSES)}, got {self.kind!r}")
+        _check_acceleration(self.acceleration)
+        if self.kind in ("equispaced", "magic") and self.acceleration != int(self.acceleration):
+            raise InputError(
+                f"mask.acceleration must be a whole number for {self.kind}, got "
+                f"{self.acceleration}; take equispaced_fraction or gaussian for others"
+            )
+
+    def __call__(self, n_columns: int, padding: tuple[int, int], seed: int) -> Tensor:
+        """Draw a mask; arguments and result as for `GaussianMask`."""
+        import fastmri.data.subsample as subsample
+
+        fraction = self.center_fraction
+        if fraction is None:
+            default = _CENTER_PRODUCT / self.acceleration
+            fraction = _CENTER_FRACTIONS.get(int(self.acceleration), default)
+            fraction = default if self.acceleration != int(self.acceleration) else fraction
+        lines = n_columns / self.acceleration
+        _check_budget(round(n_columns * fraction), lines, n_columns, self.acceleration)
+        whole = self.acceleration == int(self.acceleration)
+        acceleration = int(self.acceleration) if whole else self.acceleration
+        function = getattr(subsample, FASTMRI_CLASSES[self.kind])([fraction], [acceleration])
+        drawn, _ = function((1, n_columns, 1), seed=seed)
+        mask = drawn.reshape(n_columns) > 0
+        mask[: padding[0]] = False
+        mask[padding[1] :] = False
+        return mask
+
+
+@dataclass(frozen=True)
+class FileMask:
+    """The sampling mask that a file itself carries (``mask=from_file``)."""
+
+    def check(self, values: np.ndarray | None, n_columns: int, file: str) -> Tensor:
+        """Return a file's mask.
+
+        Args:
+            values: the file's ``mask`` dataset, ``(x,)``, or None.
+            n_columns: width of the file's k-space.
+            file: its name, for messages.
+
+        Returns:
+            ``(x,)`` bool.
+
+        Raises:
+            InputError: when there is no mask, or one of the wrong width.
+        """
+        if values is None:
+            raise InputError(f"mask=from_file needs a dataset 'mask', {file} has none; set another")
+        if values.shape != (n_columns,):
+            raise InputError(
+                f"mask must be (x,) = ({n_columns},), got {tuple(values.shape)} in {file}; store "
+                "one entry a phase-encode column or set mask=gaussian"
+            )
+        return torch.from_numpy(np.asarray(values) > 0)
+
+
+ColumnMask = GaussianMask | FastMRIMask | FileMask
+
+
+def _check_acceleration(acceleration: float) -> None:
+    if not acceleration >= 1:
+        raise InputError(f"mask.acceleration must be at least 1, got {acceleration}")
+
+
+def split_mask(
+    mask: Tensor,
+    *,
+    generator: torch.Generator,
+    loss_share: float = 0.4,
+    calibration_size: tuple[int, int] = (24, 24),
+    std_fraction: float = 0.25,
+) -> tuple[Tensor, Tensor]:
+    """Split the sampled entries into two disjoint sets: network input and loss.
+
+    Of each slice, ``round(loss_share * n_sampled)`` entries are drawn point by point, without
+    replacement and with Gaussian density around the centre of k-space, for the loss; the rest, and
+    always the central ``calibration_size`` block, is the input. Source: method, Feng et al.,
+    arXiv:2511.19641, section on backbones (unrolled: a Gaussian-weighted 40 % is held out).
+
+    Weighted draws without replacement are the largest of ``log w + Gumbel noise``, so that a whole
+    batch is split at once.
+
+    Args:
+        mask: ``(batch, y, x)`` bool.
+        generator: source of randomness, on any device.
+        loss_share: share of the sampled entries that goes to the loss, in (0, 1).
+        calibration_size: ``(y, x)`` of the central block that stays in the input.
+        std_fraction: standard deviation of the density in units of height and width.
+
+    Returns:
+        ``(mask_dc, mask_loss)``, both ``(batch, y, x)`` bool; their union is ``mask``.
+
+    Raises:
+        InputError: when fewer sampled entries than asked for lie outside the calibration block.
+    """
+    if mask.ndim != 3 or mask.dtype != torch.bool:
+        raise ValueError(f"mask must be (batch, y, x) bool, got {tuple(mask.shape)} {mask.dtype}")
+    if not 0 < loss_share < 1:
+        raise InputError(f"loss_share must lie between 0 and 1, got {loss_share}")
+    log_weights = _log_gaussian(mask.shape[-2:], std_fraction).to(mask.device)
+    uniform = torch.rand(mask.shape, generator=generator, device=generator.device).to(mask.device)
+    gumbel = -torch.log(-torch.log(uniform.clamp(1e-20, 1 - 1e-7)))
+    eligible = mask & ~_central_block(mask.shape[-2:], calibration_size).to(mask.device)
+    n_loss = (loss_share * mask.sum(dim=(1, 2))).round().long()
+    if bool((n_loss > eligible.sum(dim=(1, 2))).any()):
+        raise InputError(
+            f"loss_share={loss_share} asks for {n_loss.tolist()} entries outside the calibration "
+            f"block {calibration_size}, only {eligible.sum(dim=(1, 2)).tolist()} are sampled there; "
+            "lower loss_share or calibration_size"
+        )
+    keys = torch.where(eligible, log_weights + gumbel, -torch.inf).flatten(1)
+    order = keys.argsort(dim=1, descending=True)
+    first = torch.arange(keys.shape[1], device=mask.device) < n_loss[:, None]
+    mask_loss = torch.zeros_like(first).scatter(1, order, first).reshape(mask.shape)
+    return mask & ~mask_loss, mask_loss
+
+
+def _log_gaussian(size: torch.Size, std_fraction: float) -> Tensor:
+    """``(y, x)`` exponent of a Gaussian around the centre of k-space."""
+    height, width = size
+    row = (torch.arange(height) - height // 2) / (std_fraction * height)
+    column = (torch.arange(width) - width // 2) / (std_fraction * width)
+    return -(row[:, None] ** 2 + column[None, :] ** 2) / 2
+
+
+def _central_block(size: torch.Size, block: tuple[int, int]) -> Tensor:
+    """``(y, x)`` bool, True in the central ``block``."""
+    inside = [
+        (torch.arange(n) >= n // 2 - w // 2) & (torch.arange(n) < n // 2 - w // 2 + w)
+        for n, w in zip(size, block, strict=True)
+    ]
+    return inside[0][:, None] & inside[1][None, :]
