@@ -1,0 +1,120 @@
+"""`mrisem VERB [overrides]`: finds the verb's configuration and runs it through Hydra."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import traceback
+from importlib import import_module
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+import mrisem
+from mrisem.types import InputError
+
+VERBS = {
+    "simulate": "simulated subjects in the fastMRI file format",
+    "bank": "build or show an embedding bank",
+    "train": "fit a backbone over a dataset (warm start)",
+    "reconstruct": "reconstruct scans by any method",
+    "evaluate": "score reconstructions against targets",
+    "report": "one self-contained page from one or many run folders",
+    "doctor": "what is installed, which weights and data are found",
+}
+_EXPECTED = (InputError, HydraException, OmegaConfBaseException)
+
+
+def main() -> None:
+    """Run the command line; ends the process with 0 (done), 1 (bad input) or 2 (some failed)."""
+    arguments = sys.argv[1:]
+    debug = "--debug" in arguments or os.environ.get("MRISEM_DEBUG") == "1"
+    arguments = [a for a in arguments if a != "--debug"]
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_usage())
+        sys.exit(0)
+    if arguments[0] == "--version":
+        print(mrisem.__version__)
+        sys.exit(0)
+    verb, *overrides = arguments
+    if verb not in VERBS:
+        print(f"mrisem: no verb {verb!r}; choose one of: {', '.join(VERBS)}", file=sys.stderr)
+        sys.exit(1)
+    sys.argv = [f"mrisem {verb}", *overrides]
+    sys.exit(_run(verb, debug))
+
+
+def config_folder() -> Path:
+    """Return the folder of YAML files: inside an installed package, or beside it in a checkout."""
+    package = Path(mrisem.__file__).parent
+    inside = package / "conf"
+    return inside if inside.is_dir() else package.parent / "conf"
+
+
+def _run(verb: str, debug: bool) -> int:
+    """Run one verb (or a sweep of it) through Hydra and return the exit code."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors arrive here, to be said in one line
+    codes: list[int] = []
+
+    def job(config: DictConfig) -> None:
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        try:
+            with open_dict(config):
+                config.output_dir = str(folder)
+            _record(config, folder)
+            codes.append(import_module(f"mrisem.verbs.{verb}").run(config))
+        except _EXPECTED as error:
+            codes.append(_report(verb, error, debug))
+            _remove_if_empty(folder)
+
+    start = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=verb)
+    try:
+        start(job)()
+    except _EXPECTED as error:
+        return _report(verb, error, debug)
+    return max(codes, key=(0, 2, 1).index, default=0)
+
+
+def _report(verb: str, error: BaseException, debug: bool) -> int:
+    """Say an error in one line on stderr and return exit code 1."""
+    if debug:
+        traceback.print_exception(error)
+    cause: BaseException | None = error
+    while cause is not None:  # Hydra wraps what a constructor raises
+        if isinstance(cause, InputError):
+            error = cause
+            break
+        cause = cause.__cause__ or cause.__context__
+    message = str(error).split("Config search path:")[0]
+    print(f"mrisem {verb}: {' '.join(message.split())}", file=sys.stderr)
+    return 1
+
+
+def _record(config: DictConfig, folder: Path) -> None:
+    """Keep the configuration as it was resolved, beside Hydra's own record of it."""
+    record = folder / str(HydraConfig.get().output_subdir) / "config.yaml"
+    if record.parent.is_dir():
+        OmegaConf.save(config, record, resolve=True)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    """Remove a run folder that holds nothing but Hydra's own files."""
+    if folder.resolve() in (Path.cwd(), *Path.cwd().parents) or not folder.is_dir():
+        return
+    if all(entry.name == ".hydra" or entry.suffix == ".log" for entry in folder.iterdir()):
+        shutil.rmtree(folder)
+
+
+def _usage() -> str:
+    verbs = "\n".join(f"  {name:<12} {does}" for name, does in VERBS.items())
+    return (
+        "mrisem VERB [overrides]   reconstruct undersampled MRI guided by a vision-language model\n\n"
+        f"{verbs}\n\n"
+        "Each verb: --help (its options), --cfg job (the composed configuration), --multirun (sweep),\n"
+        "--debug (tracebacks). Exit codes: 0 done, 1 bad input, 2 some scans skipped or failed."
+    )

@@ -1,0 +1,79 @@
+"""What every method is to Lightning: a task that turns batches into reconstructions."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+import pytorch_lightning as pl
+import torch
+
+from mrisem.data.dataset import FailedScan
+from mrisem.prior.semantic import SemanticPrior
+from mrisem.tasks.fitting import FitCurves
+from mrisem.types import Batch, InputError, Reconstruction
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a task hands to the callbacks for one batch.
+
+    Args:
+        batch: the measurement.
+        reconstruction: at matrix size, in the batch's scale.
+        seconds: wall time per slice.
+        curves: fitting curves, empty for methods that do not fit.
+    """
+
+    batch: Batch
+    reconstruction: Reconstruction
+    seconds: float
+    curves: FitCurves = field(default_factory=FitCurves)
+
+
+class ReconstructionTask(pl.LightningModule):
+    """Base of all tasks; a subclass says how one batch is reconstructed.
+
+    Attributes:
+        priors: acquisition -> semantic prior; filled by the EmbeddingBank callback and empty without
+            a prior. A plain dict: neither encoder nor bank enters the state_dict.
+        takes_prior: whether the method can be guided.
+    """
+
+    takes_prior = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.priors: dict[str, SemanticPrior] = {}
+
+    def solve(self, batch: Batch) -> tuple[Reconstruction, FitCurves]:
+        """Reconstruct a batch; the curves are empty when nothing was fitted."""
+        raise NotImplementedError
+
+    def prior_for(self, batch: Batch) -> SemanticPrior | None:
+        """Return the prior whose bank serves the batch's acquisition; None without a prior."""
+        if not self.priors:
+            return None
+        acquisition = batch.info[0].acquisition
+        if acquisition not in self.priors:
+            raise InputError(f"no bank for acquisition {acquisition}, only {sorted(self.priors)}")
+        return self.priors[acquisition]
+
+    def transfer_batch_to_device(
+        self, batch: Batch | FailedScan, device: torch.device, dataloader_idx: int
+    ) -> Batch | FailedScan:
+        """Move a batch as Lightning would a tensor."""
+        return batch if isinstance(batch, FailedScan) else batch.to(device)
+
+    def predict_step(
+        self, batch: Batch | FailedScan, batch_idx: int = 0
+    ) -> Prediction | FailedScan:
+        """Reconstruct one batch and take the time."""
+        if isinstance(batch, FailedScan):
+            return batch
+        start = time.perf_counter()
+        reconstruction, curves = self.solve(batch)
+        if batch.masked_kspace.is_cuda:
+            torch.cuda.synchronize()
+        seconds = (time.perf_counter() - start) / len(batch)
+        return Prediction(batch, reconstruction, seconds, curves)

@@ -1,0 +1,1 @@
+"""Lightning callbacks: the embedding bank, and the writer of reconstructions."""
