@@ -1,0 +1,145 @@
+"""Smooth random fields: what makes one simulated subject differ from the next.
+
+World coordinates are millimetres, ``(x, y, z)`` in the last axis of every points tensor.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import grid_sample, interpolate
+
+
+@dataclass(frozen=True)
+class Volume:
+    """Channels on a regular grid in world space.
+
+    Args:
+        values: ``(channel, nx, ny, nz)`` float32.
+        origin: world coordinates of voxel (0, 0, 0), mm.
+        spacing: edge length of the cubic voxels, mm.
+    """
+
+    values: Tensor
+    origin: tuple[float, float, float]
+    spacing: float
+
+    def sample(self, points: Tensor) -> Tensor:
+        """Interpolate linearly; outside the grid the value at its border holds.
+
+        Args:
+            points: ``(slice, y, x, 3)`` world coordinates, mm.
+
+        Returns:
+            ``(channel, slice, y, x)``.
+
+        >>> ramp = torch.arange(3.0).reshape(1, 3, 1, 1).expand(1, 3, 2, 2)
+        >>> volume = Volume(ramp, (0, 0, 0), 2.0)
+        >>> volume.sample(torch.tensor([1.0, 0.5, 0.5]).reshape(1, 1, 1, 3)).item()
+        0.5
+        """
+        extent = torch.tensor(self.values.shape[1:]) - 1
+        index = (points - torch.tensor(self.origin)) / self.spacing
+        grid = (2 * index / extent - 1).flip(-1)
+        sampled = grid_sample(
+            self.values[None], grid[None], padding_mode="border", align_corners=True
+        )
+        return sampled[0]
+
+
+def child(seed: int, *keys: int) -> torch.Generator:
+    """Return a generator of its own for each ``(seed, *keys)``.
+
+    >>> int(torch.randint(99, (), generator=child(1, 2))) == int(
+    ...     torch.randint(99, (), generator=child(1, 2)))
+    True
+    """
+    mixed = seed
+    for key in keys:
+        mixed = (mixed * 1_000_003 + key + 0x9E3779B9) % (2**63 - 1)
+    return torch.Generator().manual_seed(mixed)
+
+
+def uniform(generator: torch.Generator, low: float, high: float) -> float:
+    """Draw one number from ``[low, high)``."""
+    return low + (high - low) * float(torch.rand((), generator=generator))
+
+
+def smooth_field(
+    generator: torch.Generator, n_channels: int, half_extent: float, wavelength: float
+) -> Volume:
+    """Draw a smooth random field of unit standard deviation on a cube around the origin.
+
+    Args:
+        generator: source of randomness.
+        n_channels: independent fields.
+        half_extent: half the cube's edge, mm.
+        wavelength: distance between the random control points, mm.
+
+    Returns:
+        Volume with the control points interpolated three times finer.
+    """
+    n_control = max(3, round(2 * half_extent / wavelength) + 1)
+    noise = torch.randn(1, n_channels, *(n_control + 2,) * 3, generator=generator)
+    kernel = torch.tensor([1.0, 4.0, 1.0]) / (1 + 16 + 1) ** 0.5
+    for axis in (2, 3, 4):
+        parts = (noise.narrow(axis, k, n_control) * kernel[k] for k in range(3))
+        noise = torch.stack(tuple(parts)).sum(0)
+    n_fine = 3 * (n_control - 1) + 1
+    fine = interpolate(noise, size=(n_fine,) * 3, mode="trilinear", align_corners=True)
+    return Volume(fine[0], (-half_extent,) * 3, 2 * half_extent / (n_fine - 1))
+
+
+def texture(
+    generator: torch.Generator, shape: tuple[int, int], wavelength: tuple[float, float]
+) -> Tensor:
+    """Draw a two-dimensional texture of about unit standard deviation.
+
+    Args:
+        generator: source of randomness.
+        shape: ``(y, x)``.
+        wavelength: distance between the random control points along y and x, pixels.
+
+    Returns:
+        ``(y, x)`` float32.
+    """
+    control = [max(2, round(n / length) + 1) for n, length in zip(shape, wavelength, strict=True)]
+    noise = torch.randn(1, 1, *control, generator=generator)
+    fine = interpolate(noise, size=shape, mode="bicubic", align_corners=True)[0, 0]
+    return fine / fine.std().clamp_min(1e-6)
+
+
+def coverage(distance: Tensor, width: float) -> Tensor:
+    """Turn a signed distance (negative inside) into the share of a pixel that is inside.
+
+    Args:
+        distance: signed distance, mm.
+        width: width of the transition, mm: about one pixel antialiases the edge.
+
+    Returns:
+        Values in [0, 1].
+    """
+    ramp = (0.5 - distance / width).clamp(0, 1)
+    return ramp * ramp * (3 - 2 * ramp)
+
+
+def plane_points(
+    shape: tuple[int, int], pixel: float, center: tuple[float, float]
+) -> tuple[Tensor, Tensor]:
+    """Return the in-plane world coordinates of a grid whose pixel ``n // 2`` is the centre.
+
+    Args:
+        shape: ``(y, x)``.
+        pixel: edge length of a pixel, mm.
+        center: world coordinates (upwards, rightwards) of the central pixel, mm.
+
+    Returns:
+        ``(up, right)``, each ``(y, x)``; up decreases along y.
+    """
+    rows = torch.arange(shape[0]) - shape[0] // 2
+    columns = torch.arange(shape[1]) - shape[1] // 2
+    up = (center[0] - rows * pixel)[:, None].expand(shape)
+    right = (center[1] + columns * pixel)[None, :].expand(shape)
+    return up, right

@@ -1,0 +1,212 @@
+"""Coronal knee slices from smooth implicit shapes.
+
+World coordinates in millimetres: ``x`` to the lateral side, ``y`` to the front, ``z`` upwards; the
+joint line lies at ``z = 0``. Sizes are those of an average adult knee, varied between subjects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from mrisem.anatomy.fields import child, coverage, plane_points, smooth_field, texture, uniform
+from mrisem.anatomy.knee_shapes import Bones, bones, ligaments, muscles
+from mrisem.anatomy.paint import Layer, compose, sequence_named
+from mrisem.anatomy.tissue import Sequence, Tissue
+
+ACQUISITIONS: dict[str, Sequence] = {
+    "CORPD_FBK": Sequence(2600, 30),
+    "CORPDFS_FBK": Sequence(2900, 32, fat_left=0.10),
+}
+TISSUES: dict[str, Tissue] = {
+    "skin": Tissue(0.65, 900, 35),
+    "fat": Tissue(0.95, 350, 110, fat=0.97),
+    "septum": Tissue(0.60, 1000, 45),
+    "muscle": Tissue(0.72, 1250, 36),
+    "fascia": Tissue(0.20, 900, 20),
+    "marrow": Tissue(0.80, 380, 90, fat=0.97),
+    "red marrow": Tissue(0.80, 700, 60, fat=0.75),
+    "bone": Tissue(0.05, 900, 8),
+    "cartilage": Tissue(0.85, 1150, 42),
+    "meniscus": Tissue(0.16, 900, 16),
+    "ligament": Tissue(0.18, 900, 18),
+    "fluid": Tissue(1.0, 3200, 600),
+    "blood": Tissue(0.9, 1500, 150),
+}
+FIELD_OF_VIEW = 150.0
+_FRONT, _HALF_RANGE = 4.0, 29.0
+_JOINT_HEIGHT = 8.0
+
+
+class Subject:
+    """One simulated knee; equal seeds give equal knees.
+
+    Args:
+        seed: decides everything about the subject.
+        size: pixels along the edge of the square field of view of 150 mm.
+    """
+
+    acquisitions = tuple(ACQUISITIONS)
+
+    def __init__(self, seed: int, size: int = 192):
+        self.seed, self.size, self.pixel = seed, size, FIELD_OF_VIEW / size
+        generator = child(seed, 3)
+        self.warp = smooth_field(generator, 3, 160, 45)
+        self.rough = smooth_field(generator, 4, 120, 12)
+        self.side = 1.0 if uniform(generator, 0, 1) < 0.5 else -1.0
+        self.scale = uniform(generator, 0.92, 1.06)
+        self.shift = (uniform(generator, -7, 7) - _JOINT_HEIGHT, uniform(generator, -5, 5))
+        self.front = uniform(generator, -3, 3)
+        self.tilt = uniform(generator, -0.06, 0.06)
+        self.fat_thickness = uniform(generator, 4, 11)
+        self.girth = uniform(generator, 46, 52)
+        self.cartilage = uniform(generator, 1.7, 2.5)
+        self.effusion = uniform(generator, -1.0, 2.0)
+        self.tissues = {name: t.vary(generator, 0.06) for name, t in TISSUES.items()}
+        self._cached: tuple[object, list[Layer]] = (None, [])
+
+    def images(
+        self, acquisition: str, positions: Iterable[float], shape: tuple[int, int] | None = None
+    ) -> Tensor:
+        """Clean magnitude images; asking for both contrasts of the same positions is cheap.
+
+        Args:
+            acquisition: CORPD_FBK or CORPDFS_FBK.
+            positions: slice positions in [-1, 1], from behind the joint to the patella.
+            shape: ``(y, x)`` of a larger field of view around the same centre; default
+                ``(size, size)``.
+
+        Returns:
+            ``(slice, y, x)`` float32, brightest tissue about 1.
+
+        Raises:
+            InputError: for an unknown acquisition.
+        """
+        sequence = sequence_named(acquisition, ACQUISITIONS)
+        key = (tuple(positions), shape or (self.size, self.size))
+        if self._cached[0] != key:
+            self._cached = (key, self._layers(*key))
+        image = compose(self._cached[1], self.tissues, sequence)
+        return image / max(sequence.signal(self.tissues[name]) for name in ("fat", "fluid"))
+
+    def _points(self, positions: tuple[float, ...], shape: tuple[int, int]) -> Tensor:
+        """World coordinates ``(slice, y, x, 3)``, individually bent."""
+        up, right = plane_points(shape, self.pixel, self.shift)
+        y = _FRONT + self.front + torch.tensor(positions)[:, None, None] * _HALF_RANGE
+        x = self.side * (right + self.tilt * up)
+        z = up - self.tilt * right
+        points = torch.stack(torch.broadcast_tensors(x[None], y.to(x.dtype), z[None]), dim=-1)
+        points = points / self.scale
+        return points + 1.8 * self.warp.sample(points).movedim(0, -1)
+
+    def _detail(
+        self, positions: tuple[float, ...], shape: tuple[int, int], *wavelength: float
+    ) -> Tensor:
+        """Texture ``(slice, y, x)``, the same in every contrast; wavelength along y and x, mm."""
+        key = [round(w * 10) for w in wavelength]
+        pixels = (wavelength[0] / self.pixel, wavelength[1] / self.pixel)
+        return torch.stack(
+            [texture(child(self.seed, 4, round(p * 1e6), *key), shape, pixels) for p in positions]
+        )
+
+    def _layers(self, positions: tuple[float, ...], shape: tuple[int, int]) -> list[Layer]:
+        """Everything in the slices, bottom first."""
+        points = self._points(positions, shape)
+        solid = bones(points)
+        rough = self.rough.sample(points)
+        grain = self._detail(positions, shape, 1.2, 1.2)
+        streaks = self._detail(positions, shape, 4.5, 1.0)
+        mottle = self._detail(positions, shape, 6.0, 6.0)
+        return [
+            *self._soft(points, rough, grain, streaks, mottle),
+            *self._joint(points, solid, rough, grain),
+            *self._bone(points, solid, rough, streaks, mottle),
+        ]
+
+    def _soft(
+        self, points: Tensor, rough: Tensor, grain: Tensor, streaks: Tensor, mottle: Tensor
+    ) -> list[Layer]:
+        """Skin, subcutaneous fat with septa and small vessels, fascia, muscles."""
+        x, y, z = points.unbind(-1)
+        edge = 1.2 * self.pixel
+        girth = self.girth + 0.0016 * z**2 + 0.03 * z
+        leg = ((x / girth) ** 2 + ((y + 4) / (girth + 6)) ** 2).sqrt() * girth - girth
+        fat = coverage(leg + 1.3, edge)
+        depth = -leg - self.fat_thickness - 1.2 * rough[0]
+        septa = torch.exp(-((rough[1] / 0.07) ** 2)) * fat
+        vessels = torch.sigmoid((rough[2] + 0.3 * grain - 2.2) / 0.1) * fat
+        flesh = muscles(points) + 0.6 * rough[3]
+        flesh = torch.maximum(flesh, -depth)
+        stripes = 1 + 0.07 * streaks + 0.05 * grain + 0.05 * mottle
+        return [
+            Layer("skin", coverage(leg, edge)),
+            Layer("fat", fat, 1 + 0.05 * grain + 0.05 * mottle),
+            Layer("septum", 0.45 * septa),
+            Layer("fascia", 0.6 * coverage(depth.abs() - 0.5, edge)),
+            Layer("blood", 0.8 * vessels),
+            Layer("fascia", 0.8 * coverage(flesh - 1.0, edge)),
+            Layer("muscle", coverage(flesh, edge), stripes),
+            Layer(
+                "fat", 0.5 * coverage(flesh, edge) * torch.exp(-(((rough[1] - 0.4) / 0.06) ** 2))
+            ),
+        ]
+
+    def _joint(self, points: Tensor, solid: Bones, rough: Tensor, grain: Tensor) -> list[Layer]:
+        """Fluid, menisci, cartilage and ligaments between the bones."""
+        x, y, z = points.unbind(-1)
+        edge = 1.2 * self.pixel
+        femur, tibia, patella = solid.femur, solid.tibia, solid.patella
+        between = ((femur < 12) & (z < 16) & (tibia < 12)).float()
+        rim = 37.5 - 0.012 * (y + 2) ** 2
+        capsule = torch.maximum(x.abs() - rim, (y + 2).abs() - 30)
+        gap = coverage(capsule - 1.5, edge) * between
+        gutters = torch.minimum(femur + 1.0 * rough[0], tibia + 1.0) - 1.2 - 0.5 * self.effusion
+        wet = coverage(gutters, edge) * coverage(x.abs() - 43, 2.0) * coverage(z.abs() - 24, 8.0)
+        soaked = torch.sigmoid((rough[1] + 0.6 * self.effusion - 0.3) / 0.3)
+        ring = ((x.abs() - 21) / 17.5) ** 2 + ((y + 3) / 26) ** 2
+        wedge = coverage((0.42 - ring) * 20, 2.0) * gap * (z > -9)
+        contact = torch.sigmoid((14 - z) / 2.5)
+        lining = coverage(femur - self.cartilage, edge) * contact
+        floor = coverage(tibia - self.cartilage, edge) * torch.sigmoid((z + 8) / 0.8)
+        floor = floor * coverage(x.abs() - 35, 2.0)
+        behind = coverage(patella - 2.6, edge) * coverage(y - 44, 2.0)
+        trochlea = coverage(femur - 2.2, edge) * torch.sigmoid((y - 22) / 2)
+        shade = 1 + 0.06 * grain + 0.08 * rough[3]
+        layers = [
+            Layer("fluid", 0.75 * wet * soaked),
+            Layer("fluid", 0.35 * gap),
+            Layer("meniscus", wedge, 1 + 0.2 * grain),
+        ]
+        layers += [Layer("cartilage", c, shade) for c in (lining, floor, behind, trochlea)]
+        film = coverage((femur - tibia).abs() - 0.5, edge) * gap * (1 - wedge)
+        layers.append(Layer("fluid", 0.5 * film))
+        fibres = 1 + 0.35 * grain
+        return layers + [
+            Layer("ligament", 0.9 * coverage(distance + 0.3 * rough[2], edge), fibres)
+            for distance in ligaments(points)
+        ]
+
+    def _bone(
+        self, points: Tensor, solid: Bones, rough: Tensor, streaks: Tensor, mottle: Tensor
+    ) -> list[Layer]:
+        """Cortical shell, marrow with trabeculae, growth-plate scars."""
+        x, _, z = points.unbind(-1)
+        edge = 1.2 * self.pixel
+        bone = torch.minimum(solid.femur, torch.minimum(solid.tibia, solid.fibula))
+        bone = torch.minimum(bone, solid.patella)
+        cortex = 0.8 + 1.7 * torch.sigmoid((z.abs() - 42) / 5)
+        marrow = coverage(bone + cortex, edge)
+        scar = (z - 30 - 0.004 * x**2 - 1.5 * rough[0]).abs()
+        scar = torch.minimum(scar, (z + 24 - 1.5 * rough[0]).abs()) - 0.35
+        red = torch.sigmoid((mottle + 0.5 * rough[1] - 1.2) / 0.4)
+        red = red * torch.sigmoid((z.abs() - 32) / 6)
+        trabeculae = 1 + 0.07 * streaks + 0.04 * mottle + 0.03 * rough[2]
+        dense = 1 - 0.22 * torch.exp(-(((bone + cortex) / 2.5) ** 2))
+        return [
+            Layer("bone", coverage(bone, edge)),
+            Layer("marrow", marrow, trabeculae * dense),
+            Layer("red marrow", 0.6 * red * marrow, trabeculae),
+            Layer("bone", 0.45 * coverage(scar, edge) * marrow * (solid.fibula > 0)),
+        ]

@@ -1,0 +1,81 @@
+"""Brain lesions: white-matter hyperintensities and an occasional mass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mrisem.anatomy.fields import coverage, uniform
+from mrisem.anatomy.paint import Layer
+
+_SHARE_WITH_SPOTS, _SHARE_WITH_MASS = 0.4, 0.12
+
+
+@dataclass(frozen=True)
+class Lesion:
+    """A ball with an irregular edge, long T1 and T2.
+
+    Args:
+        center: world coordinates, mm.
+        radii: semi-axes, mm.
+        strength: cover at its centre, in [0, 1].
+        blur: width of its edge, mm.
+        only_white: whether it spares grey matter and fluid.
+    """
+
+    center: tuple[float, float, float]
+    radii: tuple[float, float, float]
+    strength: float
+    blur: float
+    only_white: bool
+
+    def layer(
+        self, points: Tensor, detail: Tensor, inside: Tensor, t1: Tensor, pixel: float
+    ) -> Layer:
+        """The lesion in slices at ``points`` ``(slice, y, x, 3)``."""
+        radii = torch.tensor(self.radii)
+        reach = ((points - torch.tensor(self.center)) / radii).norm(dim=-1)
+        distance = (reach - 1) * min(self.radii) + 0.12 * min(self.radii) * detail
+        cover = self.strength * coverage(distance, max(self.blur, pixel)) * inside
+        if self.only_white:
+            cover = cover * torch.sigmoid((t1 - 0.74) / 0.02)
+        return Layer("lesion", cover)
+
+
+def draw_lesions(generator: torch.Generator) -> list[Lesion]:
+    """Draw a subject's lesions: many subjects have none."""
+    lesions: list[Lesion] = []
+    if uniform(generator, 0, 1) < _SHARE_WITH_SPOTS:
+        for _ in range(int(uniform(generator, 4, 18))):
+            lesions.append(_spot(generator))
+    if uniform(generator, 0, 1) < _SHARE_WITH_MASS:
+        lesions += _mass(generator)
+    return lesions
+
+
+def _side(generator: torch.Generator) -> float:
+    return 1.0 if uniform(generator, 0, 1) < 0.5 else -1.0
+
+
+def _spot(generator: torch.Generator) -> Lesion:
+    """A small hyperintensity in the white matter beside or above the ventricles."""
+    x = _side(generator) * uniform(generator, 14, 38)
+    center = (x, uniform(generator, -70, 38), uniform(generator, 2, 44))
+    size = uniform(generator, 1.6, 4.0)
+    radii = (size, size * uniform(generator, 1, 1.8), size * uniform(generator, 1, 2))
+    return Lesion(center, radii, uniform(generator, 0.5, 0.95), 2.0, only_white=True)
+
+
+def _mass(generator: torch.Generator) -> list[Lesion]:
+    """A mass and the oedema around it, which follows the white matter."""
+    x = _side(generator) * uniform(generator, 20, 45)
+    center = (x, uniform(generator, -60, 40), uniform(generator, 0, 35))
+    size = uniform(generator, 6, 13)
+    radii = (size, size * uniform(generator, 0.8, 1.2), size)
+    wide = (size * 1.8, size * 2.0, size * 1.8)
+    return [
+        Lesion(center, wide, 0.6, 6.0, only_white=True),
+        Lesion(center, radii, 0.9, 2.0, only_white=False),
+    ]

@@ -1,0 +1,136 @@
+"""From a clean image to what a scanner would have stored: coils, phase, noise, missing columns."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from mrisem.physics.fourier import fft2c
+
+_GRID = 24
+_SEGMENTS = 24
+
+
+def coil_maps(
+    shape: tuple[int, int],
+    n_coils: int,
+    generator: torch.Generator,
+    *,
+    field_of_view: tuple[float, float] = (1.0, 1.0),
+    evenness: float = 0.7,
+) -> Tensor:
+    """Receive sensitivities of circular loops on a ring around the object.
+
+    By reciprocity a loop's sensitivity is the transverse field of a unit current in it,
+    ``B_x - i B_y`` with ``B(r) = sum_k dl_k x (r - r_k) / |r - r_k|^3`` (Biot and Savart); here the
+    main field points along the ring's axis. The maps are divided by the ``evenness``-th power of
+    their root sum of squares, as prescan normalisation would.
+
+    Args:
+        shape: ``(y, x)``.
+        n_coils: number of loops.
+        generator: source of randomness (turns the ring, moves and tilts the loops a little).
+        field_of_view: extent along y and x, in units of the edge of the square around the object.
+        evenness: 0 leaves the loops' own falloff, 1 makes the root sum of squares 1 everywhere.
+
+    Returns:
+        ``(coil, y, x)`` complex64; the root sum of squares is 1 at the centre.
+    """
+    rows, columns = (torch.linspace(-0.5, 0.5, _GRID) * extent for extent in field_of_view)
+    y, x = torch.meshgrid(rows, columns, indexing="ij")
+    points = torch.stack([x, y, torch.zeros_like(x)], dim=-1)
+    field = torch.stack([_loop_field(points, k, n_coils, generator) for k in range(n_coils)])
+    center = field[..., _GRID // 2, _GRID // 2].abs().square().sum().sqrt()
+    field = field / center
+    field = field / field.abs().square().sum(0).sqrt().clamp_min(1e-3) ** evenness
+    channels = torch.cat([field.real, field.imag])[None]
+    fine = interpolate(channels, size=shape, mode="bicubic", align_corners=True)[0]
+    return torch.complex(fine[:n_coils], fine[n_coils:])
+
+
+def _loop_field(points: Tensor, index: int, n_coils: int, generator: torch.Generator) -> Tensor:
+    """Transverse field of one loop at ``points`` ``(y, x, 3)``: ``(y, x)`` complex64."""
+    jitter = torch.randn(4, generator=generator) * torch.tensor([0.08, 0.04, 0.05, 0.06])
+    angle = 2 * math.pi * (index + 0.5) / n_coils + float(jitter[0])
+    ring = 0.80 + float(jitter[1])
+    radius = (1.3 * math.pi * ring / max(n_coils, 6)) * (1 + float(jitter[2]))
+    inward = torch.tensor([math.cos(angle), math.sin(angle), float(jitter[3])])
+    inward = inward / inward.norm()
+    tangent = torch.tensor([-math.sin(angle), math.cos(angle), 0.0])
+    upward = torch.linalg.cross(inward, tangent)
+    turn = torch.arange(_SEGMENTS) * (2 * math.pi / _SEGMENTS)
+    spokes = turn.cos()[:, None] * tangent + turn.sin()[:, None] * upward
+    steps = turn.cos()[:, None] * upward - turn.sin()[:, None] * tangent
+    reach = points[:, :, None] - (ring * inward + radius * spokes)
+    cube = reach.norm(dim=-1, keepdim=True).clamp_min(0.05) ** 3
+    field = (torch.linalg.cross(steps.expand_as(reach), reach, dim=-1) / cube).sum(-2)
+    return torch.complex(field[..., 0], -field[..., 1])
+
+
+def background_phase(shape: tuple[int, int], generator: torch.Generator) -> Tensor:
+    """Smooth phase of the object: off-resonance and a linear ramp from an echo off centre.
+
+    Args:
+        shape: ``(y, x)``.
+        generator: source of randomness.
+
+    Returns:
+        ``(y, x)`` float32, radians, within a few of them.
+    """
+    knots = 0.9 * torch.randn(1, 1, 5, 4, generator=generator)
+    smooth = interpolate(knots, size=shape, mode="bicubic", align_corners=True)[0, 0]
+    slopes = 1.5 * torch.randn(2, generator=generator)
+    y = torch.linspace(-1, 1, shape[0])[:, None]
+    x = torch.linspace(-1, 1, shape[1])[None, :]
+    return smooth + slopes[0] * y + slopes[1] * x
+
+
+def noise_level(image: Tensor, snr: float) -> float:
+    """Noise standard deviation that gives the stated signal-to-noise ratio.
+
+    The signal is the mean over the object (above 5 % of the maximum); the deviation is that of the
+    real, and of the imaginary, part in each coil.
+
+    Args:
+        image: magnitudes of any shape.
+        snr: signal over deviation.
+
+    >>> round(noise_level(torch.tensor([0.0, 1.0, 1.0]), 20.0), 6)
+    0.05
+    """
+    return float(image[image > 0.05 * image.max()].mean()) / snr
+
+
+def acquire(
+    image: Tensor,
+    maps: Tensor,
+    phase: Tensor,
+    noise_std: float,
+    columns: tuple[int, int],
+    generator: torch.Generator,
+) -> Tensor:
+    """Multi-coil k-space of a stack of slices, ``y = P (F S (|x| e^(i phase)) + n)``.
+
+    Args:
+        image: ``(slice, y, x)`` float32 on the whole encoded field of view.
+        maps: ``(coil, y, x)`` complex64.
+        phase: ``(y, x)`` radians.
+        noise_std: of the real and of the imaginary part; the same in k-space and in the coil
+            images, because the transform is unitary.
+        columns: first acquired phase-encode column and the one after the last: ``P`` sets the
+            others to zero.
+        generator: source of the noise.
+
+    Returns:
+        ``(slice, coil, y, x)`` complex64.
+    """
+    field = torch.polar(torch.ones_like(phase), phase)
+    kspace = fft2c(image[:, None] * (maps * field)[None])
+    parts = torch.randn(2, *kspace.shape, generator=generator) * noise_std
+    kspace = kspace + torch.complex(parts[0], parts[1])
+    kspace[..., : columns[0]] = 0
+    kspace[..., columns[1] :] = 0
+    return kspace

@@ -1,0 +1,174 @@
+"""`mrisem simulate`: simulated subjects in the fastMRI file format."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import h5py
+import torch
+from omegaconf import DictConfig
+
+from mrisem.data.writer import write_volume
+from mrisem.physics.fourier import center_crop, ifft2c
+from mrisem.physics.simulate import acquire, background_phase, coil_maps, noise_level
+from mrisem.types import InputError
+
+_ANATOMIES = ("brain", "knee")
+_SNR = {"AXT1": 30.0, "AXT2": 26.0, "AXFLAIR": 22.0, "CORPD_FBK": 26.0, "CORPDFS_FBK": 13.0}
+_FIRST_VAL = 5000
+_SHARES = (1.0, 0.95, 0.91)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One file to be written.
+
+    Args:
+        path: the file.
+        anatomy: brain or knee.
+        acquisition: fastMRI's name of the sequence.
+        seed: the subject's.
+        patient_id: the subject's.
+    """
+
+    path: Path
+    anatomy: str
+    acquisition: str
+    seed: int
+    patient_id: str
+
+
+def run(config: DictConfig) -> int:
+    """Write ``output_dir/{anatomy}/multicoil_{train,val}/*.h5``.
+
+    Raises:
+        InputError: for an unknown anatomy or numbers that give no data.
+    """
+    from tqdm import tqdm
+
+    _check(config)
+    plans = list(_plans(config))
+    todo = [plan for plan in plans if not (config.skip_existing and _exists(plan, config))]
+    subjects: dict[tuple[str, int], Any] = {}
+    for plan in tqdm(todo, desc="simulate", unit="file", disable=not todo):
+        key = (plan.anatomy, plan.seed)
+        if key not in subjects:
+            subjects = {key: _anatomy(plan.anatomy).Subject(plan.seed, config.size)}
+        _write(plan, subjects[key], config)
+    print(f"{len(todo)} files written, {len(plans) - len(todo)} kept in {config.output_dir}")
+    return 0
+
+
+def encoded_shape(size: int) -> tuple[int, int]:
+    """Encoded matrix ``(y, x)`` for a target of ``size``: twice the readout, a wider phase encode.
+
+    >>> encoded_shape(192), encoded_shape(96), encoded_shape(320)
+    ((384, 208), (192, 112), (640, 352))
+    """
+    return 2 * size, size + 16 * max(1, size // 160)
+
+
+def slice_positions(n_slices: int) -> list[float]:
+    """Positions in [-1, 1], evenly around the centre.
+
+    >>> slice_positions(3)
+    [-0.5, 0.0, 0.5]
+    """
+    return [2 * (k + 1) / (n_slices + 1) - 1 for k in range(n_slices)]
+
+
+def _check(config: DictConfig) -> None:
+    unknown = set(config.anatomies) - set(_ANATOMIES)
+    if unknown or not config.anatomies:
+        raise InputError(
+            f"anatomies must be among {list(_ANATOMIES)}, got {list(config.anatomies)}; "
+            "for example anatomies=[brain]"
+        )
+    for name, least in {"n_train": 0, "n_val": 0, "n_slices": 1, "n_coils": 1, "size": 64}.items():
+        if config[name] < least:
+            raise InputError(f"{name} must be at least {least}, got {config[name]}; raise it")
+    if config.size % 2:
+        raise InputError(f"size must be even, got {config.size}; take {config.size + 1}")
+
+
+def _simulation(config: DictConfig) -> str:
+    """What decides a file's content beside its subject and contrast."""
+    names = ("seed", "size", "n_slices", "n_coils", "snr_factor")
+    return " ".join(f"{name}={config[name]}" for name in names)
+
+
+def _exists(plan: Plan, config: DictConfig) -> bool:
+    """Whether the file is already there, made with these settings.
+
+    Raises:
+        InputError: when it is there, but made otherwise.
+    """
+    if not plan.path.exists():
+        return False
+    with h5py.File(plan.path, "r") as file:
+        found = file.attrs.get("simulation")
+    if found != _simulation(config):
+        raise InputError(
+            f"existing files must have been simulated with {_simulation(config)}, {plan.path} with "
+            f"{found}; choose another output_dir or skip_existing=false"
+        )
+    return True
+
+
+def _anatomy(name: str) -> ModuleType:
+    return import_module(f"mrisem.anatomy.{name}")
+
+
+def _plans(config: DictConfig) -> Iterator[Plan]:
+    """All files, subject by subject; no number, so no subject, is ever used in both splits."""
+    for anatomy in config.anatomies:
+        acquisitions = _anatomy(anatomy).Subject.acquisitions
+        val = range(_FIRST_VAL, _FIRST_VAL + config.n_val)
+        for index in (*range(config.n_train), *val):
+            split = "val" if index in val else "train"
+            folder = Path(config.output_dir) / anatomy / f"multicoil_{split}"
+            seed = (config.seed * 1_000_003 + index) * 2 + _ANATOMIES.index(anatomy)
+            for acquisition in acquisitions:
+                name = f"file_{anatomy}_{acquisition}_{index:04d}.h5"
+                patient = f"simulated-{anatomy}-{config.seed}-{index:04d}"
+                yield Plan(folder / name, anatomy, acquisition, seed, patient)
+
+
+def _write(plan: Plan, subject: Any, config: DictConfig) -> None:
+    """Simulate the acquisition of one file and write it."""
+    size = config.size
+    shape = encoded_shape(size)
+    generator = torch.Generator().manual_seed(
+        plan.seed * 16 + subject.acquisitions.index(plan.acquisition)
+    )
+    image = subject.images(plan.acquisition, slice_positions(config.n_slices), shape)
+    fov = (shape[0] / size, shape[1] / size)
+    maps = coil_maps(shape, config.n_coils, generator, field_of_view=fov)
+    phase = background_phase(shape, generator)
+    level = noise_level(image, _SNR[plan.acquisition] * config.snr_factor)
+    columns = _columns(shape[1], generator)
+    kspace = acquire(image, maps, phase, level, columns, generator)
+    target = center_crop(ifft2c(kspace).abs().square().sum(1).sqrt(), (size, size))
+    write_volume(
+        plan.path,
+        kspace.numpy(),
+        target.contiguous().numpy(),
+        acquisition=plan.acquisition,
+        patient_id=plan.patient_id,
+        recon_size=(size, size),
+        padding=columns,
+        pixel_mm=subject.pixel,
+        simulation=_simulation(config),
+    )
+
+
+def _columns(width: int, generator: torch.Generator) -> tuple[int, int]:
+    """Acquired phase-encode columns: some scans leave out the outermost."""
+    share = _SHARES[int(torch.randint(len(_SHARES), (), generator=generator))]
+    margin = round(width * (1 - share) / 2)
+    return margin, width - margin
