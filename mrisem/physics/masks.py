@@ -1,8 +1,8 @@
 """Which phase-encode lines are sampled, and how the sampled set is split for self-supervision.
 
-A mask object is callable, ``mask(n_columns, padding, seed) -> (x,) bool``, and never samples columns
-outside ``[padding[0], padding[1])``, which the scanner did not measure. The centre of k-space is the
-column ``n_columns // 2``.
+A mask object is callable, ``mask(n_columns, padding, seed) -> (x,) bool``, and never samples
+columns outside ``[padding[0], padding[1])``, which the scanner did not measure. The centre of
+k-space is the column ``n_columns // 2``.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _CENTER_PRODUCT = 0.32
 
 
 def stable_seed(*parts: str | int) -> int:
-    """Return a 32-bit seed that depends on ``parts`` only: not on order of work, process or machine.
+    """Return a 32-bit seed that depends on ``parts`` only, not on order, process or machine.
 
     >>> stable_seed("file.h5", 0) == stable_seed("file.h5", 0) != stable_seed("file.h5", 1)
     True
@@ -259,8 +259,8 @@ def split_mask(
     if bool((n_loss > eligible.sum(dim=(1, 2))).any()):
         raise InputError(
             f"loss_share={loss_share} asks for {n_loss.tolist()} entries outside the calibration "
-            f"block {calibration_size}, only {eligible.sum(dim=(1, 2)).tolist()} are sampled there; "
-            "lower loss_share or calibration_size"
+            f"block {calibration_size}, only {eligible.sum(dim=(1, 2)).tolist()} are sampled "
+            "there; lower loss_share or calibration_size"
         )
     keys = torch.where(eligible, log_weights + gumbel, -torch.inf).flatten(1)
     order = keys.argsort(dim=1, descending=True)

@@ -1,0 +1,194 @@
+"""Images of other subjects for the prior's bank: fully sampled ones and the same ones aliased."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+import h5py
+import numpy as np
+from torch import Tensor
+
+from mrisem.data.dataset import (
+    SliceOf,
+    acquired_columns,
+    central_slices,
+    read_slice,
+    slice_info,
+)
+from mrisem.data.volumes import VolumeInfo
+from mrisem.physics.coils import root_sum_of_squares
+from mrisem.physics.fourier import center_crop, ifft2c
+from mrisem.physics.masks import GaussianMask, stable_seed
+from mrisem.types import InputError, SliceInfo
+
+
+@dataclass(frozen=True)
+class AuxiliarySettings:
+    """What the bank is made of.
+
+    Args:
+        n_subjects: number of auxiliary subjects (method, Feng et al., arXiv:2511.19641, section on
+            semantic embeddings: 20 knee, 50 brain).
+        root: data set whose ``multicoil_train`` they come from; None: the one reconstructed.
+        acquisition: take this one whatever is reconstructed; None: as ``contrast`` says.
+        contrast: ``same`` takes the scan's own acquisition, ``cross`` another one.
+        accelerations: of the negatives, drawn for each slice (same source: 3 to 8).
+        calibration_lines: of the negatives' masks, at most half of the lines of narrow matrices.
+        max_slices: central slices of each file; None: all.
+        seed: decides on subjects and negatives.
+    """
+
+    n_subjects: int = 20
+    root: str | None = None
+    acquisition: str | None = None
+    contrast: Literal["same", "cross"] = "same"
+    accelerations: Sequence[int] = (3, 4, 5, 6, 7, 8)
+    calibration_lines: int = 24
+    max_slices: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        if self.n_subjects < 1:
+            raise InputError(f"auxiliary.n_subjects must be at least 1, got {self.n_subjects}")
+        if self.contrast not in ("same", "cross"):
+            raise InputError(f"auxiliary.contrast must be same or cross, got {self.contrast!r}")
+
+
+def as_settings(given: AuxiliarySettings | Mapping[str, Any] | None) -> AuxiliarySettings:
+    """Accept settings as a mapping, as configurations hold them."""
+    if isinstance(given, AuxiliarySettings):
+        return given
+    values = {str(name): value for name, value in (given or {}).items()}
+    known = [entry.name for entry in fields(AuxiliarySettings)]
+    if unknown := sorted(set(values) - set(known)):
+        raise InputError(f"auxiliary must hold only {known}, got {unknown}; correct the name")
+    return AuxiliarySettings(**values)
+
+
+def choose_subjects(
+    candidates: Sequence[VolumeInfo], excluded: set[str], settings: AuxiliarySettings
+) -> list[VolumeInfo]:
+    """Take the volumes of the first ``n_subjects`` subjects in a seeded order.
+
+    The order depends on a subject's name and the seed only: adding files does not reshuffle.
+
+    Args:
+        candidates: volumes of the wanted acquisition.
+        excluded: subjects that play another part.
+        settings: number of subjects and seed.
+
+    Raises:
+        InputError: when none is left.
+    """
+    subjects = {volume.subject for volume in candidates}
+    free = sorted(subjects - excluded, key=lambda s: (stable_seed(s, settings.seed), s))
+    if not free:
+        raise InputError(
+            "the auxiliary set must not be empty: of the subjects "
+            f"{sorted(subjects)[:5]} ({len(subjects)}) in multicoil_train, all are reconstructed "
+            "or in another split as well; set auxiliary.root to a data set with other subjects"
+        )
+    chosen = set(free[: settings.n_subjects])
+    return [volume for volume in candidates if volume.subject in chosen]
+
+
+class AuxiliarySlices:
+    """The auxiliary slices, one after the other: ``(positive, negative, info)``.
+
+    * positive ``(Y, X)`` float32: root-sum-of-squares of the fully sampled slice (the file's
+      target, where there is one), in units of the file;
+    * negative ``(Y, X)`` float32: the same slice zero-filled at an acceleration drawn from
+      ``settings.accelerations`` with a Gaussian mask;
+    * info: `SliceInfo`, with the acceleration that the negative reaches.
+
+    Draws are seeded by file, slice and ``settings.seed``: neither order nor subset changes them.
+    Source: method, Feng et al., arXiv:2511.19641, section on semantic embeddings.
+
+    Args:
+        volumes: fully sampled files.
+        settings: how the negatives are made.
+    """
+
+    def __init__(self, volumes: Sequence[VolumeInfo], settings: AuxiliarySettings):
+        if not volumes:
+            raise InputError("the auxiliary set must hold at least one file, got none")
+        self.volumes = list(volumes)
+        self.settings = settings
+        self._slices = central_slices(self.volumes, settings.max_slices)
+
+    def __len__(self) -> int:
+        return len(self._slices)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, SliceInfo]]:
+        for part in self._slices:
+            yield self._pair(part)
+
+    def _pair(self, part: SliceOf) -> tuple[Tensor, Tensor, SliceInfo]:
+        """Positive, negative and description of one slice."""
+        volume = part.volume
+        kspace, stored, target = read_slice(volume, part.slice)
+        if stored is not None and not np.all(stored):
+            raise InputError(
+                f"auxiliary scans must be fully sampled, {volume.path} carries an undersampling "
+                "mask; set auxiliary.root to fully sampled data"
+            )
+        if target is None:
+            target = center_crop(root_sum_of_squares(ifft2c(kspace)), volume.crop)
+        columns, acceleration = self._mask(part, acquired_columns(volume, kspace, stored))
+        negative = center_crop(root_sum_of_squares(ifft2c(kspace * columns)), volume.crop)
+        return target, negative, slice_info(part, acceleration)
+
+    def _mask(self, part: SliceOf, padding: tuple[int, int]) -> tuple[Tensor, float]:
+        """Draw the negative's acceleration and sampled columns ``(x,)``."""
+        settings, width = self.settings, padding[1] - padding[0]
+        seed = stable_seed("negative", part.volume.file, part.slice, settings.seed)
+        acceleration = np.random.default_rng(seed).choice(list(settings.accelerations))
+        lines = min(settings.calibration_lines, round(width / acceleration) // 2)
+        columns = GaussianMask(float(acceleration), lines)(part.volume.shape[3], padding, seed)
+        return columns, width / int(columns.sum())
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of what the slices depend on, the key of a cached bank.
+
+        Hashing all k-space would read a whole data set (tens of gigabytes) before each run. Each
+        file therefore counts by its name, shape, attributes and the k-space of its middle slice,
+        which changes whenever a file is simulated or acquired anew. Times of modification do not
+        count, so that a copied data set keeps its bank.
+        """
+        digest = hashlib.sha256()
+        settings = self.settings
+        recipe = (
+            [int(r) for r in settings.accelerations],
+            settings.calibration_lines,
+            settings.max_slices,
+            settings.seed,
+        )
+        digest.update(repr(recipe).encode())
+        for volume in self.volumes:
+            facts = (volume.file, volume.acquisition, volume.shape, volume.padding, volume.crop)
+            digest.update(repr(facts).encode())
+            with h5py.File(volume.path, "r") as file:
+                attributes = sorted((name, str(value)) for name, value in file.attrs.items())
+                digest.update(repr(attributes).encode())
+                digest.update(np.ascontiguousarray(file["kspace"][volume.n_slices // 2]).tobytes())
+        return digest.hexdigest()
+
+    def describe(self) -> dict[str, Any]:
+        """Return what stands beside a bank in its JSON file."""
+        return {
+            "folder": str(self.volumes[0].path.parent),
+            "acquisitions": sorted({volume.acquisition for volume in self.volumes}),
+            "subjects": sorted({volume.subject for volume in self.volumes}),
+            "files": [volume.file for volume in self.volumes],
+            "n_slices": len(self),
+            "negatives": "zero_filled",
+            "accelerations": [int(r) for r in self.settings.accelerations],
+            "contrast": self.settings.contrast,
+            "seed": self.settings.seed,
+            "fingerprint": self.fingerprint,
+        }

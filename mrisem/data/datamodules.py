@@ -1,0 +1,269 @@
+"""fastMRI data sets for Lightning: which subject plays which part."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader
+
+from mrisem.data.auxiliary import AuxiliarySettings, AuxiliarySlices, as_settings, choose_subjects
+from mrisem.data.dataset import SliceGroups, SliceOf, central_slices, without
+from mrisem.data.folders import Folders, select_acquisition
+from mrisem.data.volumes import UNNAMED, FailedScan, VolumeInfo
+from mrisem.physics.masks import ColumnMask, stable_seed
+from mrisem.types import Batch, InputError
+
+_SPLITS = ("train", "val", "test")
+
+
+class FastMRI(pl.LightningDataModule):
+    """A folder of fastMRI multi-coil files, split by subject.
+
+    * reconstructed (`predict_dataloader`): the subjects of ``multicoil_<split>``;
+    * validation: those of ``multicoil_val``;
+    * auxiliary (`auxiliary_slices`): ``auxiliary.n_subjects`` subjects of ``multicoil_train`` that
+      are neither reconstructed nor in another folder;
+    * training: the other subjects of ``multicoil_train`` (``train_subjects="remaining"``), or the
+      auxiliary ones themselves (``"auxiliary"``, as the paper's warm start).
+
+    Args:
+        root: folder with ``multicoil_train`` and so on.
+        mask: how scans are undersampled.
+        acquisition: fastMRI's name; None: every one of the anatomy.
+        split: folder that is reconstructed.
+        max_slices: central slices of each volume; None: all.
+        max_volumes: first volumes of a split; None: all.
+        slices_at_once: most slices of one volume in a batch.
+        seed: of masks and order.
+        cache_folder: for sensitivity maps; None: not kept.
+        on_error: ``raise`` at a bad scan, or ``skip``: it comes as a `FailedScan`.
+        auxiliary: settings of the auxiliary set.
+        train_subjects: ``remaining`` or ``auxiliary``.
+        n_workers: processes that read ahead.
+    """
+
+    anatomy: ClassVar[str]
+    acquisitions: ClassVar[tuple[str, ...]]
+    cross: ClassVar[Mapping[str, str]]
+
+    def __init__(
+        self,
+        root: Path | str | None,
+        mask: ColumnMask,
+        *,
+        acquisition: str | None = None,
+        split: str = "val",
+        max_slices: int | None = None,
+        max_volumes: int | None = None,
+        slices_at_once: int = 4,
+        seed: int = 0,
+        cache_folder: Path | str | None = None,
+        on_error: Literal["raise", "skip"] = "raise",
+        auxiliary: AuxiliarySettings | Mapping[str, Any] | None = None,
+        train_subjects: Literal["remaining", "auxiliary"] = "remaining",
+        n_workers: int = 0,
+    ):
+        super().__init__()
+        if root is None:
+            raise InputError("data.root must name the data set's folder: set data.root=DIR")
+        if on_error not in ("raise", "skip"):
+            raise InputError(f"on_error must be raise or skip, got {on_error!r}")
+        if train_subjects not in ("remaining", "auxiliary"):
+            raise InputError(
+                f"data.train_subjects must be remaining or auxiliary, got {train_subjects!r}"
+            )
+        self.root = Path(root)
+        self.mask = mask
+        self.acquisition = acquisition
+        self.split = split
+        self.max_slices = max_slices
+        self.max_volumes = max_volumes
+        self.slices_at_once = slices_at_once
+        self.seed = seed
+        self.cache_folder = None if cache_folder is None else Path(cache_folder)
+        self.on_error = on_error
+        self.auxiliary = as_settings(auxiliary)
+        self.train_subjects = train_subjects
+        self.n_workers = n_workers
+        self._folders = Folders(on_error)
+        self._done: set[tuple[str, int]] = set()
+
+    def setup(self, stage: str | None = None) -> None:
+        """Look for the files of a stage, so that bad input shows before anything is computed."""
+        if stage == "fit":
+            self._volumes("val")
+            self._training_volumes()
+        else:
+            self._volumes(self.split)
+
+    def skip(self, done: Collection[tuple[str, int]]) -> None:
+        """Leave out slices ``(file, slice)`` of the reconstructed split: their output exists."""
+        self._done = set(done)
+
+    @property
+    def slices(self) -> list[SliceOf]:
+        """Slices that will be reconstructed."""
+        return without(central_slices(self._volumes(self.split), self.max_slices), self._done)
+
+    @property
+    def failed(self) -> list[FailedScan]:
+        """Files of the reconstructed split that could not be inspected (``on_error=skip``)."""
+        return self._folders.inspect(self.root, self.split)[1]
+
+    def predict_dataloader(self) -> DataLoader:
+        """Batches of the split that is reconstructed."""
+        return self._loader(self.slices, self.failed)
+
+    def val_dataloader(self) -> DataLoader:
+        """Batches of ``multicoil_val``."""
+        return self._loader(central_slices(self._volumes("val"), self.max_slices), ())
+
+    def train_dataloader(self) -> DataLoader:
+        """Batches of the training subjects, in random order."""
+        slices = central_slices(self._training_volumes(), self.max_slices)
+        return self._loader(slices, (), shuffle=True)
+
+    def transfer_batch_to_device(
+        self, batch: Batch | FailedScan, device: torch.device, dataloader_idx: int
+    ) -> Batch | FailedScan:
+        """Move a batch's tensors."""
+        return batch.to(device) if isinstance(batch, Batch) else batch
+
+    def auxiliary_slices(self, acquisition: str | None = None) -> AuxiliarySlices:
+        """Auxiliary images for scans of one acquisition.
+
+        Args:
+            acquisition: of the scans to be reconstructed; None where all are of one.
+
+        Raises:
+            InputError: when there are no such subjects, or the acquisition is left open.
+        """
+        acquisition = acquisition or self._only_acquisition()
+        return AuxiliarySlices(self._auxiliary_volumes(acquisition), self.auxiliary)
+
+    @property
+    def reconstructed_acquisitions(self) -> list[str]:
+        """Acquisitions among the slices to be reconstructed: each has its own auxiliary set."""
+        return sorted({volume.acquisition for volume in self._volumes(self.split)})
+
+    def _only_acquisition(self) -> str:
+        found = self.reconstructed_acquisitions
+        if len(found) != 1:
+            raise InputError(
+                f"one acquisition must be named for an auxiliary set, the scans hold {found}; set "
+                "data.acquisition"
+            )
+        return found[0]
+
+    def _volumes(self, split: str) -> list[VolumeInfo]:
+        """Volumes of a split of this data set, by acquisition and number."""
+        found, failed = self._folders.inspect(self.root, split)
+        if not found and failed:
+            return []
+        chosen = select_acquisition(found, self.acquisition, self.acquisitions, self.anatomy)
+        return chosen[: self.max_volumes]
+
+    def _excluded(self, root: Path) -> set[str]:
+        """Subjects that may neither train nor enter the bank."""
+        others = [split for split in (*_SPLITS, self.split) if split != "train"]
+        reconstructed = {volume.subject for volume in self._volumes_if_any(self.split)}
+        elsewhere = (self._folders.subjects(folder, others) for folder in {root, self.root})
+        return reconstructed.union(*elsewhere)
+
+    def _volumes_if_any(self, split: str) -> list[VolumeInfo]:
+        """As `_volumes`, none where the folder is missing (training without that split)."""
+        return self._volumes(split) if (self.root / f"multicoil_{split}").is_dir() else []
+
+    def _auxiliary_volumes(self, acquisition: str) -> list[VolumeInfo]:
+        """Volumes of the auxiliary set for scans of ``acquisition``."""
+        root = Path(self.auxiliary.root or self.root)
+        wanted = self._auxiliary_acquisition(acquisition)
+        found, _ = self._folders.inspect(root, "train")
+        candidates = [volume for volume in found if volume.acquisition == wanted]
+        if not candidates:
+            raise InputError(
+                f"the auxiliary set must hold {wanted} scans, {root}/multicoil_train holds "
+                f"{sorted({volume.acquisition for volume in found})}; set auxiliary.acquisition "
+                "or auxiliary.root"
+            )
+        return choose_subjects(candidates, self._excluded(root), self.auxiliary)
+
+    def _auxiliary_acquisition(self, acquisition: str) -> str:
+        """Acquisition of the auxiliary images for scans of ``acquisition``."""
+        wanted = self.auxiliary.acquisition
+        if wanted is None:
+            wanted = (
+                acquisition if self.auxiliary.contrast == "same" else self.cross.get(acquisition)
+            )
+        if wanted is None or wanted == UNNAMED:
+            raise InputError(
+                f"scans name no acquisition ({acquisition}): set auxiliary.acquisition to one of "
+                f"{list(self.acquisitions)}"
+            )
+        return wanted
+
+    def _training_volumes(self) -> list[VolumeInfo]:
+        """Volumes to train on, see the class."""
+        candidates = self._volumes("train")
+        acquisitions = sorted({volume.acquisition for volume in candidates})
+        auxiliary = {v.path: v for a in acquisitions for v in self._auxiliary_volumes(a)}
+        if self.train_subjects == "auxiliary":
+            return list(auxiliary.values())
+        excluded = self._excluded(self.root) | {v.subject for v in auxiliary.values()}
+        remaining = [volume for volume in candidates if volume.subject not in excluded]
+        if not remaining:
+            raise InputError(
+                f"no subject of multicoil_train is left to train on beside {len(auxiliary)} "
+                "auxiliary files; lower auxiliary.n_subjects or set data.train_subjects=auxiliary"
+            )
+        return remaining
+
+    def _loader(
+        self, slices: Sequence[SliceOf], failed: Sequence[FailedScan], shuffle: bool = False
+    ) -> DataLoader:
+        dataset = SliceGroups(
+            slices,
+            self.mask,
+            slices_at_once=self.slices_at_once,
+            seed=self.seed,
+            cache_folder=self.cache_folder,
+            on_error=self.on_error,
+            failed=failed,
+        )
+        generator = torch.Generator().manual_seed(stable_seed("order", self.seed))
+        return DataLoader(
+            dataset,
+            batch_size=None,
+            shuffle=shuffle,
+            generator=generator,
+            num_workers=self.n_workers,
+        )
+
+
+class FastMRIBrain(FastMRI):
+    """fastMRI's brain data."""
+
+    anatomy = "brain"
+    acquisitions = ("AXT1", "AXT1PRE", "AXT1POST", "AXT2", "AXFLAIR")
+    cross: ClassVar[Mapping[str, str]] = {
+        "AXT1": "AXT2",
+        "AXT1PRE": "AXT2",
+        "AXT1POST": "AXT2",
+        "AXT2": "AXT1",
+        "AXFLAIR": "AXT2",
+    }
+
+
+class FastMRIKnee(FastMRI):
+    """fastMRI's knee data: proton density without and with fat suppression."""
+
+    anatomy = "knee"
+    acquisitions = ("CORPD_FBK", "CORPDFS_FBK")
+    cross: ClassVar[Mapping[str, str]] = {
+        "CORPD_FBK": "CORPDFS_FBK",
+        "CORPDFS_FBK": "CORPD_FBK",
+    }

@@ -1,0 +1,257 @@
+"""Slices of fastMRI files as `mrisem.types.Batch`."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+import torch
+from einops import repeat
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from mrisem.data.volumes import FailedScan, VolumeInfo
+from mrisem.physics.coils import estimate_sensitivity_maps, root_sum_of_squares
+from mrisem.physics.fourier import ifft2c
+from mrisem.physics.masks import ColumnMask, FileMask, calibration_lines, stable_seed
+from mrisem.types import Batch, InputError, SliceInfo
+
+
+@dataclass(frozen=True)
+class SliceOf:
+    """One slice that is to be processed.
+
+    Args:
+        volume: where it is.
+        slice: its index in the file.
+        n_slices: number of slices of that file in this run.
+    """
+
+    volume: VolumeInfo
+    slice: int
+    n_slices: int
+
+
+def central_slices(volumes: Sequence[VolumeInfo], max_slices: int | None) -> list[SliceOf]:
+    """List the ``max_slices`` central slices of each volume (None: all).
+
+    Args:
+        volumes: the files.
+        max_slices: at least 1.
+    """
+    if max_slices is not None and max_slices < 1:
+        raise InputError(f"data.max_slices must be at least 1, got {max_slices}")
+    slices = []
+    for volume in volumes:
+        n = volume.n_slices if max_slices is None else min(max_slices, volume.n_slices)
+        start = (volume.n_slices - n) // 2
+        slices += [SliceOf(volume, index, n) for index in range(start, start + n)]
+    return slices
+
+
+def read_slice(volume: VolumeInfo, index: int) -> tuple[Tensor, np.ndarray | None, Tensor | None]:
+    """Read one slice through fastMRI's reader.
+
+    Returns:
+        k-space ``(coil, y, x)`` complex64, the file's mask ``(x,)`` or None, the target ``(Y, X)``
+        float32 or None.
+
+    Raises:
+        InputError: when it cannot be read or holds NaN, infinity or nothing.
+    """
+    from mrisem.data.reader import VolumeReader
+
+    try:
+        kspace, mask, target, *_ = VolumeReader(volume.path, volume.n_slices)[index]
+    except OSError as error:
+        raise InputError(
+            f"{volume.path} must be a complete HDF5 file, slice {index} cannot be read "
+            f"({' '.join(str(error).split())}); copy it again"
+        ) from error
+    kspace = np.asarray(kspace, dtype=np.complex64)
+    if not np.isfinite(kspace).all():
+        raise InputError(f"kspace must be finite, got NaN or inf in {volume.path}, slice {index}")
+    if not kspace.any():
+        raise InputError(f"kspace must hold signal, got only zeros in {volume.path}, slice {index}")
+    tensor = None if target is None else torch.from_numpy(np.asarray(target, dtype=np.float32))
+    return torch.from_numpy(kspace), mask, tensor
+
+
+def acquired_columns(
+    volume: VolumeInfo, kspace: Tensor, stored: np.ndarray | None
+) -> tuple[int, int]:
+    """First acquired column and the one after the last: header's padding, or less where data end.
+
+    Args:
+        volume: the file.
+        kspace: ``(coil, y, x)`` of any slice.
+        stored: the file's own mask; with one, zeros may be lines left out and say nothing.
+    """
+    left, right = volume.padding
+    if stored is not None:
+        return left, right
+    occupied = (kspace != 0).any(dim=0).any(dim=0).nonzero().flatten()
+    first, after = max(left, int(occupied[0])), min(right, int(occupied[-1]) + 1)
+    if (first, after) != (left, right):
+        warnings.warn(
+            f"{volume.file}: the header says that columns {left} to {right} were acquired, but "
+            f"only {first} to {after} hold data: the mask keeps to those",
+            stacklevel=2,
+        )
+    return first, after
+
+
+def volume_mask(
+    volume: VolumeInfo, mask: ColumnMask, seed: int, kspace: Tensor, stored: np.ndarray | None
+) -> tuple[Tensor, float]:
+    """Sampled columns of a volume.
+
+    Args:
+        volume: the file.
+        mask: how to sample.
+        seed: of the run; with the file's name it seeds the draw.
+        kspace: ``(coil, y, x)`` of any slice.
+        stored: the file's own mask.
+
+    Returns:
+        ``(x,)`` bool, the same for every slice of the volume, and the acceleration it reaches.
+
+    Raises:
+        InputError: when columns would count as sampled that the file left out.
+    """
+    n_columns = volume.shape[3]
+    padding = acquired_columns(volume, kspace, stored)
+    if isinstance(mask, FileMask):
+        columns = mask.check(stored, n_columns, volume.file)
+        columns[: padding[0]] = False
+        columns[padding[1] :] = False
+    else:
+        columns = mask(n_columns, padding, stable_seed(volume.file, seed))
+        _check_measured(volume, columns, kspace)
+    return columns, (padding[1] - padding[0]) / max(1, int(columns.sum()))
+
+
+def _check_measured(volume: VolumeInfo, columns: Tensor, kspace: Tensor) -> None:
+    """Refuse a mask that would pass zeros off as measured."""
+    empty = columns & ~(kspace != 0).any(dim=0).any(dim=0)
+    if bool(empty.any()):
+        raise InputError(
+            f"the mask may sample only columns that were acquired: {int(empty.sum())} of "
+            f"{int(columns.sum())} are zero in {volume.path}, which is undersampled already; "
+            "set mask=from_file (with a dataset 'mask' in the file)"
+        )
+
+
+@dataclass
+class SliceGroups(Dataset):
+    """One item is a `Batch` of up to ``slices_at_once`` slices of one volume.
+
+    For use in a ``DataLoader(batch_size=None)``. Files that could not be inspected follow the
+    groups, as `FailedScan`.
+
+    Args:
+        slices: what to read; slices of a volume stand together.
+        mask: how to undersample.
+        slices_at_once: most slices in a batch.
+        seed: of the run.
+        cache_folder: for sensitivity maps; None: not kept.
+        on_error: ``raise`` at a bad scan, or ``skip`` it and return a `FailedScan`.
+        failed: files already found to be bad.
+    """
+
+    slices: Sequence[SliceOf]
+    mask: ColumnMask
+    slices_at_once: int = 4
+    seed: int = 0
+    cache_folder: Path | None = None
+    on_error: str = "raise"
+    failed: Sequence[FailedScan] = ()
+    groups: list[list[SliceOf]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Group the slices."""
+        n = self.slices_at_once
+        if n < 1:
+            raise InputError(f"data.slices_at_once must be at least 1, got {n}")
+        volumes = [list(part) for _, part in groupby(self.slices, key=lambda s: s.volume.path)]
+        self.groups = [part[i : i + n] for part in volumes for i in range(0, len(part), n)]
+
+    def __len__(self) -> int:
+        return len(self.groups) + len(self.failed)
+
+    def __getitem__(self, index: int) -> Batch | FailedScan:
+        if index >= len(self.groups):
+            return self.failed[index - len(self.groups)]
+        group = self.groups[index]
+        file = group[0].volume.file
+        try:
+            return self._load(group)
+        except InputError as error:
+            message = str(error) if file in str(error) else f"{file}: {error}"
+            if self.on_error == "raise":
+                raise InputError(message) from error
+            return FailedScan(file, message)
+
+    def _load(self, group: list[SliceOf]) -> Batch:
+        """Read, undersample, scale and calibrate the slices of one group."""
+        volume = group[0].volume
+        rows: list[tuple[Tensor, ...]] = []
+        info, targets = [], []
+        for part in group:
+            kspace, stored, target = read_slice(volume, part.slice)
+            columns, acceleration = volume_mask(volume, self.mask, self.seed, kspace, stored)
+            masked, scale = undersample(kspace, columns)
+            lines = calibration_lines(columns)
+            maps = estimate_sensitivity_maps(masked, lines, self.cache_folder)
+            rows.append((masked, repeat(columns, "x -> y x", y=volume.shape[2]), maps, scale))
+            info.append(slice_info(part, acceleration))
+            targets += [] if target is None else [target]
+        masked, mask, maps, scale = (torch.stack(column) for column in zip(*rows, strict=True))
+        return Batch(
+            masked_kspace=masked,
+            mask=mask,
+            sensitivity_maps=maps,
+            scale=scale,
+            crop=volume.crop,
+            info=tuple(info),
+            target=torch.stack(targets) if targets else None,
+        )
+
+
+def undersample(kspace: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
+    """Apply a mask and scale the zero-filled root-sum-of-squares image to a maximum of 1.
+
+    Args:
+        kspace: ``(coil, y, x)`` complex64, in units of the file.
+        columns: ``(x,)`` bool.
+
+    Returns:
+        Masked k-space ``(coil, y, x)``, and the scale ``()``: an image times it is in units of the
+        file.
+    """
+    masked = kspace * columns
+    scale = root_sum_of_squares(ifft2c(masked)).max()
+    if not bool(scale > 0):
+        raise InputError("the mask must sample some signal, every sampled column is zero")
+    return masked / scale, scale
+
+
+def slice_info(part: SliceOf, acceleration: float) -> SliceInfo:
+    """Describe a slice for a batch."""
+    return SliceInfo(
+        file=part.volume.file,
+        slice=part.slice,
+        n_slices=part.n_slices,
+        acquisition=part.volume.acquisition,
+        subject=part.volume.subject,
+        acceleration=acceleration,
+    )
+
+
+def without(slices: Sequence[SliceOf], done: Collection[tuple[str, int]]) -> list[SliceOf]:
+    """Leave out the slices ``(file, slice)`` in ``done``."""
+    return [part for part in slices if (part.volume.file, part.slice) not in done]
