@@ -1,0 +1,166 @@
+"""Matplotlib figures, each drawable for light and for dark pages, and images as PNG bytes."""
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.image import imsave
+
+from mrisem.report.panels import Panel
+from mrisem.report.summary import Column, Row, labels_of, value
+
+ERROR_MAP = "inferno"
+# Okabe & Ito's colours, told apart by colour-blind readers too; black follows the page.
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1")
+_DPI = 140
+
+
+@dataclass(frozen=True)
+class Palette:
+    """Colours of a page: its name, the ink and the paper."""
+
+    name: str
+    ink: str
+    paper: str
+    faint: str
+
+
+LIGHT = Palette("light", "#1c2128", "#ffffff", "#c9d1d9")
+DARK = Palette("dark", "#e6edf3", "#161b22", "#444c56")
+
+
+def colours(labels: Sequence[str]) -> dict[str, str]:
+    """Return one colour for each method, in order."""
+    return {label: _COLOURS[i % len(_COLOURS)] for i, label in enumerate(labels)}
+
+
+def as_png(figure: Figure) -> bytes:
+    """Render a figure."""
+    out = io.BytesIO()
+    figure.savefig(out, format="png", dpi=_DPI, facecolor=figure.get_facecolor())
+    return out.getvalue()
+
+
+def image_png(image: np.ndarray, top: float, cmap: str = "gray") -> bytes:
+    """Render ``(y, x)`` pixel by pixel, the window 0 .. ``top`` over the colour map."""
+    out = io.BytesIO()
+    imsave(out, image, vmin=0, vmax=top, cmap=cmap, format="png")
+    return out.getvalue()
+
+
+def colour_stops(cmap: str = ERROR_MAP, n: int = 9) -> str:
+    """Return the colour map as the stops of a CSS gradient."""
+    return ", ".join(mpl.colors.to_hex(mpl.colormaps[cmap](i / (n - 1))) for i in range(n))
+
+
+def _axes(size: tuple[float, float], palette: Palette) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=size, facecolor=palette.paper, layout="constrained")
+    axes = figure.add_subplot(facecolor=palette.paper)
+    axes.tick_params(colors=palette.ink, labelsize=8)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("bottom", "left"):
+        axes.spines[side].set_color(palette.faint)
+    axes.grid(axis="y", color=palette.faint, linewidth=0.5, alpha=0.6)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def paired_dots(rows: Sequence[Row], column: Column, palette: Palette) -> Figure:
+    """Draw every slice as a dot for each method, joined by a line, and the methods' means."""
+    labels = labels_of(rows)
+    figure, axes = _axes((4.4, 3.4), palette)
+    slices: dict[tuple[str, int], dict[str, float]] = {}
+    for row in rows:
+        key = (row["file"], row["slice"])
+        slices.setdefault(key, {})[row["method"]] = value(row, column)
+    for found in slices.values():
+        heights = [found.get(label, np.nan) for label in labels]
+        axes.plot(heights, color=palette.faint, linewidth=0.7, zorder=1)
+    for i, (label, colour) in enumerate(colours(labels).items()):
+        heights = [found[label] for found in slices.values() if label in found]
+        axes.plot([i] * len(heights), heights, "o", color=colour, markersize=4, alpha=0.75)
+        finite = [h for h in heights if np.isfinite(h)]
+        if finite:
+            axes.plot([i - 0.28, i + 0.28], [np.mean(finite)] * 2, color=palette.ink, linewidth=2)
+    axes.set_xticks(range(len(labels)), [_folded(label) for label in labels])
+    if len(labels) > 4:
+        axes.tick_params(axis="x", rotation=35)
+    axes.set_xlim(-0.6, len(labels) - 0.4)
+    direction = "higher is better" if column.better == "higher" else "lower is better"
+    axes.set_title(f"{column.label}, {direction}", fontsize=10, color=palette.ink)
+    return figure
+
+
+def _folded(label: str) -> str:
+    return label.replace(" + ", "\n+ ").replace(" [", "\n[")
+
+
+def loss_curves(
+    name: str, series: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]], palette: Palette
+) -> Figure:
+    """Draw one loss over the iterations: each slice thin, each method's mean bold.
+
+    Args:
+        name: the loss.
+        series: method to slice to ``(iterations, values)``.
+        palette: colours.
+    """
+    figure, axes = _axes((4.4, 3.2), palette)
+    everything = []
+    for (label, slices), colour in zip(series.items(), colours(list(series)).values(), strict=True):
+        for iterations, values in slices.values():
+            axes.plot(iterations, values, color=colour, linewidth=0.6, alpha=0.35)
+            everything.append(values)
+        axes.plot(*_mean_curve(list(slices.values())), color=colour, linewidth=2, label=label)
+    pooled = np.concatenate(everything)
+    pooled = pooled[np.isfinite(pooled)]
+    if pooled.size and pooled.min() > 0 and pooled.max() > 20 * pooled.min():
+        axes.set_yscale("log")
+    axes.set_xlabel("iteration", fontsize=9, color=palette.ink)
+    axes.set_title(name.replace("_", " "), fontsize=10, color=palette.ink)
+    axes.legend(fontsize=7, frameon=False, labelcolor=palette.ink)
+    return figure
+
+
+def _mean_curve(
+    slices: Sequence[tuple[np.ndarray, np.ndarray]],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean over slices at every iteration that any of them has."""
+    iterations = np.unique(np.concatenate([its for its, _ in slices]))
+    means = [
+        np.mean([values[its == i].mean() for its, values in slices if (its == i).any()])
+        for i in iterations
+    ]
+    return iterations, np.asarray(means)
+
+
+def panel_figure(panel: Panel, palette: Palette = LIGHT) -> Figure:
+    """Draw a panel: images above, error maps below, with the colour bar of the error window."""
+    n = len(panel.tiles)
+    height, width = panel.tiles[0].image.shape
+    with_errors = any(tile.error is not None for tile in panel.tiles)
+    n_rows = 1 + with_errors
+    size = (2.0 * n + 0.7 * with_errors, 2.0 * n_rows * height / width + 0.6)
+    figure = Figure(figsize=size, facecolor=palette.paper, layout="constrained")
+    grid = figure.subplots(n_rows, n, squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for tile, column in zip(panel.tiles, grid.T, strict=True):
+        column[0].imshow(tile.image, cmap="gray", vmin=0, vmax=panel.grey)
+        column[0].set_title(_folded(tile.label), fontsize=8, color=palette.ink)
+        if tile.error is not None:
+            top = panel.error_window * panel.grey
+            column[1].imshow(tile.error, cmap=ERROR_MAP, vmin=0, vmax=top)
+    if with_errors:
+        scale = ScalarMappable(Normalize(0, 100 * panel.error_window), ERROR_MAP)
+        bar = figure.colorbar(scale, ax=list(grid[1]), shrink=0.9, pad=0.01)
+        bar.set_label("|error|, % of the grey window", fontsize=7, color=palette.ink)
+        bar.ax.tick_params(labelsize=7, colors=palette.ink)
+    return figure

@@ -1,0 +1,160 @@
+"""Run folders: what `mrisem reconstruct` left there, and what each run is called in a table."""
+
+import logging
+import re
+import shlex
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import h5py
+from omegaconf import OmegaConf
+
+from mrisem.types import InputError
+
+log = logging.getLogger(__name__)
+
+# Overrides that do not tell two runs of one method apart: paths, data and how, not what, was run.
+_NOT_NAMING = re.compile(
+    r"^\+*(output_dir|data|auxiliary\.root|mask|hydra|on_error|skip_existing|logger|trainer)\b"
+)
+_ORDER = ("zero_filled", "cg_sense", "tv", "l1_wavelet", "unet", "unrolled", "varnet", "inr")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run folder.
+
+    Args:
+        folder: absolute path.
+        files: its ``reconstructions/*.h5``, sorted.
+        method: as written into the files, such as ``unrolled + image_same``.
+        mask: pattern and nominal acceleration, such as ``gaussian R=4``.
+        config: the configuration it recorded, resolved; empty when it recorded none.
+        overrides: the command line's overrides that it recorded.
+        label: ``method``, with what distinguishes it from other runs of that method.
+    """
+
+    folder: Path
+    files: tuple[Path, ...]
+    method: str
+    mask: str
+    config: dict[str, Any]
+    overrides: tuple[str, ...]
+    label: str
+
+    @property
+    def anatomy(self) -> str:
+        """Recorded ``data.name``, or an empty string."""
+        return str(self.recorded("data.name") or "")
+
+    @property
+    def command(self) -> str:
+        """The command line that made the reconstructions."""
+        return shlex.join(["mrisem", "reconstruct", *self.overrides])
+
+    def recorded(self, key: str) -> Any:
+        """Return a value of the recorded configuration by its dotted key, or None."""
+        return OmegaConf.select(OmegaConf.create(self.config), key)
+
+
+def find_runs(roots: Iterable[Path]) -> list[Run]:
+    """Return the runs in or below the folders, labelled, in table order.
+
+    Raises:
+        InputError: a folder is missing or holds no reconstructions.
+    """
+    folders: dict[Path, None] = {}
+    for root in roots:
+        if not root.is_dir():
+            raise InputError(f"a run folder must exist, got {root}; check the path")
+        found = sorted({file.parent.parent for file in root.rglob("reconstructions/*.h5")})
+        if not found:
+            raise InputError(
+                f"a run folder must hold reconstructions/*.h5, got none in or below {root}; "
+                f"make them: mrisem reconstruct ... output_dir={root}"
+            )
+        folders |= dict.fromkeys(folder.resolve() for folder in found)
+    return sorted(label_runs([read_run(folder) for folder in folders]), key=table_order)
+
+
+def read_run(folder: Path) -> Run:
+    """Read one run folder, labelled by its method alone."""
+    files = tuple(sorted((folder / "reconstructions").glob("*.h5")))
+    attributes = read_attributes(files[0])
+    config = _load(folder / ".hydra/reconstruct/config.yaml") or {}
+    method, mask = str(attributes.get("method", folder.name)), str(attributes.get("mask", ""))
+    nominal = OmegaConf.select(OmegaConf.create(config), "mask.acceleration")
+    if nominal is not None and "R=" not in mask:
+        mask = f"{mask} R={nominal:g}".strip()
+    overrides = _load(folder / ".hydra/reconstruct/overrides.yaml") or []
+    return Run(folder, files, method, mask, config, tuple(map(str, overrides)), method)
+
+
+def read_attributes(file: Path) -> dict[str, Any]:
+    """Return the attributes of an HDF5 file.
+
+    Raises:
+        InputError: the file cannot be opened.
+    """
+    try:
+        with h5py.File(file) as content:
+            return dict(content.attrs)
+    except OSError as error:
+        raise InputError(
+            f"a reconstruction must be a whole HDF5 file, got {file} ({error}); make it again"
+        ) from error
+
+
+def label_runs(runs: Sequence[Run]) -> list[Run]:
+    """Tell runs of one method on the same files apart by the overrides in which they differ."""
+    labelled = list(runs)
+    kinds = {(run.method, run.anatomy, run.mask) for run in runs}
+    for kind in sorted(kinds):
+        same = [i for i, run in enumerate(runs) if (run.method, run.anatomy, run.mask) == kind]
+        names = [{file.name for file in runs[i].files} for i in same]
+        if any(a & b for a, b in combinations(names, 2)):
+            for i, label in zip(same, _distinct_labels([runs[i] for i in same]), strict=True):
+                labelled[i] = replace(runs[i], label=label)
+    return labelled
+
+
+def _distinct_labels(runs: Sequence[Run]) -> list[str]:
+    settings = [
+        dict(o.lstrip("+").split("=", 1) for o in run.overrides if "=" in o and _naming(o))
+        for run in runs
+    ]
+    keys = sorted({key for setting in settings for key in setting})
+    differing = [key for key in keys if len({setting.get(key) for setting in settings}) > 1]
+    suffixes = [", ".join(f"{key}={s[key]}" for key in differing if key in s) for s in settings]
+    if len(set(suffixes)) < len(suffixes):
+        suffixes = ["/".join(run.folder.parts[-2:]) for run in runs]
+    return [f"{r.method} [{s}]" if s else r.method for r, s in zip(runs, suffixes, strict=True)]
+
+
+def _naming(override: str) -> bool:
+    return _NOT_NAMING.match(override) is None
+
+
+def table_order(run: Run) -> tuple[int, str, str]:
+    """Sort key: baselines, then networks, each without a prior before with one."""
+    return method_order(run.label)
+
+
+def method_order(label: str) -> tuple[int, str, str]:
+    """Sort key of a method's label.
+
+    >>> sorted(["unrolled + image_same", "tv", "unrolled", "zero_filled"], key=method_order)
+    ['zero_filled', 'tv', 'unrolled', 'unrolled + image_same']
+    """
+    base = re.split(r" \+ | \[", label)[0]
+    return (_ORDER.index(base) if base in _ORDER else len(_ORDER), base, label)
+
+
+def _load(path: Path) -> Any:
+    if not path.is_file():
+        log.warning("%s is missing: this run's command and settings are not known", path)
+        return None
+    return OmegaConf.to_container(OmegaConf.load(path), resolve=True)

@@ -1,0 +1,174 @@
+"""The summary as a table: cells with marks, aligned text, CSV and LaTeX."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mrisem.report.summary import Column
+
+DASH = "\N{EN DASH}"
+_TEST_KEYS = ("reference", "mean_difference", "p_value", "share_better")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number of the table.
+
+    Args:
+        mean: over slices; None when there is none.
+        std: sample standard deviation; None for fewer than two slices.
+        text: as shown.
+        best: whether it is the column's best mean (among two methods or more).
+        test: the paired test against the method's reference, or None.
+    """
+
+    mean: float | None
+    std: float | None
+    text: str
+    best: bool
+    test: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """One method of the table; cells in the order of the columns."""
+
+    method: str
+    n: int
+    reference: str | None
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Methods by scores, of slices that may be compared.
+
+    Args:
+        title: anatomy and sampling.
+        columns: those with at least one number.
+        rows: one a method.
+    """
+
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[TableRow, ...]
+
+
+def build_table(group: dict[str, Any], columns: Sequence[Column]) -> Table:
+    """Make the table of one entry of a summary's ``groups``."""
+    methods, tests = group["methods"], group["paired_tests"]
+    filled = tuple(c for c in columns if any(m[c.name]["n"] for m in methods.values()))
+    best = {column.name: _best(methods, column) for column in filled}
+    rows = []
+    for label, summary in methods.items():
+        own = {test["metric"]: test for test in tests if test["method"] == label}
+        cells = tuple(
+            Cell(
+                mean=summary[c.name]["mean"],
+                std=summary[c.name]["std"],
+                text=mean_text(summary[c.name], c.digits),
+                best=label in best[c.name],
+                test=own.get(c.name),
+            )
+            for c in filled
+        )
+        reference = next(iter(own.values()))["reference"] if own else None
+        n = max((summary[c.name]["n"] for c in filled), default=0)
+        rows.append(TableRow(label, n, reference, cells))
+    title = ", ".join(filter(None, (group["anatomy"], group["mask"])))
+    return Table(title or "all slices", filled, tuple(rows))
+
+
+def _best(methods: dict[str, Any], column: Column) -> set[str]:
+    means = {m: s[column.name]["mean"] for m, s in methods.items()}
+    shown = {m: round(mean, column.digits) for m, mean in means.items() if mean is not None}
+    if len(shown) < 2 or len(set(shown.values())) == 1:
+        return set()
+    pick = max if column.better == "higher" else min
+    return {method for method, mean in shown.items() if mean == pick(shown.values())}
+
+
+def mean_text(summary: dict[str, Any], digits: int) -> str:
+    """Return ``mean ± std``, or a dash.
+
+    >>> mean_text({"mean": 31.257, "std": 2.0, "n": 3}, 2)
+    '31.26 ± 2.00'
+    """
+    if summary["mean"] is None:
+        return DASH
+    spread = "" if summary["std"] is None else f" ± {summary['std']:.{digits}f}"
+    return f"{summary['mean']:.{digits}f}{spread}"
+
+
+def p_text(test: dict[str, Any]) -> str:
+    """Return a test's p-value as shown, or an empty string.
+
+    >>> p_text({"p_value": 0.00001}), p_text({"p_value": 0.0321}), p_text({"p_value": None})
+    ('p < 0.001', 'p = 0.032', '')
+    """
+    p = test["p_value"]
+    if p is None:
+        return ""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+def as_text(table: Table) -> str:
+    """Return the table as aligned plain text, the best values starred."""
+    lines = [["method", "n", *(f"{c.label} {c.arrow}" for c in table.columns)]]
+    for row in table.rows:
+        cells = [cell.text + (" *" if cell.best else "  ") for cell in row.cells]
+        lines.append([row.method, str(row.n), *cells])
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    text = [
+        "  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(pairs)).rstrip()
+        for pairs in (list(zip(line, widths, strict=True)) for line in lines)
+    ]
+    return "\n".join([table.title, *text])
+
+
+def as_csv(tables: Sequence[Table]) -> str:
+    """Return all tables in long form: one line a group, method and metric."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["group", "method", "metric", "n", "mean", "std", "best", *_TEST_KEYS])
+    for table in tables:
+        for row in table.rows:
+            for column, cell in zip(table.columns, row.cells, strict=True):
+                test = cell.test or {}
+                known = [table.title, row.method, column.name, row.n, cell.mean, cell.std]
+                tested = (test.get(key) for key in _TEST_KEYS)
+                writer.writerow([*known, int(cell.best), *tested])
+    return out.getvalue()
+
+
+_TEX = {"_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}"}
+
+
+def _tex(text: str) -> str:
+    return "".join(_TEX.get(char, char) for char in text)
+
+
+def as_latex(tables: Sequence[Table]) -> str:
+    """Return the tables as LaTeX ``tabular`` environments, the best values bold."""
+    blocks = []
+    for table in tables:
+        arrows = {"higher": r"$\uparrow$", "lower": r"$\downarrow$"}
+        head = ["Method", "$n$", *(f"{_tex(c.label)} {arrows[c.better]}" for c in table.columns)]
+        lines = [
+            f"% {table.title}",
+            rf"\begin{{tabular}}{{lr{'r' * len(table.columns)}}}",
+            r"\hline",
+            " & ".join(head) + r" \\",
+            r"\hline",
+        ]
+        for row in table.rows:
+            cells = [cell.text.replace(" ± ", r" $\pm$ ").replace(DASH, "--") for cell in row.cells]
+            bold = [
+                rf"\textbf{{{text}}}" if cell.best else text
+                for text, cell in zip(cells, row.cells, strict=True)
+            ]
+            lines.append(" & ".join([_tex(row.method), str(row.n), *bold]) + r" \\")
+        blocks.append("\n".join([*lines, r"\hline", r"\end{tabular}"]))
+    return "\n\n".join(blocks) + "\n"
