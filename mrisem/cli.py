@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import sys
 import traceback
+import warnings
 from importlib import import_module
 from pathlib import Path
 
@@ -67,7 +69,9 @@ def _run(verb: str, debug: bool) -> int:
             with open_dict(config):
                 config.output_dir = str(folder)
             _record(config, folder)
-            codes.append(import_module(f"mrisem.verbs.{verb}").run(config))
+            module = import_module(f"mrisem.verbs.{verb}")
+            _quieten()  # after Lightning's import, which sets its own level
+            codes.append(module.run(config))
         except _EXPECTED as error:
             codes.append(_report(verb, error, debug))
             _remove_if_empty(folder)
@@ -78,6 +82,13 @@ def _run(verb: str, debug: bool) -> int:
     except _EXPECTED as error:
         return _report(verb, error, debug)
     return max(codes, key=(0, 2, 1).index, default=0)
+
+
+def _quieten() -> None:
+    """Silence what Lightning says about hardware, its own products and its dependencies."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
 
 
 def _report(verb: str, error: BaseException, debug: bool) -> int:
@@ -113,8 +124,8 @@ def _remove_if_empty(folder: Path) -> None:
 def _usage() -> str:
     verbs = "\n".join(f"  {name:<12} {does}" for name, does in VERBS.items())
     return (
-        "mrisem VERB [overrides]   reconstruct undersampled MRI guided by a vision-language model\n\n"
+        "mrisem VERB [overrides]   undersampled MRI guided by a vision-language model\n\n"
         f"{verbs}\n\n"
-        "Each verb: --help (its options), --cfg job (the composed configuration), --multirun (sweep),\n"
-        "--debug (tracebacks). Exit codes: 0 done, 1 bad input, 2 some scans skipped or failed."
+        "Each verb: --help (its options), --cfg job (the composed configuration), --multirun\n"
+        "(a sweep), --debug (tracebacks). Exit codes: 0 done, 1 bad input, 2 some scans skipped."
     )

@@ -30,7 +30,7 @@ class CGSense:
         tolerance: relative residual at which a slice is done.
     """
 
-    def __init__(self, weight: float = 1e-3, iterations: int = 30, tolerance: float = 1e-5) -> None:
+    def __init__(self, weight: float = 1e-2, iterations: int = 30, tolerance: float = 1e-5) -> None:
         self.weight = weight
         self.iterations = iterations
         self.tolerance = tolerance
@@ -81,7 +81,7 @@ class L1Wavelet:
         wavelet: name of the wavelet W, as in PyWavelets.
     """
 
-    def __init__(self, weight: float = 0.005, iterations: int = 100, wavelet: str = "db4") -> None:
+    def __init__(self, weight: float = 0.002, iterations: int = 100, wavelet: str = "db4") -> None:
         self.weight = weight
         self.iterations = iterations
         self.wavelet = wavelet

@@ -7,6 +7,7 @@ positive and negative image - never the raw ones.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import logging
 import os
@@ -68,6 +69,21 @@ class LevelBank:
         """``(n, token, feature)`` -> ``(n, token, component)``, each token of unit length."""
         return normalize((features.float() - self.mean) @ self.components, dim=-1)
 
+    def separation(self) -> float:
+        """Share of entries nearest to their own side's centroid, their own slice held out.
+
+        Entry i of the positives and of the negatives is the same slice: both are left out of the
+        centroids that they are compared with. The PCA has seen them. NaN with a single slice.
+        """
+        sides = self.entries[: self.n_positives].float(), self.entries[self.n_positives :].float()
+        totals, n = [side.sum(0) for side in sides], self.n_positives
+        right = 0
+        for own, pair in itertools.product((0, 1), zip(*sides, strict=True)):
+            centroids = [(total - e) / (n - 1) for total, e in zip(totals, pair, strict=True)]
+            distances = [(pair[own] - centroid).norm() for centroid in centroids]
+            right += int(distances[own] < distances[1 - own])
+        return right / (2 * n) if n > 1 else float("nan")
+
     def to(self, device: torch.device | str) -> LevelBank:
         """Return the bank on ``device``."""
         return replace(
@@ -84,7 +100,7 @@ class EmbeddingBank:
 
     Args:
         levels: encoder layer (1-based) -> its bank.
-        description: what the bank is made of; its hash is the key of the file.
+        description: what the bank is made of, for people and for the file's key.
     """
 
     levels: dict[int, LevelBank]
@@ -138,9 +154,9 @@ class EmbeddingBank:
         return cls(levels, json.loads(metadata["description"]))
 
 
-def bank_key(description: dict[str, Any]) -> str:
-    """Return the content key: equal descriptions have equal keys."""
-    text = json.dumps(description, sort_keys=True)
+def bank_key(facts: dict[str, Any]) -> str:
+    """Return the content key: equal facts have equal keys."""
+    text = json.dumps(facts, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 

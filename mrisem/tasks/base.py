@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pytorch_lightning as pl
 import torch
 
-from mrisem.data.dataset import FailedScan
+from mrisem.data.volumes import FailedScan
 from mrisem.prior.semantic import SemanticPrior
 from mrisem.tasks.fitting import FitCurves
 from mrisem.types import Batch, InputError, Reconstruction
@@ -35,8 +35,8 @@ class ReconstructionTask(pl.LightningModule):
     """Base of all tasks; a subclass says how one batch is reconstructed.
 
     Attributes:
-        priors: acquisition -> semantic prior; filled by the EmbeddingBank callback and empty without
-            a prior. A plain dict: neither encoder nor bank enters the state_dict.
+        priors: acquisition -> semantic prior; filled by the embedding bank's callback and empty
+            without a prior. A plain dict: neither encoder nor bank enters the state_dict.
         takes_prior: whether the method can be guided.
     """
 
@@ -58,12 +58,6 @@ class ReconstructionTask(pl.LightningModule):
         if acquisition not in self.priors:
             raise InputError(f"no bank for acquisition {acquisition}, only {sorted(self.priors)}")
         return self.priors[acquisition]
-
-    def transfer_batch_to_device(
-        self, batch: Batch | FailedScan, device: torch.device, dataloader_idx: int
-    ) -> Batch | FailedScan:
-        """Move a batch as Lightning would a tensor."""
-        return batch if isinstance(batch, FailedScan) else batch.to(device)
 
     def predict_step(
         self, batch: Batch | FailedScan, batch_idx: int = 0

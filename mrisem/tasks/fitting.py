@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from mrisem.physics.fourier import center_crop
-from mrisem.physics.masks import split_mask
+from mrisem.physics.masks import split_mask, stable_seed
 from mrisem.prior.semantic import SemanticPrior
 from mrisem.tasks.losses import data_consistency_loss
 from mrisem.types import Batch, Reconstruction, SliceInfo
@@ -152,8 +151,7 @@ def _split(batch: Batch, loss_share: float, seed: int) -> tuple[Tensor, Tensor]:
     """Split each slice's samples by a generator of its own (run's seed, file, slice)."""
     pairs = []
     for index, info in enumerate(batch.info):
-        digest = hashlib.sha256(f"{seed} {info.file} {info.slice}".encode()).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+        generator = torch.Generator().manual_seed(stable_seed("split", info.file, info.slice, seed))
         mask = batch.mask[index : index + 1].cpu()
         pairs.append(split_mask(mask, loss_share=loss_share, generator=generator))
     mask_dc, mask_loss = (torch.cat(side) for side in zip(*pairs, strict=True))

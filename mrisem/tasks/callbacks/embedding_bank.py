@@ -54,14 +54,15 @@ def load_or_build_bank(
     Returns:
         the bank, and its file.
     """
-    description = {
+    facts = {
         "encoder": encoder.fingerprint,
         "levels": list(encoder.levels),
         "components": list(settings.components),
         "dtype": str(settings.dtype).removeprefix("torch."),
-        "images": images.describe(),
+        "fingerprint": images.fingerprint,
     }
-    path = settings.folder / f"{bank_key(description)}.safetensors"
+    description = {**facts, "images": images.describe()}
+    path = settings.folder / f"{bank_key(facts)}.safetensors"
     settings.folder.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock"):
         if path.exists():
@@ -106,7 +107,7 @@ class EmbeddingBankCallback(pl.Callback):
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Build or load the banks on the task's device. Rank 0 goes first; the others load."""
-        assert_task(pl_module).priors = self.priors(pl_module.device)
+        as_task(pl_module).priors = self.priors(pl_module.device)
 
     def priors(self, device: torch.device | str) -> dict[str, SemanticPrior]:
         """Return acquisition -> prior, on ``device``."""
@@ -124,7 +125,7 @@ def _counts(bank: EmbeddingBank) -> tuple[int, int]:
     return level.n_positives, len(level.entries) - level.n_positives
 
 
-def assert_task(module: pl.LightningModule) -> ReconstructionTask:
+def as_task(module: pl.LightningModule) -> ReconstructionTask:
     """Return the module as the task that it must be.
 
     Raises:

@@ -13,7 +13,7 @@ import numpy as np
 import pytorch_lightning as pl
 from filelock import FileLock
 
-from mrisem.data.dataset import FailedScan
+from mrisem.data.volumes import FailedScan
 from mrisem.physics.fourier import center_crop
 from mrisem.tasks.base import Prediction
 from mrisem.tasks.losses import data_consistency_residual

@@ -1,0 +1,65 @@
+"""The pieces that several verbs make from the configuration: data, mask, encoder, banks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import get_class, instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from mrisem.data.auxiliary import AuxiliarySlices
+from mrisem.data.datamodules import FastMRI
+from mrisem.prior.encoders import FrozenEncoder, load_encoder
+from mrisem.tasks.callbacks.embedding_bank import BankSettings, EmbeddingBankCallback
+
+
+def without(config: DictConfig, *names: str) -> dict[str, Any]:
+    """Return a config group as a dict, less the keys that are for people and other groups."""
+    values = OmegaConf.to_container(config, resolve=True)
+    return {key: value for key, value in dict(values).items() if key not in names}  # type: ignore[arg-type]
+
+
+def make_datamodule(config: DictConfig) -> FastMRI:
+    """Make the DataModule of ``config.data`` with the mask of ``config.mask``."""
+    # not through instantiate(): it would turn the mask, a dataclass, into a configuration
+    make: type[FastMRI] = get_class(config.data._target_)
+    return make(
+        **without(config.data, "_target_", "name"),
+        mask=instantiate(without(config.mask, "name")),
+        seed=config.seed,
+        cache_folder=Path(config.paths.cache) / "sensitivity_maps",
+        on_error=config.get("on_error", "raise"),
+        slices_at_once=config.scale.fit.slices_at_once,
+        auxiliary=without(config.auxiliary) | {"contrast": config.prior.get("contrast", "same")},
+    )
+
+
+def encoder_loader(config: DictConfig) -> Callable[[], FrozenEncoder]:
+    """Return a function that loads the encoder with the levels that the prior asks for."""
+    options = without(config.encoder, "_target_", "components") | {"levels": [*config.prior.levels]}
+    return lambda: load_encoder(**options)
+
+
+def bank_settings(config: DictConfig) -> BankSettings:
+    """Return how banks are made and where they are kept."""
+    return BankSettings(
+        components=[*config.prior.components],
+        folder=Path(config.paths.cache) / "banks",
+        dtype=getattr(torch, config.prior.bank_dtype),
+    )
+
+
+def make_bank_callback(config: DictConfig, data: FastMRI) -> EmbeddingBankCallback:
+    """Return the callback that gives a task the prior of ``config.prior``."""
+    auxiliary: dict[str, AuxiliarySlices] = {
+        acquisition: data.auxiliary_slices(acquisition)
+        for acquisition in data.reconstructed_acquisitions
+    }
+    options = {
+        "level_weights": [*config.prior.level_weights],
+        "temperature": config.prior.temperature,
+    }
+    return EmbeddingBankCallback(encoder_loader(config), auxiliary, bank_settings(config), options)
