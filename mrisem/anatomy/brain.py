@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -79,9 +80,9 @@ def _template() -> tuple[Volume, Volume]:
     import nibabel
     from scipy import ndimage
 
-    image = nibabel.load(_template_file())
+    image: Any = nibabel.load(_template_file())
     t1 = np.asarray(image.dataobj, dtype=np.float32) / 255
-    origin = tuple(float(v) for v in image.affine[:3, 3])
+    x, y, z = (float(v) for v in image.affine[:3, 3])
     coarse = np.pad(t1[::2, ::2, ::2], ((20, 20), (20, 20), (0, 0)))
     mask = ndimage.binary_closing(np.pad(coarse > 0, 8), iterations=6)[8:-8, 8:-8, 8:-8]
     mask = ndimage.binary_fill_holes(mask)
@@ -91,10 +92,10 @@ def _template() -> tuple[Volume, Volume]:
     near = ndimage.gaussian_filter(ventricles.astype(np.float32), 1.3)
     hull = Volume(
         torch.from_numpy(np.stack([distance, (4 * near).clip(0, 1)])),
-        (origin[0] - 40, origin[1] - 40, origin[2]),
+        (x - 40, y - 40, z),
         2.0,
     )
-    return Volume(torch.from_numpy(t1[None]), origin, 1.0), hull
+    return Volume(torch.from_numpy(t1[None]), (x, y, z), 1.0), hull
 
 
 class Subject:

@@ -10,7 +10,8 @@ from torch.nn.functional import interpolate
 
 from mrisem.physics.fourier import fft2c
 
-_GRID = 24
+_GRID = 32
+_REACH = 0.62
 _SEGMENTS = 24
 
 
@@ -27,7 +28,8 @@ def coil_maps(
     By reciprocity a loop's sensitivity is the transverse field of a unit current in it,
     ``B_x - i B_y`` with ``B(r) = sum_k dl_k x (r - r_k) / |r - r_k|^3`` (Biot and Savart); here the
     main field points along the ring's axis. The maps are divided by the ``evenness``-th power of
-    their root sum of squares, as prescan normalisation would.
+    their root sum of squares, as prescan normalisation would. Along the oversampled readout they
+    fade out beyond the square around the object, where a scanner no longer excites or receives.
 
     Args:
         shape: ``(y, x)``.
@@ -40,12 +42,14 @@ def coil_maps(
         ``(coil, y, x)`` complex64; the root sum of squares is 1 at the centre.
     """
     rows, columns = (torch.linspace(-0.5, 0.5, _GRID) * extent for extent in field_of_view)
-    y, x = torch.meshgrid(rows, columns, indexing="ij")
+    y, x = torch.meshgrid(_REACH * (rows / _REACH).tanh(), columns, indexing="ij")
     points = torch.stack([x, y, torch.zeros_like(x)], dim=-1)
     field = torch.stack([_loop_field(points, k, n_coils, generator) for k in range(n_coils)])
     center = field[..., _GRID // 2, _GRID // 2].abs().square().sum().sqrt()
     field = field / center
     field = field / field.abs().square().sum(0).sqrt().clamp_min(1e-3) ** evenness
+    fading = ((rows.abs() - 0.55) / 0.35).clamp(0, 1) * math.pi / 2
+    field = field * (fading.cos() ** 2)[:, None]
     channels = torch.cat([field.real, field.imag])[None]
     fine = interpolate(channels, size=shape, mode="bicubic", align_corners=True)[0]
     return torch.complex(fine[:n_coils], fine[n_coils:])
@@ -55,7 +59,7 @@ def _loop_field(points: Tensor, index: int, n_coils: int, generator: torch.Gener
     """Transverse field of one loop at ``points`` ``(y, x, 3)``: ``(y, x)`` complex64."""
     jitter = torch.randn(4, generator=generator) * torch.tensor([0.08, 0.04, 0.05, 0.06])
     angle = 2 * math.pi * (index + 0.5) / n_coils + float(jitter[0])
-    ring = 0.80 + float(jitter[1])
+    ring = 0.90 + float(jitter[1])
     radius = (1.3 * math.pi * ring / max(n_coils, 6)) * (1 + float(jitter[2]))
     inward = torch.tensor([math.cos(angle), math.sin(angle), float(jitter[3])])
     inward = inward / inward.norm()
