@@ -41,7 +41,7 @@ class Folders:
         subjects: set[str] = set()
         for split in splits:
             folder = root / f"multicoil_{split}"
-            if folder.is_dir() and any(path.suffix in _SUFFIXES for path in folder.iterdir()):
+            if folder.is_dir() and any(map(_is_data, folder.iterdir())):
                 subjects |= {volume.subject for volume in self.inspect(root, split, "skip")[0]}
         return subjects
 
@@ -86,7 +86,7 @@ def _files(root: Path, split: str) -> list[Path]:
             f"a data set must hold a folder {folder.name}, {root} holds {found}; set data.root, "
             "auxiliary.root or data.split"
         )
-    paths = sorted(path for path in folder.iterdir() if path.suffix in _SUFFIXES)
+    paths = sorted(path for path in folder.iterdir() if _is_data(path))
     if not paths:
         raise InputError(f"{folder} must hold fastMRI's .h5 files, it holds none")
     return paths
@@ -130,3 +130,8 @@ def select_acquisition(
             f"{n_unnamed} files name no acquisition and count as {acquisition}", stacklevel=2
         )
     return [replace(volume, acquisition=acquisition) for volume in kept]
+
+
+def _is_data(path: Path) -> bool:
+    """Whether a name is that of a data file, not of a hidden or unfinished one."""
+    return path.suffix in _SUFFIXES and not path.name.startswith(".")

@@ -51,7 +51,7 @@ def calibration_lines(mask: Tensor) -> int:
     Returns:
         ``w``; 0 when the centre is not sampled.
 
-    >>> calibration_lines(torch.tensor([1, 0, 1, 1, 1, 0, 1, 0], dtype=torch.bool))
+    >>> calibration_lines(torch.tensor([1, 0, 0, 1, 1, 1, 0, 1], dtype=torch.bool))
     3
     """
     center = mask.shape[0] // 2

@@ -1,0 +1,108 @@
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from mrisem.data.auxiliary import AuxiliarySettings, AuxiliarySlices
+from mrisem.data.volumes import inspect_volume
+from mrisem.types import InputError
+
+SETTINGS = AuxiliarySettings(calibration_lines=8)
+
+
+@pytest.fixture
+def volumes(tmp_path, make_file):
+    return [
+        inspect_volume(make_file(tmp_path / f"{name}.h5", subject=name, seed=i))
+        for i, name in enumerate("abc")
+    ]
+
+
+def test_pairs_are_the_target_and_an_aliased_image_of_it(volumes):
+    pairs = AuxiliarySlices(volumes, SETTINGS)
+    items = list(pairs)
+    assert len(items) == len(pairs) == 6
+    with h5py.File(volumes[0].path) as file:
+        target = file["reconstruction_rss"][1]
+    positive, negative, info = items[1]
+    torch.testing.assert_close(positive, torch.from_numpy(target))
+    assert positive.shape == negative.shape == (32, 32)
+    assert positive.dtype == negative.dtype == torch.float32
+    assert (info.file, info.slice, info.subject) == ("a.h5", 1, "a")
+    error = (positive - negative).norm() / positive.norm()
+    assert 0.02 < error < 1
+
+
+def test_positives_without_a_stored_target_are_computed(volumes, tmp_path, make_file):
+    path = make_file(tmp_path / "plain.h5", target=False, seed=0)
+    expected = next(iter(AuxiliarySlices(volumes, SETTINGS)))[0]
+    computed = next(iter(AuxiliarySlices([inspect_volume(path)], SETTINGS)))[0]
+    torch.testing.assert_close(computed, expected)
+
+
+def test_accelerations_are_drawn_from_the_stated_ones(tmp_path, make_file):
+    path = make_file(tmp_path / "a.h5", shape=(40, 1, 8, 240), padding=(0, 240), crop=(8, 8))
+    settings = AuxiliarySettings(calibration_lines=24)
+    drawn = [info.acceleration for *_, info in AuxiliarySlices([inspect_volume(path)], settings)]
+    assert {round(r) for r in drawn} == {3, 4, 5, 6, 7, 8}
+    assert max(abs(r - round(r)) for r in drawn) < 0.1
+
+
+def test_narrow_matrices_give_calibration_at_most_half_of_the_lines(volumes):
+    settings = AuxiliarySettings(accelerations=[8])
+    *_, info = next(iter(AuxiliarySlices(volumes, settings)))
+    assert info.acceleration == pytest.approx(44 / round(44 / 8))
+
+
+def test_negatives_do_not_depend_on_order_but_on_the_seed(volumes):
+    first = [negative for _, negative, _ in AuxiliarySlices(volumes, SETTINGS)]
+    reverse = [negative for _, negative, _ in AuxiliarySlices(volumes[::-1], SETTINGS)]
+    assert all(map(torch.equal, first[:2], reverse[4:]))
+    other = [n for _, n, _ in AuxiliarySlices(volumes, replace(SETTINGS, seed=1))]
+    assert not all(map(torch.equal, first, other))
+
+
+def test_fingerprint_follows_content_and_recipe_not_place(volumes, tmp_path):
+    fingerprint = AuxiliarySlices(volumes, SETTINGS).fingerprint
+    assert AuxiliarySlices(volumes, SETTINGS).fingerprint == fingerprint
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    copies = [inspect_volume(Path(shutil.copy(volume.path, copy))) for volume in volumes]
+    assert AuxiliarySlices(copies, SETTINGS).fingerprint == fingerprint
+    others = [
+        AuxiliarySlices(volumes[:2], SETTINGS),
+        AuxiliarySlices(volumes, replace(SETTINGS, seed=1)),
+        AuxiliarySlices(volumes, replace(SETTINGS, max_slices=1)),
+        AuxiliarySlices(volumes, replace(SETTINGS, accelerations=(4,))),
+    ]
+    assert len({fingerprint, *(slices.fingerprint for slices in others)}) == 5
+    with h5py.File(copies[0].path, "a") as file:
+        file["kspace"][1, 0, 5, 5] += 1
+    assert AuxiliarySlices(copies, SETTINGS).fingerprint != fingerprint
+
+
+def test_describe_is_plain_data(volumes):
+    import json
+
+    description = json.loads(json.dumps(AuxiliarySlices(volumes, SETTINGS).describe()))
+    assert description["subjects"] == ["a", "b", "c"]
+    assert description["n_slices"] == 6
+
+
+def test_undersampled_scans_are_no_positives(tmp_path, make_file):
+    path = make_file(tmp_path / "a.h5", mask=np.arange(48) % 2)
+    with pytest.raises(InputError, match="fully sampled"):
+        list(AuxiliarySlices([inspect_volume(path)], SETTINGS))
+
+
+def test_settings_are_checked(volumes):
+    with pytest.raises(InputError, match="at least 1, got 0"):
+        AuxiliarySettings(n_subjects=0)
+    with pytest.raises(InputError, match="same or cross"):
+        AuxiliarySettings(contrast="any")
+    with pytest.raises(InputError, match="at least one file"):
+        AuxiliarySlices([], SETTINGS)

@@ -1,0 +1,180 @@
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from pytorch_lightning import LightningModule, Trainer
+
+from mrisem.data.auxiliary import AuxiliarySettings
+from mrisem.data.datamodules import FastMRIBrain, FastMRIKnee
+from mrisem.data.volumes import FailedScan
+from mrisem.physics.masks import GaussianMask
+from mrisem.types import Batch, InputError
+
+MASK = GaussianMask(4, calibration_lines=8)
+SHAPE = {"shape": (2, 2, 32, 48), "crop": (16, 16)}
+CONF = Path(__file__).parents[2] / "conf"
+
+
+@pytest.fixture
+def root(tmp_path, make_file):
+    """Six training subjects with two contrasts, one of whom is in the validation set as well."""
+    for i in range(6):
+        for name in ("AXT1", "AXT2"):
+            path = tmp_path / "multicoil_train" / f"train_{i}_{name}.h5"
+            make_file(path, acquisition=name, subject=f"s{i}", **SHAPE)
+    for subject in ("s0", "v1", "v2"):
+        path = tmp_path / "multicoil_val" / f"val_{subject}.h5"
+        make_file(path, acquisition="AXT2", subject=subject, **SHAPE)
+    return tmp_path
+
+
+def subjects(slices):
+    return {part.volume.subject for part in slices}
+
+
+def test_no_subject_plays_two_parts(root):
+    data = FastMRIBrain(root, MASK, auxiliary={"n_subjects": 2})
+    data.setup("fit")
+    reconstructed = subjects(data.slices)
+    trained = subjects(data.train_dataloader().dataset.slices)
+    auxiliary = {v.subject for a in ("AXT1", "AXT2") for v in data.auxiliary_slices(a).volumes}
+    assert reconstructed == {"s0", "v1", "v2"}
+    assert len(auxiliary) == 2
+    assert len(trained) == 3
+    assert not reconstructed & trained
+    assert not reconstructed & auxiliary
+    assert not trained & auxiliary
+
+
+def test_training_on_the_auxiliary_subjects_is_named(root):
+    data = FastMRIBrain(
+        root, MASK, auxiliary={"n_subjects": 2}, train_subjects="auxiliary", acquisition="AXT2"
+    )
+    trained = subjects(data.train_dataloader().dataset.slices)
+    assert trained == {v.subject for v in data.auxiliary_slices("AXT2").volumes}
+
+
+def test_training_needs_subjects_beside_the_auxiliary_ones(root):
+    data = FastMRIBrain(root, MASK, auxiliary={"n_subjects": 9})
+    with pytest.raises(InputError, match=r"set data\.train_subjects=auxiliary"):
+        data.setup("fit")
+
+
+def test_auxiliary_subjects_do_not_change_with_other_files(root, make_file):
+    settings = {"n_subjects": 3}
+    chosen = FastMRIBrain(root, MASK, auxiliary=settings).auxiliary_slices("AXT2").volumes
+    other = FastMRIBrain(root, MASK, auxiliary={**settings, "seed": 5})
+    assert {v.subject for v in chosen} != {v.subject for v in other.auxiliary_slices().volumes}
+    dropped = ({f"s{i}" for i in range(1, 6)} - {v.subject for v in chosen}).pop()
+    (root / "multicoil_train" / f"train_{dropped[1]}_AXT2.h5").unlink()
+    again = FastMRIBrain(root, MASK, auxiliary=settings).auxiliary_slices("AXT2").volumes
+    assert [v.subject for v in again] == [v.subject for v in chosen]
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [({}, "AXT2"), ({"contrast": "cross"}, "AXT1"), ({"acquisition": "AXT1"}, "AXT1")],
+)
+def test_auxiliary_contrast_is_the_scans_own_or_another(root, settings, expected):
+    data = FastMRIBrain(root, MASK, auxiliary=settings)
+    assert data.reconstructed_acquisitions == ["AXT2"]
+    assert {v.acquisition for v in data.auxiliary_slices().volumes} == {expected}
+
+
+def test_auxiliary_errors_say_what_was_found(root):
+    data = FastMRIBrain(root, MASK, auxiliary={"acquisition": "AXFLAIR"})
+    with pytest.raises(InputError, match=r"AXFLAIR scans, .* holds \['AXT1', 'AXT2'\]"):
+        data.auxiliary_slices()
+    data = FastMRIBrain(root, MASK, split="train", acquisition="AXT2")
+    with pytest.raises(InputError, match="must not be empty"):
+        data.auxiliary_slices()
+    with pytest.raises(InputError, match="one acquisition must be named"):
+        FastMRIBrain(root, MASK, split="train").auxiliary_slices()
+    with pytest.raises(InputError, match=r"got \['n_subject'\]"):
+        FastMRIBrain(root, MASK, auxiliary={"n_subject": 3})
+
+
+def test_auxiliary_root_may_be_another_data_set(root, tmp_path, make_file):
+    other = tmp_path / "other"
+    for subject in ("v1", "t1"):
+        make_file(other / "multicoil_train" / f"{subject}.h5", subject=subject, **SHAPE)
+    data = FastMRIBrain(root, MASK, auxiliary=AuxiliarySettings(root=str(other)))
+    assert [v.subject for v in data.auxiliary_slices().volumes] == ["t1"]
+
+
+def test_skip_leaves_finished_slices_out(root):
+    data = FastMRIBrain(root, MASK, max_volumes=1)
+    assert [(p.volume.file, p.slice) for p in data.slices] == [("val_s0.h5", 0), ("val_s0.h5", 1)]
+    data.skip({("val_s0.h5", 0)})
+    (batch,) = data.predict_dataloader()
+    assert [(i.slice, i.n_slices) for i in batch.info] == [(1, 2)]
+
+
+def test_bad_files_reach_the_predict_loop_as_failed_scans(root):
+    (root / "multicoil_val" / "broken.h5").write_bytes(b"")
+    with pytest.raises(InputError, match=r"broken\.h5"):
+        FastMRIBrain(root, MASK).setup("predict")
+    items = list(FastMRIBrain(root, MASK, on_error="skip").predict_dataloader())
+    assert [type(item) for item in items] == [Batch, Batch, Batch, FailedScan]
+
+
+class Recorder(LightningModule):
+    def predict_step(self, batch):
+        return batch
+
+
+# Lightning's own, about the number of workers and about PyTorch's tree specifications.
+@pytest.mark.filterwarnings("ignore:.*many workers", "ignore:.*LeafSpec.*:FutureWarning")
+def test_lightning_predicts_over_the_data_module(root, tmp_path):
+    data = FastMRIBrain(root, MASK, acquisition="AXT2", on_error="skip", slices_at_once=1)
+    trainer = Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+    )
+    batches = trainer.predict(Recorder(), data)
+    assert [b.info[0].slice for b in batches] == [0, 1] * 3
+    assert all(torch.isfinite(b.masked_kspace.abs()).all() for b in batches)
+
+
+def test_root_and_names_are_checked(tmp_path):
+    with pytest.raises(InputError, match=r"set data\.root=DIR"):
+        FastMRIBrain(None, MASK)
+    with pytest.raises(InputError, match="does not exist"):
+        FastMRIBrain(tmp_path / "nowhere", MASK).setup("predict")
+    with pytest.raises(InputError, match="on_error must be"):
+        FastMRIBrain(tmp_path, MASK, on_error="ignore")
+    with pytest.raises(InputError, match="train_subjects must be"):
+        FastMRIBrain(tmp_path, MASK, train_subjects="all")
+
+
+@pytest.mark.parametrize("path", sorted(CONF.glob("mask/*.yaml")), ids=lambda path: path.stem)
+def test_mask_configs_make_masks(path):
+    from hydra.utils import instantiate
+
+    values = yaml.safe_load(path.read_text())
+    assert values.pop("name") == path.stem
+    mask = instantiate(values)
+    if path.stem != "from_file":
+        assert 60 <= int(mask(368, (0, 368), 0).sum()) <= 125
+
+
+@pytest.mark.parametrize("path", sorted(CONF.glob("data/*.yaml")), ids=lambda path: path.stem)
+def test_data_configs_make_data_modules(path, root):
+    from hydra.utils import instantiate
+
+    values = yaml.safe_load(path.read_text())
+    assert values.pop("name") == path.stem
+    data = instantiate({**values, "root": str(root)}, mask=MASK, auxiliary={"n_subjects": 2})
+    assert data.anatomy == path.stem
+
+
+@pytest.mark.parametrize(("cls", "shape"), [(FastMRIBrain, (256, 256)), (FastMRIKnee, (640, 332))])
+def test_measured_files_become_batches(real_data, cls, shape):
+    (batch,) = cls(real_data / cls.anatomy, GaussianMask()).predict_dataloader()
+    assert batch.masked_kspace.shape[2:] == shape
+    assert batch.info[0].acceleration == 4
+    assert batch.target.shape[1:] == batch.crop

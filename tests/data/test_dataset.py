@@ -1,0 +1,159 @@
+import fastmri.data
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from mrisem.data.dataset import SliceGroups, central_slices, without
+from mrisem.data.volumes import FailedScan, inspect_volume
+from mrisem.physics.coils import root_sum_of_squares
+from mrisem.physics.fourier import center_crop, ifft2c
+from mrisem.physics.masks import FileMask, GaussianMask
+from mrisem.types import InputError
+
+MASK = GaussianMask(4, calibration_lines=8)
+
+
+def groups(*paths, mask=MASK, max_slices=None, **options):
+    slices = central_slices([inspect_volume(path) for path in paths], max_slices)
+    return SliceGroups(slices, mask, **options)
+
+
+def edit(path, name, change):
+    with h5py.File(path, "a") as file:
+        values = file[name][()]
+        change(values)
+        file[name][...] = values
+
+
+def test_item_is_a_batch_of_one_volume_scaled_to_unit_maximum(tmp_path, make_file):
+    data = groups(make_file(tmp_path / "a.h5"), make_file(tmp_path / "b.h5", seed=1))
+    assert len(data) == 2
+    batch = data[0]
+    assert batch.masked_kspace.shape == batch.sensitivity_maps.shape == (2, 4, 64, 48)
+    assert batch.masked_kspace.dtype == batch.sensitivity_maps.dtype == torch.complex64
+    assert (batch.mask.shape, batch.mask.dtype) == ((2, 64, 48), torch.bool)
+    assert (batch.crop, batch.target.shape) == ((32, 32), (2, 32, 32))
+    peaks = root_sum_of_squares(ifft2c(batch.masked_kspace)).amax((1, 2))
+    torch.testing.assert_close(peaks, torch.ones(2))
+    assert [(i.file, i.slice, i.n_slices) for i in batch.info] == [("a.h5", 0, 2), ("a.h5", 1, 2)]
+    assert batch.info[0].acceleration == 44 / 11 == 44 / int(batch.mask[0, 0].sum())
+    assert batch.info[0].subject == "subject-a"
+
+
+def test_item_agrees_with_fastmri_slice_by_slice(tmp_path, make_file):
+    path = make_file(tmp_path / "multicoil_val" / "a.h5")
+    batch = groups(path)[0]
+    theirs = fastmri.data.SliceDataset(path.parent, "multicoil")
+    for i in range(2):
+        kspace, _, target, attributes, name, index = theirs[i]
+        assert (name, index) == (batch.info[i].file, batch.info[i].slice)
+        assert attributes["recon_size"][:2] == batch.crop
+        expected = torch.from_numpy(kspace) * batch.mask[i]
+        torch.testing.assert_close(batch.masked_kspace[i] * batch.scale[i], expected)
+        torch.testing.assert_close(batch.target[i], torch.from_numpy(target))
+
+
+def test_scale_returns_to_the_units_of_the_target(tmp_path, make_file):
+    batch = groups(make_file(tmp_path / "a.h5"), mask=GaussianMask(1, calibration_lines=8))[0]
+    image = root_sum_of_squares(ifft2c(batch.masked_kspace)) * batch.scale[:, None, None]
+    torch.testing.assert_close(center_crop(image, batch.crop), batch.target)
+
+
+def test_mask_depends_on_file_name_and_seed_not_on_order(tmp_path, make_file):
+    a, b = make_file(tmp_path / "a.h5"), make_file(tmp_path / "b.h5")
+    first, swapped, other = groups(a, b), groups(b, a), groups(a, b, seed=1)
+    assert torch.equal(first[0].mask, swapped[1].mask)
+    assert not torch.equal(first[0].mask, first[1].mask)
+    assert not torch.equal(first[0].mask, other[0].mask)
+
+
+def test_groups_never_mix_volumes_and_take_central_slices(tmp_path, make_file):
+    shape = (5, 2, 32, 48)
+    paths = [make_file(tmp_path / f"{n}.h5", shape=shape, crop=(16, 16)) for n in "ab"]
+    data = groups(*paths, max_slices=3, slices_at_once=2)
+    sizes = [[(part.volume.file, part.slice) for part in group] for group in data.groups]
+    assert sizes == [
+        [("a.h5", 1), ("a.h5", 2)],
+        [("a.h5", 3)],
+        [("b.h5", 1), ("b.h5", 2)],
+        [("b.h5", 3)],
+    ]
+    left = without(data.slices, {("a.h5", 2), ("b.h5", 9)})
+    assert [(p.volume.file, p.slice, p.n_slices) for p in left][:2] == [
+        ("a.h5", 1, 3),
+        ("a.h5", 3, 3),
+    ]
+
+
+def test_files_own_mask_is_used_within_the_padding(tmp_path, make_file):
+    stored = np.zeros(48)
+    stored[[0, 5, 9, *range(18, 30), 40]] = 1
+    path = make_file(tmp_path / "a.h5", mask=stored, target=False)
+    edit(path, "kspace", lambda k: k.__imul__(stored.astype(np.complex64)))
+    batch = groups(path, mask=FileMask())[0]
+    stored[0] = 0
+    assert batch.mask[0, 0].tolist() == (stored > 0).tolist()
+    assert batch.info[0].acceleration == pytest.approx(44 / 15)
+    assert batch.target is None
+    with pytest.raises(InputError, match="set mask=from_file"):
+        groups(path)[0]
+
+
+def test_file_mask_errors_name_the_file(tmp_path, make_file):
+    with pytest.raises(InputError, match=r"a\.h5 has none"):
+        groups(make_file(tmp_path / "a.h5"), mask=FileMask())[0]
+    path = make_file(tmp_path / "b.h5", mask=np.ones(47))
+    with pytest.raises(InputError, match=r"\(48,\), got \(47,\) in b\.h5"):
+        groups(path, mask=FileMask())[0]
+
+
+def test_columns_without_data_beside_the_headers_padding_are_not_sampled(tmp_path, make_file):
+    path = make_file(tmp_path / "a.h5")
+    edit(path, "kspace", lambda k: k[..., :6].fill(0))
+    with pytest.warns(UserWarning, match="columns 2 to 46 were acquired, but only 6 to 46 hold"):
+        batch = groups(path)[0]
+    assert batch.info[0].acceleration == 40 / 10
+    assert not batch.mask[..., :6].any()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_kspace_that_is_not_finite_is_refused_by_file_and_slice(tmp_path, make_file, value):
+    path = make_file(tmp_path / "a.h5")
+    edit(path, "kspace", lambda k: k[1, 0, 3].fill(value))
+    with pytest.raises(InputError, match=r"a\.h5, slice 1"):
+        groups(path)[0]
+
+
+def test_slice_without_signal_is_refused(tmp_path, make_file):
+    path = make_file(tmp_path / "a.h5")
+    edit(path, "kspace", lambda k: k[0].fill(0))
+    with pytest.raises(InputError, match=r"only zeros in .*a\.h5, slice 0"):
+        groups(path)[0]
+
+
+def test_bad_scans_become_failed_scans_with_on_error_skip(tmp_path, make_file):
+    bad, good = make_file(tmp_path / "bad.h5"), make_file(tmp_path / "good.h5")
+    data = groups(bad, good, on_error="skip", failed=[FailedScan("worse.h5", "cut short")])
+    edit(bad, "kspace", lambda k: k.fill(np.nan))
+    items = [data[i] for i in range(len(data))]
+    assert isinstance(items[0], FailedScan)
+    assert items[0].file == "bad.h5"
+    assert items[1].info[0].file == "good.h5"
+    assert items[2] == FailedScan("worse.h5", "cut short")
+
+
+def test_errors_of_the_physics_name_the_file(tmp_path, make_file):
+    path = make_file(tmp_path / "a.h5")
+    with pytest.raises(InputError, match=r"^a\.h5: sensitivity maps need more than 6"):
+        groups(path, mask=GaussianMask(4, calibration_lines=0))[0]
+    with pytest.raises(InputError, match=r"^a\.h5: calibration lines must fit"):
+        groups(path, mask=GaussianMask(4))[0]
+
+
+def test_counts_must_be_positive(tmp_path, make_file):
+    path = make_file(tmp_path / "a.h5")
+    with pytest.raises(InputError, match="max_slices must be at least 1, got 0"):
+        groups(path, max_slices=0)
+    with pytest.raises(InputError, match="slices_at_once must be at least 1, got 0"):
+        groups(path, slices_at_once=0)

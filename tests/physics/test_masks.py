@@ -1,0 +1,174 @@
+import numpy as np
+import pytest
+import torch
+
+from mrisem.physics.masks import (
+    FASTMRI_CLASSES,
+    FastMRIMask,
+    FileMask,
+    GaussianMask,
+    calibration_lines,
+    split_mask,
+    stable_seed,
+)
+from mrisem.types import InputError
+
+
+@pytest.mark.parametrize("acceleration", [3, 4, 5.5, 8])
+@pytest.mark.parametrize(("n_columns", "padding"), [(368, (0, 368)), (331, (20, 300))])
+def test_gaussian_mask_samples_exactly_the_budget_within_the_padding(
+    acceleration, n_columns, padding
+):
+    left, right = padding
+    for seed in range(5):
+        mask = GaussianMask(acceleration)(n_columns, padding, seed)
+        assert mask.shape == (n_columns,)
+        assert mask.dtype == torch.bool
+        assert int(mask.sum()) == round((right - left) / acceleration)
+        assert not mask[:left].any()
+        assert not mask[right:].any()
+        assert mask[n_columns // 2 - 12 : n_columns // 2 + 12].all()
+        assert calibration_lines(mask) >= 24
+
+
+def test_gaussian_mask_density_has_the_stated_standard_deviation():
+    # Few draws of many columns without calibration lines: close to draws with replacement.
+    masks = [GaussianMask(50, calibration_lines=0)(400, (0, 400), seed) for seed in range(400)]
+    columns = torch.stack(masks).nonzero()[:, 1].double() - 200
+    # A normal density of std 100 cut at +-200 has a std of 88.
+    assert abs(columns.std().item() - 88) < 3
+    assert abs(columns.mean().item()) < 5
+
+
+def test_gaussian_mask_refuses_calibration_lines_beyond_the_budget():
+    with pytest.raises(InputError, match=r"22 lines that 4-fold acceleration leaves of 88, got 24"):
+        GaussianMask(4)(96, (4, 92), 0)
+
+
+def test_gaussian_mask_refuses_calibration_lines_outside_the_acquired_columns():
+    with pytest.raises(InputError, match="within the acquired columns"):
+        GaussianMask(2)(100, (45, 100), 0)
+
+
+def test_mask_refuses_an_acceleration_below_one():
+    with pytest.raises(InputError, match=r"at least 1, got 0\.5"):
+        GaussianMask(0.5)
+
+
+@pytest.mark.parametrize("kind", FASTMRI_CLASSES)
+@pytest.mark.parametrize(("acceleration", "fraction"), [(4, 0.08), (8, 0.04)])
+def test_fastmri_mask_equals_fastmri(kind, acceleration, fraction):
+    from fastmri.data.subsample import create_mask_for_mask_type
+
+    expected, n_center = create_mask_for_mask_type(kind, [fraction], [acceleration])(
+        (1, 368, 1), seed=7
+    )
+    mask = FastMRIMask(kind, acceleration)(368, (0, 368), 7)
+    np.testing.assert_array_equal(mask.numpy(), expected.numpy().ravel() > 0)
+    assert calibration_lines(mask) >= n_center == round(368 * fraction)
+
+
+def test_fastmri_mask_leaves_padding_out_and_the_global_seed_alone():
+    np.random.seed(3)
+    expected = np.random.RandomState(3).uniform()
+    mask = FastMRIMask("random")(368, (30, 340), 1)
+    assert np.random.uniform() == expected
+    assert not mask[:30].any()
+    assert not mask[340:].any()
+
+
+def test_fastmri_mask_refuses_what_fastmri_would_sample_silently_wrong():
+    with pytest.raises(InputError, match="one of"):
+        FastMRIMask("spiral")
+    with pytest.raises(InputError, match="whole number"):
+        FastMRIMask("equispaced", 4.5)
+    with pytest.raises(InputError, match="92 lines that 4-fold"):
+        FastMRIMask("random", 4, center_fraction=0.5)(368, (0, 368), 0)
+
+
+def test_masks_are_reproducible_and_differ_between_seeds():
+    for mask in (GaussianMask(), FastMRIMask("random")):
+        assert torch.equal(mask(368, (0, 368), 1), mask(368, (0, 368), 1))
+        assert not torch.equal(mask(368, (0, 368), 1), mask(368, (0, 368), 2))
+
+
+def test_stable_seed_is_the_same_in_every_process():
+    assert stable_seed("file1000000.h5", 0) == 3684986944
+    assert stable_seed("a", "b") != stable_seed("ab")
+
+
+def test_file_mask_checks_presence_and_width():
+    mask = FileMask().check(np.array([0, 1, 1.0]), 3, "a.h5")
+    assert mask.tolist() == [False, True, True]
+    with pytest.raises(InputError, match=r"a\.h5 has none"):
+        FileMask().check(None, 3, "a.h5")
+    with pytest.raises(InputError, match=r"\(x,\) = \(4,\), got \(3,\) in a\.h5"):
+        FileMask().check(np.ones(3), 4, "a.h5")
+
+
+@pytest.mark.parametrize(("n", "width"), [(16, 6), (16, 5), (15, 4), (15, 7)])
+def test_calibration_lines_is_the_widest_centred_crop(n, width):
+    mask = torch.zeros(n, dtype=torch.bool)
+    mask[n // 2 - width // 2 :][:width] = True
+    assert calibration_lines(mask) == width
+    mask[0] = True
+    assert calibration_lines(mask) == width
+    assert calibration_lines(torch.ones(n, dtype=torch.bool)) == n
+    assert calibration_lines(torch.zeros(n, dtype=torch.bool)) == 0
+
+
+def test_split_mask_is_disjoint_complete_exact_and_keeps_the_calibration_block():
+    rng = np.random.default_rng(0)
+    for trial in range(25):
+        batch, y, x = rng.integers(1, 4), rng.integers(40, 90), rng.integers(64, 120)
+        share, acceleration = rng.uniform(0.1, 0.5), rng.integers(2, 6)
+        columns = torch.stack(
+            [GaussianMask(float(acceleration), 8)(x, (0, x), int(s)) for s in range(batch)]
+        )
+        mask = columns[:, None, :].expand(batch, y, x).clone()
+        generator = torch.Generator().manual_seed(trial)
+        mask_dc, mask_loss = split_mask(
+            mask, generator=generator, loss_share=share, calibration_size=(8, 8)
+        )
+        assert not (mask_dc & mask_loss).any()
+        assert torch.equal(mask_dc | mask_loss, mask)
+        for one, loss in zip(mask, mask_loss, strict=True):
+            assert int(loss.sum()) == round(float(torch.tensor(share) * one.sum()))
+        assert mask_dc[:, y // 2 - 4 : y // 2 + 4, x // 2 - 4 : x // 2 + 4].all()
+
+
+def test_split_mask_prefers_the_centre_as_sequential_weighted_draws_do():
+    mask = torch.ones(400, 9, 9, dtype=torch.bool)
+    generator = torch.Generator().manual_seed(0)
+    _, loss = split_mask(
+        mask, generator=generator, loss_share=0.2, calibration_size=(1, 1), std_fraction=0.25
+    )
+    axis = (np.arange(9) - 4) / (0.25 * 9)
+    weights = np.exp(-(axis[:, None] ** 2 + axis[None, :] ** 2) / 2)
+    weights[4, 4] = 0
+    rng = np.random.default_rng(1)
+    counts = np.zeros(81)
+    for _ in range(2000):
+        counts[rng.choice(81, 16, replace=False, p=weights.ravel() / weights.sum())] += 1 / 2000
+    np.testing.assert_allclose(loss.double().mean(0).ravel().numpy(), counts, atol=0.1)
+    assert np.corrcoef(loss.double().mean(0).ravel().numpy(), counts)[0, 1] > 0.98
+
+
+def test_split_mask_depends_on_the_generator_only():
+    mask = torch.ones(2, 30, 30, dtype=torch.bool)
+    first, again, other = (
+        split_mask(mask, generator=torch.Generator().manual_seed(s), calibration_size=(4, 4))[1]
+        for s in (0, 0, 1)
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_split_mask_refuses_a_share_that_reaches_into_the_calibration_block():
+    mask = torch.ones(1, 30, 30, dtype=torch.bool)
+    with pytest.raises(InputError, match="asks for"):
+        split_mask(mask, generator=torch.Generator(), loss_share=0.9, calibration_size=(24, 24))
+    with pytest.raises(InputError, match="between 0 and 1"):
+        split_mask(mask, generator=torch.Generator(), loss_share=1.0)
+    with pytest.raises(ValueError, match="batch, y, x"):
+        split_mask(mask[0], generator=torch.Generator())
