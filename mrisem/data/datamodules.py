@@ -70,6 +70,8 @@ class FastMRI(pl.LightningDataModule):
         super().__init__()
         if root is None:
             raise InputError("data.root must name the data set's folder: set data.root=DIR")
+        if max_volumes is not None and max_volumes < 1:
+            raise InputError(f"data.max_volumes must be at least 1, got {max_volumes}")
         if on_error not in ("raise", "skip"):
             raise InputError(f"on_error must be raise or skip, got {on_error!r}")
         if train_subjects not in ("remaining", "auxiliary"):

@@ -145,6 +145,8 @@ def test_root_and_names_are_checked(tmp_path):
         FastMRIBrain(None, MASK)
     with pytest.raises(InputError, match="does not exist"):
         FastMRIBrain(tmp_path / "nowhere", MASK).setup("predict")
+    with pytest.raises(InputError, match="max_volumes must be at least 1, got 0"):
+        FastMRIBrain(tmp_path, MASK, max_volumes=0)
     with pytest.raises(InputError, match="on_error must be"):
         FastMRIBrain(tmp_path, MASK, on_error="ignore")
     with pytest.raises(InputError, match="train_subjects must be"):
