@@ -35,19 +35,19 @@ from mrisem.anatomy.tissue import Sequence, Tissue
 from mrisem.types import InputError
 
 ACQUISITIONS: dict[str, Sequence] = {
-    "AXT1": Sequence(500, 10),
+    "AXT1": Sequence(420, 9),
     "AXT2": Sequence(6000, 100),
     "AXFLAIR": Sequence(9000, 90, 2500, fat_left=0.6),
 }
 TISSUES: dict[str, Tissue] = {
     "skin": Tissue(0.75, 900, 45),
-    "fat": Tissue(0.95, 380, 120, fat=0.9),
+    "fat": Tissue(0.80, 430, 115, fat=0.9),
     "muscle": Tissue(0.75, 1300, 38),
     "bone": Tissue(0.06, 1000, 10),
-    "marrow": Tissue(0.70, 420, 90, fat=0.7),
+    "marrow": Tissue(0.60, 520, 70, fat=0.7),
     "csf": Tissue(1.0, 4200, 1600),
-    "grey": Tissue(0.82, 1350, 95),
-    "white": Tissue(0.70, 830, 72),
+    "grey": Tissue(0.82, 1350, 98),
+    "white": Tissue(0.70, 720, 70),
     "lesion": Tissue(0.86, 1600, 170),
     "falx": Tissue(0.35, 900, 25),
     "flow": Tissue(0.25, 250, 40),
@@ -58,7 +58,7 @@ _CENTER_Y = -18.0
 _CSF_THRESHOLD, _WHITE_THRESHOLD = 0.47, 0.765
 
 
-def _template_file() -> Path:
+def _template_file(kind: str) -> Path:
     """Find nilearn's copy of the template without importing nilearn, which takes seconds."""
     package = find_spec("nilearn")
     if package is None or package.origin is None:
@@ -66,13 +66,16 @@ def _template_file() -> Path:
             "simulated brains need nilearn's MNI152 template, nilearn is not installed: "
             "pip install mrisem[demo]"
         )
-    name = "mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
+    name = f"mni_icbm152_{kind}_tal_nlin_sym_09a_converted.nii.gz"
     return Path(package.origin).parent / "datasets" / "data" / name
 
 
 @lru_cache(maxsize=1)
 def _template() -> tuple[Volume, Volume]:
-    """Load the T1 (channel 0), the neighbourhood of the ventricles (1), and the hull's distance.
+    """Load the template: T1 and grey matter at 1 mm; at 2 mm the distance from the hull (mm).
+
+    The second channel of the latter marks the ventricles' walls, where an average template shows a
+    seam of grey.
 
     Raises:
         InputError: without nilearn.
@@ -80,14 +83,17 @@ def _template() -> tuple[Volume, Volume]:
     import nibabel
     from scipy import ndimage
 
-    image: Any = nibabel.load(_template_file())
+    image: Any = nibabel.load(_template_file("t1"))
+    grey: Any = nibabel.load(_template_file("gm"))
     t1 = np.asarray(image.dataobj, dtype=np.float32) / 255
+    fine = torch.from_numpy(np.stack([t1, np.asarray(grey.dataobj, dtype=np.float32) / 255]))
     x, y, z = (float(v) for v in image.affine[:3, 3])
     coarse = np.pad(t1[::2, ::2, ::2], ((20, 20), (20, 20), (0, 0)))
-    mask = ndimage.binary_closing(np.pad(coarse > 0, 8), iterations=6)[8:-8, 8:-8, 8:-8]
+    mask = ndimage.binary_closing(np.pad(coarse > 0, 12), iterations=10)
+    mask = mask[12:-12, 12:-12, 12:-12]
     mask = ndimage.binary_fill_holes(mask)
     distance = ndimage.distance_transform_edt(~mask) - ndimage.distance_transform_edt(mask)
-    distance = ndimage.gaussian_filter(distance.astype(np.float32), 1.5) * 2
+    distance = ndimage.gaussian_filter(distance.astype(np.float32), 2.5) * 2
     ventricles = (coarse > 0) & (coarse < 0.4) & (distance < -22)
     near = ndimage.gaussian_filter(ventricles.astype(np.float32), 1.3)
     hull = Volume(
@@ -95,7 +101,7 @@ def _template() -> tuple[Volume, Volume]:
         (x - 40, y - 40, z),
         2.0,
     )
-    return Volume(torch.from_numpy(t1[None]), (x, y, z), 1.0), hull
+    return Volume(fine, (x, y, z), 1.0), hull
 
 
 class Subject:
@@ -111,13 +117,13 @@ class Subject:
     def __init__(self, seed: int, size: int = 192):
         self.seed, self.size, self.pixel = seed, size, FIELD_OF_VIEW / size
         generator = child(seed, 1)
-        self.warp = smooth_field(generator, 3, 128, 42)
+        self.warp = smooth_field(generator, 3, 128, 50)
         self.fine_warp = smooth_field(generator, 3, 128, 14)
-        self.thickness = smooth_field(generator, 4, 128, 40)
+        self.thickness = smooth_field(generator, 4, 128, 60)
         self.rotation = _rotation([uniform(generator, -a, a) for a in (0.12, 0.05, 0.06)])
         self.stretch = torch.tensor([uniform(generator, 0.95, 1.05) for _ in range(3)])
         self.shift = (uniform(generator, -4, 4), uniform(generator, -4, 4))
-        self.scalp = uniform(generator, 2.5, 5.5)
+        self.scalp = uniform(generator, 1.6, 4.5)
         self.diploe = uniform(generator, 1.2, 3.2)
         self.atrophy = uniform(generator, -0.03, 0.05)
         self.tissues = {name: t.vary(generator, 0.05) for name, t in TISSUES.items()}
@@ -163,15 +169,16 @@ class Subject:
         """Everything in the slices, bottom first."""
         template, hull = _template()
         points = self._points(positions)
-        bent = points + 3.0 * self.warp.sample(points).movedim(0, -1)
-        crumpled = bent + 1.1 * self.fine_warp.sample(points).movedim(0, -1)
+        bent = points + 2.2 * self.warp.sample(points).movedim(0, -1)
+        crumpled = bent + 0.9 * self.fine_warp.sample(points).movedim(0, -1)
         distance, near = hull.sample(bent)
-        t1 = template.sample(crumpled)[0]
+        t1, nuclei = template.sample(crumpled)
+        nuclei = nuclei * torch.sigmoid((-distance - 24) / 3) * (1 - near)
         detail = torch.stack([self._detail(position, 2.2) for position in positions])
         coarse = torch.stack([self._detail(position, 6.0) for position in positions])
         fine = torch.stack([self._detail(position, 1.3) for position in positions])
         head, inside = self._head(points, distance, fine)
-        brain = self._brain(t1, near, inside, detail, coarse, fine)
+        brain = self._brain(t1, near, nuclei, inside, detail, coarse, fine)
         lesions = [
             lesion.layer(crumpled, detail, inside, t1, self.pixel) for lesion in self.lesions
         ]
@@ -198,11 +205,11 @@ class Subject:
         lobules = 1 + 0.12 * fine
         shells = [
             ("skin", skin, 1 + 0.1 * fine),
-            ("fat", fat, lobules),
+            ("fat", fat, lobules * (1 + 0.15 * wave[0])),
             ("falx", muscle + 0.7, None),
             ("muscle", muscle, 1 + 0.08 * fine),
             ("bone", outer, None),
-            ("marrow", diploe, 0.75 + 0.25 * wave[3].clamp(-1, 1) + 0.1 * fine),
+            ("marrow", diploe, 0.65 + 0.35 * wave[3].clamp(-1, 1) + 0.12 * fine),
             ("bone", inner, None),
         ]
         layers = [Layer(name, coverage(distance - d, edge), shade) for name, d, shade in shells]
@@ -215,14 +222,21 @@ class Subject:
         return along * torch.sigmoid((x.abs() - 38) / 5)
 
     def _brain(
-        self, t1: Tensor, near: Tensor, inside: Tensor, detail: Tensor, coarse: Tensor, fine: Tensor
+        self,
+        t1: Tensor,
+        near: Tensor,
+        nuclei: Tensor,
+        inside: Tensor,
+        detail: Tensor,
+        coarse: Tensor,
+        fine: Tensor,
     ) -> list[Layer]:
         """Fluid, grey and white matter by soft thresholds of the template, roughened by texture."""
         fluid = _CSF_THRESHOLD + self.atrophy + 0.035 * detail + 0.02 * coarse
         solid = torch.sigmoid((t1 - fluid) / 0.035)
         white = _WHITE_THRESHOLD - 0.17 * near + 0.02 * detail + 0.012 * coarse
-        pale = torch.sigmoid((t1 - white) / 0.03)
-        grain = 1 + 0.025 * fine + 0.02 * coarse
+        pale = torch.sigmoid((t1 - white) / 0.03) * (1 - 0.85 * nuclei)
+        grain = 1 + 0.015 * fine + 0.02 * coarse
         return [
             Layer("csf", inside, 1 + 0.03 * coarse),
             Layer("grey", inside * solid, grain),

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from mrisem.anatomy.fields import child, coverage, plane_points, smooth_field, texture, uniform
-from mrisem.anatomy.knee_shapes import Bones, bones, ligaments, muscles
+from mrisem.anatomy.knee_joint import Joint
+from mrisem.anatomy.knee_shapes import Bones, bones, muscles, vessels
 from mrisem.anatomy.paint import Layer, compose, sequence_named
 from mrisem.anatomy.tissue import Sequence, Tissue
 
@@ -21,22 +22,22 @@ ACQUISITIONS: dict[str, Sequence] = {
     "CORPDFS_FBK": Sequence(2900, 32, fat_left=0.10),
 }
 TISSUES: dict[str, Tissue] = {
-    "skin": Tissue(0.65, 900, 35),
+    "skin": Tissue(0.40, 900, 25),
     "fat": Tissue(0.95, 350, 110, fat=0.97),
     "septum": Tissue(0.60, 1000, 45),
-    "muscle": Tissue(0.72, 1250, 36),
+    "muscle": Tissue(0.60, 1250, 33),
     "fascia": Tissue(0.20, 900, 20),
     "marrow": Tissue(0.80, 380, 90, fat=0.97),
     "red marrow": Tissue(0.80, 700, 60, fat=0.75),
     "bone": Tissue(0.05, 900, 8),
-    "cartilage": Tissue(0.85, 1150, 42),
+    "cartilage": Tissue(0.75, 1150, 42),
     "meniscus": Tissue(0.16, 900, 16),
     "ligament": Tissue(0.18, 900, 18),
-    "fluid": Tissue(1.0, 3200, 600),
+    "fluid": Tissue(1.0, 2500, 500),
     "blood": Tissue(0.9, 1500, 150),
 }
 FIELD_OF_VIEW = 150.0
-_FRONT, _HALF_RANGE = 4.0, 29.0
+_FRONT, _HALF_RANGE = 6.0, 28.0
 _JOINT_HEIGHT = 8.0
 
 
@@ -55,6 +56,7 @@ class Subject:
         generator = child(seed, 3)
         self.warp = smooth_field(generator, 3, 160, 45)
         self.rough = smooth_field(generator, 4, 120, 12)
+        self.strands = smooth_field(generator, 3, 120, 11)
         self.side = 1.0 if uniform(generator, 0, 1) < 0.5 else -1.0
         self.scale = uniform(generator, 0.92, 1.06)
         self.shift = (uniform(generator, -7, 7) - _JOINT_HEIGHT, uniform(generator, -5, 5))
@@ -62,8 +64,11 @@ class Subject:
         self.tilt = uniform(generator, -0.06, 0.06)
         self.fat_thickness = uniform(generator, 4, 11)
         self.girth = uniform(generator, 46, 52)
-        self.cartilage = uniform(generator, 1.7, 2.5)
-        self.effusion = uniform(generator, -1.0, 2.0)
+        self.joint = Joint(
+            cartilage=uniform(generator, 1.6, 2.3),
+            effusion=uniform(generator, -1.0, 2.0),
+            edge=1.2 * self.pixel,
+        )
         self.tissues = {name: t.vary(generator, 0.06) for name, t in TISSUES.items()}
         self._cached: tuple[object, list[Layer]] = (None, [])
 
@@ -117,75 +122,41 @@ class Subject:
         solid = bones(points)
         rough = self.rough.sample(points)
         grain = self._detail(positions, shape, 1.2, 1.2)
-        streaks = self._detail(positions, shape, 4.5, 1.0)
+        streaks = self._detail(positions, shape, 2.6, 0.9)
         mottle = self._detail(positions, shape, 6.0, 6.0)
+        spots = self._detail(positions, shape, 3.0, 2.4)
         return [
-            *self._soft(points, rough, grain, streaks, mottle),
-            *self._joint(points, solid, rough, grain),
+            *self._soft(points, grain, streaks, mottle, spots),
+            *self.joint.layers(points, solid, rough, grain),
             *self._bone(points, solid, rough, streaks, mottle),
         ]
 
     def _soft(
-        self, points: Tensor, rough: Tensor, grain: Tensor, streaks: Tensor, mottle: Tensor
+        self, points: Tensor, grain: Tensor, streaks: Tensor, mottle: Tensor, spots: Tensor
     ) -> list[Layer]:
         """Skin, subcutaneous fat with septa and small vessels, fascia, muscles."""
-        x, y, z = points.unbind(-1)
         edge = 1.2 * self.pixel
+        x, y, z = points.unbind(-1)
+        strands = self.strands.sample(points * torch.tensor([1.0, 1.0, 0.35]))
         girth = self.girth + 0.0016 * z**2 + 0.03 * z
         leg = ((x / girth) ** 2 + ((y + 4) / (girth + 6)) ** 2).sqrt() * girth - girth
-        fat = coverage(leg + 1.3, edge)
-        depth = -leg - self.fat_thickness - 1.2 * rough[0]
-        septa = torch.exp(-((rough[1] / 0.07) ** 2)) * fat
-        vessels = torch.sigmoid((rough[2] + 0.3 * grain - 2.2) / 0.1) * fat
-        flesh = muscles(points) + 0.6 * rough[3]
-        flesh = torch.maximum(flesh, -depth)
-        stripes = 1 + 0.07 * streaks + 0.05 * grain + 0.05 * mottle
+        fat = coverage(leg + 1.2, edge)
+        depth = leg + self.fat_thickness + 1.2 * strands[0]
+        septa = torch.exp(-((strands[1] / 0.06) ** 2)) * (strands[2] > -0.3) * fat
+        flesh = torch.maximum(muscles(points) + 0.6 * strands[0], depth)
+        inside = coverage(flesh, edge)
+        seams = torch.exp(-(((strands[2] - 0.3) / 0.05) ** 2)) * inside
+        dots = torch.sigmoid((spots - 2.6) / 0.15) * fat
         return [
             Layer("skin", coverage(leg, edge)),
-            Layer("fat", fat, 1 + 0.05 * grain + 0.05 * mottle),
-            Layer("septum", 0.45 * septa),
+            Layer("fat", fat, 1 + 0.04 * grain + 0.05 * mottle),
+            Layer("septum", 0.35 * septa),
             Layer("fascia", 0.6 * coverage(depth.abs() - 0.5, edge)),
-            Layer("blood", 0.8 * vessels),
-            Layer("fascia", 0.8 * coverage(flesh - 1.0, edge)),
-            Layer("muscle", coverage(flesh, edge), stripes),
-            Layer(
-                "fat", 0.5 * coverage(flesh, edge) * torch.exp(-(((rough[1] - 0.4) / 0.06) ** 2))
-            ),
-        ]
-
-    def _joint(self, points: Tensor, solid: Bones, rough: Tensor, grain: Tensor) -> list[Layer]:
-        """Fluid, menisci, cartilage and ligaments between the bones."""
-        x, y, z = points.unbind(-1)
-        edge = 1.2 * self.pixel
-        femur, tibia, patella = solid.femur, solid.tibia, solid.patella
-        between = ((femur < 12) & (z < 16) & (tibia < 12)).float()
-        rim = 37.5 - 0.012 * (y + 2) ** 2
-        capsule = torch.maximum(x.abs() - rim, (y + 2).abs() - 30)
-        gap = coverage(capsule - 1.5, edge) * between
-        gutters = torch.minimum(femur + 1.0 * rough[0], tibia + 1.0) - 1.2 - 0.5 * self.effusion
-        wet = coverage(gutters, edge) * coverage(x.abs() - 43, 2.0) * coverage(z.abs() - 24, 8.0)
-        soaked = torch.sigmoid((rough[1] + 0.6 * self.effusion - 0.3) / 0.3)
-        ring = ((x.abs() - 21) / 17.5) ** 2 + ((y + 3) / 26) ** 2
-        wedge = coverage((0.42 - ring) * 20, 2.0) * gap * (z > -9)
-        contact = torch.sigmoid((14 - z) / 2.5)
-        lining = coverage(femur - self.cartilage, edge) * contact
-        floor = coverage(tibia - self.cartilage, edge) * torch.sigmoid((z + 8) / 0.8)
-        floor = floor * coverage(x.abs() - 35, 2.0)
-        behind = coverage(patella - 2.6, edge) * coverage(y - 44, 2.0)
-        trochlea = coverage(femur - 2.2, edge) * torch.sigmoid((y - 22) / 2)
-        shade = 1 + 0.06 * grain + 0.08 * rough[3]
-        layers = [
-            Layer("fluid", 0.75 * wet * soaked),
-            Layer("fluid", 0.35 * gap),
-            Layer("meniscus", wedge, 1 + 0.2 * grain),
-        ]
-        layers += [Layer("cartilage", c, shade) for c in (lining, floor, behind, trochlea)]
-        film = coverage((femur - tibia).abs() - 0.5, edge) * gap * (1 - wedge)
-        layers.append(Layer("fluid", 0.5 * film))
-        fibres = 1 + 0.35 * grain
-        return layers + [
-            Layer("ligament", 0.9 * coverage(distance + 0.3 * rough[2], edge), fibres)
-            for distance in ligaments(points)
+            *(Layer(name, 0.9 * coverage(d, edge)) for name, d in vessels(points)),
+            Layer("blood", 0.8 * dots),
+            Layer("fascia", 0.8 * coverage(flesh - 0.9, edge)),
+            Layer("muscle", inside, 1 + 0.05 * streaks + 0.04 * grain + 0.05 * mottle),
+            Layer("fat", 0.35 * seams),
         ]
 
     def _bone(
@@ -202,11 +173,11 @@ class Subject:
         scar = torch.minimum(scar, (z + 24 - 1.5 * rough[0]).abs()) - 0.35
         red = torch.sigmoid((mottle + 0.5 * rough[1] - 1.2) / 0.4)
         red = red * torch.sigmoid((z.abs() - 32) / 6)
-        trabeculae = 1 + 0.07 * streaks + 0.04 * mottle + 0.03 * rough[2]
+        trabeculae = 1 + 0.05 * streaks + 0.04 * mottle + 0.03 * rough[2]
         dense = 1 - 0.22 * torch.exp(-(((bone + cortex) / 2.5) ** 2))
         return [
             Layer("bone", coverage(bone, edge)),
             Layer("marrow", marrow, trabeculae * dense),
             Layer("red marrow", 0.6 * red * marrow, trabeculae),
-            Layer("bone", 0.45 * coverage(scar, edge) * marrow * (solid.fibula > 0)),
+            Layer("bone", 0.35 * coverage(scar, edge) * marrow * (rough[3] > -0.6)),
         ]

@@ -15,12 +15,23 @@ from mrisem.anatomy.shapes import band, capsule, common, cut, ellipsoid, join
 
 @dataclass(frozen=True)
 class Bones:
-    """Signed distances ``(slice, y, x)``, negative inside."""
+    """Signed distances ``(slice, y, x)``, negative inside.
+
+    Args:
+        femur: thigh bone.
+        tibia: shin bone.
+        fibula: calf bone.
+        patella: knee cap.
+        plateau: height above the tibia's joint surface.
+        rim: distance from the tibia's side wall, continued upwards.
+    """
 
     femur: Tensor
     tibia: Tensor
     fibula: Tensor
     patella: Tensor
+    plateau: Tensor
+    rim: Tensor
 
 
 def bones(points: Tensor) -> Bones:
@@ -30,8 +41,10 @@ def bones(points: Tensor) -> Bones:
         capsule(points, (33, -20, -24), (34, -20, -140), (5.5, 6.5)),
         6,
     )
-    patella = ellipsoid(points, (1, 43, 27), (22, 10, 21))
-    return Bones(_femur(points), _tibia(points), fibula, patella)
+    patella = ellipsoid(points, (1, 41, 27), (22, 12, 21))
+    rim, plateau = _tibia(points)
+    tibia = common(rim, 0.85 * plateau, 3.5)
+    return Bones(_femur(points), tibia, fibula, patella, plateau, rim)
 
 
 def _femur(points: Tensor) -> Tensor:
@@ -51,7 +64,8 @@ def _femur(points: Tensor) -> Tensor:
     return cut(cut(cut(bone, notch, 4), groove, 6), popliteal, 6)
 
 
-def _tibia(points: Tensor) -> Tensor:
+def _tibia(points: Tensor) -> tuple[Tensor, Tensor]:
+    """Side wall and joint surface."""
     x, y, z = points.unbind(-1)
     below = (-4 - z).clamp_min(0)
     half = 14.5 + 21.5 * torch.exp(-((below / 30) ** 1.5))
@@ -63,7 +77,7 @@ def _tibia(points: Tensor) -> Tensor:
     spines = 7.5 * torch.exp(-(((x + 4) / 3) ** 2)) + 6.5 * torch.exp(-(((x - 5) / 3) ** 2))
     spines = spines * torch.exp(-(((y + 3) / 13) ** 2))
     top = -5.0 + dish - 0.8 + spines
-    return common(side, (z - top) * 0.85, 3.5)
+    return side, z - top
 
 
 def ligaments(points: Tensor) -> list[Tensor]:
@@ -87,10 +101,18 @@ def muscles(points: Tensor) -> Tensor:
         ellipsoid(points, (-33, 8, 92), (21, 40, 66)),
         ellipsoid(points, (37, 6, 100), (20, 40, 78)),
         ellipsoid(points, (-31, -14, -86), (17, 40, 62)),
-        ellipsoid(points, (-22, -46, -20), (17, 16, 70)),
-        ellipsoid(points, (22, -46, -20), (16, 16, 66)),
+        ellipsoid(points, (-22, -38, -22), (15, 18, 66)),
+        ellipsoid(points, (22, -38, -22), (14, 17, 62)),
         ellipsoid(points, (33, 12, -92), (15, 26, 66)),
         ellipsoid(points, (22, -14, -100), (13, 14, 66)),
         ellipsoid(points, (42, -8, -96), (11, 22, 64)),
     ]
     return torch.stack(parts).amin(0)
+
+
+def vessels(points: Tensor) -> list[tuple[str, Tensor]]:
+    """Popliteal artery and vein behind the joint, saphenous vein: tissue and signed distance."""
+    artery = band(points, [(2, -27, 110), (1, -29, 20), (0, -29, -30), (6, -31, -110)], 3.2)
+    vein = band(points, [(9, -28, 110), (8, -31, 20), (7, -31, -30), (12, -33, -110)], 4.0)
+    saphenous = band(points, [(-46, -16, 90), (-45, -20, 0), (-42, -14, -90)], 1.6)
+    return [("fascia", artery), ("blood", vein), ("blood", saphenous)]

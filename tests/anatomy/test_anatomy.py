@@ -77,7 +77,7 @@ def test_brain_some_subjects_have_lesions_and_some_have_none():
 def test_brain_without_nilearn_names_the_extra(monkeypatch):
     monkeypatch.setattr(brain, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pip install mrisem\[demo\]"):
-        brain._template_file()
+        brain._template_file("t1")
     assert importlib.util.find_spec("nilearn") is not None
 
 
