@@ -9,18 +9,19 @@ import numpy as np
 from mrisem.report.runs import Run
 from mrisem.types import InputError
 
-Curve = tuple[np.ndarray, np.ndarray]
+Curve = tuple[np.ndarray, np.ndarray]  # iterations, values
+Curves = dict[str, dict[str, dict[str, Curve]]]  # loss, method, scan
 _FIRST = ("total", "data_consistency", "semantic", "semantic_low", "semantic_mid", "semantic_high")
 _COLUMNS = {"file", "slice", "iteration", "name", "value"}
 
 
-def read_curves(runs: Iterable[Run]) -> dict[str, dict[str, dict[str, Curve]]]:
-    """Return ``{loss: {method: {"file slice": (iterations, values)}}}`` of the runs that have any.
+def read_curves(runs: Iterable[Run]) -> Curves:
+    """Return ``{loss: {method: {"file slice": (iterations, values)}}}`` of comparable runs.
 
     Raises:
         InputError: a ``fit.csv`` lacks a column.
     """
-    curves: dict[str, dict[str, dict[str, Curve]]] = {}
+    curves: Curves = {}
     for run in runs:
         path = run.folder / "fit.csv"
         if path.is_file():

@@ -10,8 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.image import imsave
+from PIL import Image
 
+from mrisem.report.curves import Curve
 from mrisem.report.panels import Panel
 from mrisem.report.summary import Column, Row, labels_of, value
 
@@ -49,8 +50,13 @@ def as_png(figure: Figure) -> bytes:
 
 def image_png(image: np.ndarray, top: float, cmap: str = "gray") -> bytes:
     """Render ``(y, x)`` pixel by pixel, the window 0 .. ``top`` over the colour map."""
+    levels = np.clip(255 * image / top, 0, 255).round().astype(np.uint8)
+    picture = Image.fromarray(levels)
+    if cmap != "gray":  # one byte a pixel and a palette: a third of the size of RGB
+        picture = picture.convert("P")
+        picture.putpalette(mpl.colormaps[cmap](np.arange(256), bytes=True)[:, :3].tobytes())
     out = io.BytesIO()
-    imsave(out, image, vmin=0, vmax=top, cmap=cmap, format="png")
+    picture.save(out, format="png", optimize=True)
     return out.getvalue()
 
 
@@ -103,18 +109,21 @@ def _folded(label: str) -> str:
 
 
 def loss_curves(
-    name: str, series: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]], palette: Palette
+    name: str, series: Mapping[str, Mapping[str, Curve]], labels: Sequence[str], palette: Palette
 ) -> Figure:
     """Draw one loss over the iterations: each slice thin, each method's mean bold.
 
     Args:
         name: the loss.
         series: method to slice to ``(iterations, values)``.
+        labels: all methods of the group, so that each keeps its colour.
         palette: colours.
     """
     figure, axes = _axes((4.4, 3.2), palette)
     everything = []
-    for (label, slices), colour in zip(series.items(), colours(list(series)).values(), strict=True):
+    colour_of = colours(labels)
+    for label, slices in series.items():
+        colour = colour_of[label]
         for iterations, values in slices.values():
             axes.plot(iterations, values, color=colour, linewidth=0.6, alpha=0.35)
             everything.append(values)
@@ -129,9 +138,7 @@ def loss_curves(
     return figure
 
 
-def _mean_curve(
-    slices: Sequence[tuple[np.ndarray, np.ndarray]],
-) -> tuple[np.ndarray, np.ndarray]:
+def _mean_curve(slices: Sequence[Curve]) -> Curve:
     """Return the mean over slices at every iteration that any of them has."""
     iterations = np.unique(np.concatenate([its for its, _ in slices]))
     means = [

@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 
 import mrisem
 from mrisem.report import figures
-from mrisem.report.curves import Curve
+from mrisem.report.curves import Curves
 from mrisem.report.panels import Panel
 from mrisem.report.runs import Run
-from mrisem.report.summary import Column, Row
+from mrisem.report.summary import Column, Row, labels_of
 from mrisem.report.tables import Table, p_text
 
 _NOT_DRAWN = {"seconds"}
@@ -23,11 +23,12 @@ _NOT_DRAWN = {"seconds"}
 
 @dataclass(frozen=True)
 class Group:
-    """What may be compared: one anatomy and sampling; its rows, table and panels."""
+    """What may be compared: one anatomy and sampling; its table, rows, panels and loss curves."""
 
     table: Table
     rows: Sequence[Row]
     panels: Sequence[Panel]
+    curves: Curves
 
 
 @dataclass
@@ -46,7 +47,6 @@ class Page:
 def make_page(
     title: str,
     groups: Sequence[Group],
-    curves: dict[str, dict[str, dict[str, Curve]]],
     runs: Sequence[Run],
     evaluations: Sequence[str],
 ) -> Page:
@@ -55,7 +55,6 @@ def make_page(
     Args:
         title: the page's heading.
         groups: in the order of the page.
-        curves: see `mrisem.report.curves.read_curves`.
         runs: in table order.
         evaluations: the commands that made the scores.
     """
@@ -72,7 +71,6 @@ def make_page(
         title=title,
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, mrisem {mrisem.__version__}",
         groups=[_group(group, page) for group in groups],
-        curves=[_curve(name, series, page) for name, series in curves.items()],
         runs=[_run(run) for run in runs],
         evaluations=evaluations,
         error_stops=figures.colour_stops(),
@@ -94,6 +92,7 @@ def _group(group: Group, page: Page) -> dict[str, object]:
         "reasons": sorted(reasons),
         "panels": [_panel(panel, group.table.title, page) for panel in group.panels],
         "dots": [_dots(column, group, page) for column in drawn],
+        "curves": [_curve(name, group, page) for name in group.curves],
     }
 
 
@@ -129,10 +128,11 @@ def _dots(column: Column, group: Group, page: Page) -> dict[str, str]:
     return _both(name, alt, page, lambda ink: figures.paired_dots(group.rows, column, ink))
 
 
-def _curve(name: str, series: dict[str, dict[str, Curve]], page: Page) -> dict[str, str]:
+def _curve(name: str, group: Group, page: Page) -> dict[str, str]:
+    series, labels = group.curves[name], labels_of(group.rows)
     alt = f"{name} over the iterations of per-scan fitting for {', '.join(series)}"
-    file = f"loss_{slug(name)}.png"
-    return _both(file, alt, page, lambda ink: figures.loss_curves(name, series, ink))
+    file = f"loss_{slug(group.table.title)}_{slug(name)}.png"
+    return _both(file, alt, page, lambda ink: figures.loss_curves(name, series, labels, ink))
 
 
 def _both(

@@ -20,7 +20,6 @@ Summary = dict[str, Any]
 
 def run(config: DictConfig) -> int:
     """Write the page, its figures and the table; print where the page is."""
-    from mrisem.report.curves import read_curves
     from mrisem.report.page import make_page
     from mrisem.report.runs import find_runs
     from mrisem.report.tables import as_text
@@ -28,9 +27,9 @@ def run(config: DictConfig) -> int:
     roots = [Path(root).expanduser().resolve() for root in _listed(config.runs)]
     runs = find_runs(roots)
     rows, summaries, targets = collect_scores(roots, runs)
-    groups = make_groups(rows, summaries, targets, config)
+    groups = make_groups(runs, rows, summaries, targets, config)
     evaluations = list(dict.fromkeys(s["command"] for s in summaries if s.get("command")))
-    page = make_page(config.title, groups, read_curves(runs), runs, evaluations)
+    page = make_page(config.title, groups, runs, evaluations)
     tables = [group.table for group in groups]
     folder = page_folder(Path(config.output_dir).expanduser().resolve())
     write_page(folder, page, tables)
@@ -101,12 +100,14 @@ def _read_summary(folder: Path) -> Summary | None:
 
 
 def make_groups(
+    runs: list[Run],
     rows: list[dict[str, Any]],
     summaries: list[Summary],
     targets: dict[Path, Path],
     config: DictConfig,
 ) -> list[Any]:
-    """Make the table and the panels of everything that may be compared."""
+    """Make table, panels and curves of each set of slices that may be compared."""
+    from mrisem.report.curves import read_curves
     from mrisem.report.page import Group
     from mrisem.report.panels import choose_slices, load_panel
     from mrisem.report.summary import Column, group_rows, labels_of, summary_of
@@ -124,7 +125,10 @@ def make_groups(
         panels = [
             load_panel(key, members, targets, config.error_window) for key in choose_slices(members)
         ]
-        groups.append(Group(build_table(summary["groups"][0], columns), members, panels))
+        table = build_table(summary["groups"][0], columns)
+        folders = {row["run"] for row in members}
+        curves = read_curves(run for run in runs if str(run.folder) in folders)
+        groups.append(Group(table, members, panels, curves))
     return groups
 
 

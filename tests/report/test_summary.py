@@ -1,0 +1,128 @@
+"""Labels, references, tables: the parts of a report that are plain functions."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mrisem.report.panels import choose_slices
+from mrisem.report.runs import Run, label_runs
+from mrisem.report.summary import Column, labels_of, paired_tests, reference_of, summary_of
+from mrisem.report.tables import as_csv, as_latex, as_text, build_table
+
+PSNR = Column("psnr", "PSNR [dB]", "higher", 2)
+NMSE = Column("nmse", "NMSE", "lower", 3)
+
+
+def make_rows(offsets, n=8, anatomy="brain", mask="gaussian R=4"):
+    noise = np.random.default_rng(0).normal(size=n)
+    return [
+        {
+            "file": f"f{i // 2}.h5",
+            "slice": i % 2,
+            "method": method,
+            "psnr": 30 + noise[i] + offset,
+            "nmse": 0.1 - 0.01 * offset,
+            "acquisition": "AXT2",
+            "anatomy": anatomy,
+            "mask": mask,
+        }
+        for method, offset in offsets.items()
+        for i in range(n)
+    ]
+
+
+def make_run(name, overrides, method="unrolled", files=("a.h5",), mask="gaussian R=4"):
+    paths = tuple(Path(name, file) for file in files)
+    return Run(Path("/runs") / name, paths, method, mask, {}, tuple(overrides), method)
+
+
+def labels(*runs):
+    return [run.label for run in label_runs(runs)]
+
+
+def test_runs_of_one_method_on_other_files_or_masks_keep_its_name():
+    assert (
+        labels(
+            make_run("1", ["prior.weight=1"]),
+            make_run("2", ["prior.weight=2"], files=("b.h5",)),
+            make_run("3", ["prior.weight=2"], mask="gaussian R=8"),
+        )
+        == ["unrolled"] * 3
+    )
+
+
+def test_runs_of_one_method_are_named_by_what_differs_only():
+    assert labels(
+        make_run("1", ["seed=0", "prior.weight=1", "output_dir=x"]),
+        make_run("2", ["seed=0", "prior.weight=2", "output_dir=y"]),
+        make_run("3", ["seed=0"]),
+    ) == ["unrolled [prior.weight=1]", "unrolled [prior.weight=2]", "unrolled"]
+
+
+def test_runs_that_no_setting_tells_apart_are_named_by_folder():
+    assert labels(make_run("1", []), make_run("2", [])) == [
+        "unrolled [runs/1]",
+        "unrolled [runs/2]",
+    ]
+
+
+def test_reference_is_the_method_without_prior_then_zero_filled_then_the_first():
+    names = ["zero_filled", "tv", "unrolled", "unrolled + image_same [seed=1]"]
+    assert [reference_of(name, names) for name in names] == [
+        None,
+        "zero_filled",
+        "zero_filled",
+        "unrolled",
+    ]
+    assert reference_of("inr + image_same", ["tv", "inr + image_same"]) == "tv"
+    assert reference_of("unrolled", names, wanted="tv") == "tv"
+    assert reference_of("tv", names, wanted="tv") is None
+
+
+def test_paired_tests_pair_by_slice_whatever_the_order_of_rows():
+    rows = make_rows({"zero_filled": 0, "unrolled": 1})
+    shuffled = [rows[i] for i in np.random.default_rng(1).permutation(len(rows))]
+    tests = paired_tests(shuffled, [PSNR])
+    assert tests == paired_tests(rows, [PSNR])
+    assert tests[0]["mean_difference"] == pytest.approx(1)
+    assert tests[0]["p_value"] == pytest.approx(2 / 2**8)
+
+
+def test_summary_keeps_what_may_not_be_compared_apart():
+    rows = make_rows({"zero_filled": 0, "unrolled": 1})
+    rows += make_rows({"zero_filled": 5, "unrolled": 9}, n=2, mask="gaussian R=2")
+    summary = summary_of(rows, [PSNR])
+    assert [group["mask"] for group in summary["groups"]] == ["gaussian R=2", "gaussian R=4"]
+    assert summary["paired_tests"][0]["n"] == 10
+    assert summary["groups"][0]["paired_tests"][0]["mean_difference"] == pytest.approx(4)
+
+
+def test_table_marks_the_best_by_direction_and_renders():
+    rows = make_rows({"zero_filled": 0, "unrolled": 1})
+    empty = Column("lpips", "LPIPS", "lower", 3)
+    table = build_table(summary_of(rows, [PSNR, NMSE, empty])["groups"][0], [PSNR, NMSE, empty])
+    assert [column.name for column in table.columns] == ["psnr", "nmse"]
+    assert [[cell.best for cell in row.cells] for row in table.rows] == [[False] * 2, [True] * 2]
+    text = as_text(table).splitlines()
+    assert text[1].split() == ["method", "n", "PSNR", "[dB]", "↑", "NMSE", "↓"]
+    assert text[3].count("*") == 2
+    latex = as_latex([table])
+    assert r"zero\_filled & 8" in latex
+    assert latex.count(r"\textbf{") == 2
+    lines = as_csv([table]).splitlines()
+    assert len(lines) == 5
+    assert lines[3].startswith('"brain, gaussian R=4",unrolled,psnr,8,')
+
+
+def test_table_marks_no_best_among_equals():
+    rows = make_rows({"zero_filled": 0, "unrolled": 0})
+    table = build_table(summary_of(rows, [PSNR])["groups"][0], [PSNR])
+    assert not any(cell.best for row in table.rows for cell in row.cells)
+
+
+def test_choose_slices_takes_middle_slices_that_all_methods_have():
+    rows = make_rows({"zero_filled": 0, "unrolled": 1})
+    rows = [r for r in rows if not (r["method"] == "unrolled" and r["file"] != "f1.h5")]
+    assert choose_slices(rows) == [("f1.h5", 1)]
+    assert labels_of(rows) == ["zero_filled", "unrolled"]
