@@ -1,27 +1,19 @@
 """Axial brain slices: the MNI152 template, made into a head and into one individual after another.
 
-The template (Fonov et al., NeuroImage 54, 2011: ICBM152 nonlinear symmetric 2009a, as bundled with
-nilearn) is a skull-stripped average at 1 mm. Around it we put cerebrospinal fluid, skull and scalp
-at given distances from the brain's hull; an elastic deformation, individual sulci, tissue
-parameters and lesions make the subject.
+Around the template we put cerebrospinal fluid, skull and scalp at given distances from the brain's
+hull; an elastic deformation, individual sulci, tissue parameters and lesions make the subject.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from functools import lru_cache
-from importlib.util import find_spec
-from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from mrisem.anatomy.fields import (
-    Volume,
     child,
     coverage,
     plane_points,
@@ -31,8 +23,8 @@ from mrisem.anatomy.fields import (
 )
 from mrisem.anatomy.lesions import Lesion, draw_lesions
 from mrisem.anatomy.paint import Layer, compose, sequence_named
+from mrisem.anatomy.template import load_template
 from mrisem.anatomy.tissue import Sequence, Tissue
-from mrisem.types import InputError
 
 ACQUISITIONS: dict[str, Sequence] = {
     "AXT1": Sequence(420, 9),
@@ -56,52 +48,6 @@ FIELD_OF_VIEW = 236.0
 _CENTER_Z, _HALF_RANGE_Z = 17.0, 32.0
 _CENTER_Y = -18.0
 _CSF_THRESHOLD, _WHITE_THRESHOLD = 0.47, 0.765
-
-
-def _template_file(kind: str) -> Path:
-    """Find nilearn's copy of the template without importing nilearn, which takes seconds."""
-    package = find_spec("nilearn")
-    if package is None or package.origin is None:
-        raise InputError(
-            "simulated brains need nilearn's MNI152 template, nilearn is not installed: "
-            "pip install mrisem[demo]"
-        )
-    name = f"mni_icbm152_{kind}_tal_nlin_sym_09a_converted.nii.gz"
-    return Path(package.origin).parent / "datasets" / "data" / name
-
-
-@lru_cache(maxsize=1)
-def _template() -> tuple[Volume, Volume]:
-    """Load the template: T1 and grey matter at 1 mm; at 2 mm the distance from the hull (mm).
-
-    The second channel of the latter marks the ventricles' walls, where an average template shows a
-    seam of grey.
-
-    Raises:
-        InputError: without nilearn.
-    """
-    import nibabel
-    from scipy import ndimage
-
-    image: Any = nibabel.load(_template_file("t1"))
-    grey: Any = nibabel.load(_template_file("gm"))
-    t1 = np.asarray(image.dataobj, dtype=np.float32) / 255
-    fine = torch.from_numpy(np.stack([t1, np.asarray(grey.dataobj, dtype=np.float32) / 255]))
-    x, y, z = (float(v) for v in image.affine[:3, 3])
-    coarse = np.pad(t1[::2, ::2, ::2], ((20, 20), (20, 20), (0, 0)))
-    mask = ndimage.binary_closing(np.pad(coarse > 0, 12), iterations=10)
-    mask = mask[12:-12, 12:-12, 12:-12]
-    mask = ndimage.binary_fill_holes(mask)
-    distance = ndimage.distance_transform_edt(~mask) - ndimage.distance_transform_edt(mask)
-    distance = ndimage.gaussian_filter(distance.astype(np.float32), 2.5) * 2
-    ventricles = (coarse > 0) & (coarse < 0.4) & (distance < -22)
-    near = ndimage.gaussian_filter(ventricles.astype(np.float32), 1.3)
-    hull = Volume(
-        torch.from_numpy(np.stack([distance, (4 * near).clip(0, 1)])),
-        (x - 40, y - 40, z),
-        2.0,
-    )
-    return Volume(fine, (x, y, z), 1.0), hull
 
 
 class Subject:
@@ -167,7 +113,7 @@ class Subject:
 
     def _layers(self, positions: tuple[float, ...]) -> list[Layer]:
         """Everything in the slices, bottom first."""
-        template, hull = _template()
+        template, hull = load_template()
         points = self._points(positions)
         bent = points + 2.2 * self.warp.sample(points).movedim(0, -1)
         crumpled = bent + 0.9 * self.fine_warp.sample(points).movedim(0, -1)

@@ -131,10 +131,11 @@ def acquire(
     Returns:
         ``(slice, coil, y, x)`` complex64.
     """
-    field = torch.polar(torch.ones_like(phase), phase)
-    kspace = fft2c(image[:, None] * (maps * field)[None])
-    parts = torch.randn(2, *kspace.shape, generator=generator) * noise_std
-    kspace = kspace + torch.complex(parts[0], parts[1])
+    weights = maps * torch.polar(torch.ones_like(phase), phase)
+    kspace = torch.empty(len(image), *maps.shape, dtype=torch.complex64)
+    for acquired, one in zip(kspace, image, strict=True):
+        parts = torch.randn(2, *maps.shape, generator=generator) * noise_std
+        acquired.copy_(fft2c(one * weights) + torch.complex(parts[0], parts[1]))
     kspace[..., : columns[0]] = 0
     kspace[..., columns[1] :] = 0
     return kspace

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
@@ -54,6 +55,7 @@ def run(config: DictConfig) -> int:
     _check(config)
     plans = list(_plans(config))
     todo = [plan for plan in plans if not (config.skip_existing and _exists(plan, config))]
+    _check_space(len(todo), config)
     subjects: dict[tuple[str, int], Any] = {}
     for plan in tqdm(todo, desc="simulate", unit="file", disable=not todo):
         key = (plan.anatomy, plan.seed)
@@ -92,8 +94,29 @@ def _check(config: DictConfig) -> None:
     for name, least in {"n_train": 0, "n_val": 0, "n_slices": 1, "n_coils": 1, "size": 64}.items():
         if config[name] < least:
             raise InputError(f"{name} must be at least {least}, got {config[name]}; raise it")
+    if config.n_train > _FIRST_VAL:
+        raise InputError(f"n_train must be at most {_FIRST_VAL}, got {config.n_train}; lower it")
     if config.size % 2:
         raise InputError(f"size must be even, got {config.size}; take {config.size + 1}")
+
+
+def _check_space(n_files: int, config: DictConfig) -> None:
+    """Refuse to start what the disk cannot hold.
+
+    Raises:
+        InputError: when the files would not fit.
+    """
+    folder = Path(config.output_dir).absolute()
+    while not folder.exists():
+        folder = folder.parent
+    y, x = encoded_shape(config.size)
+    gigabytes = n_files * config.n_slices * config.n_coils * y * x * 8 / 1e9
+    free = shutil.disk_usage(folder).free / 1e9
+    if gigabytes > free:
+        raise InputError(
+            f"{n_files} files need {gigabytes:.1f} GB, {folder} has {free:.1f} GB free; "
+            "choose another output_dir or fewer n_train, n_val, n_slices"
+        )
 
 
 def _simulation(config: DictConfig) -> str:
@@ -153,7 +176,8 @@ def _write(plan: Plan, subject: Any, config: DictConfig) -> None:
     level = noise_level(image, _SNR[plan.acquisition] * config.snr_factor)
     columns = _columns(shape[1], generator)
     kspace = acquire(image, maps, phase, level, columns, generator)
-    target = center_crop(ifft2c(kspace).abs().square().sum(1).sqrt(), (size, size))
+    target = torch.stack([ifft2c(one).abs().square().sum(0).sqrt() for one in kspace])
+    target = center_crop(target, (size, size))
     write_volume(
         plan.path,
         kspace.numpy(),

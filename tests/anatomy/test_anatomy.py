@@ -3,7 +3,7 @@ import importlib.util
 import pytest
 import torch
 
-from mrisem.anatomy import brain, knee
+from mrisem.anatomy import brain, knee, template
 from mrisem.anatomy.paint import Layer, compose
 from mrisem.anatomy.tissue import Sequence, Tissue
 from mrisem.types import InputError
@@ -75,9 +75,9 @@ def test_brain_some_subjects_have_lesions_and_some_have_none():
 
 
 def test_brain_without_nilearn_names_the_extra(monkeypatch):
-    monkeypatch.setattr(brain, "find_spec", lambda name: None)
+    monkeypatch.setattr(template, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pip install mrisem\[demo\]"):
-        brain._template_file("t1")
+        template._template_file("t1")
     assert importlib.util.find_spec("nilearn") is not None
 
 

@@ -106,8 +106,24 @@ def test_simulate_keeps_existing_files_and_rejects_those_made_otherwise(tmp_path
         run(configured(tmp_path, "anatomies=[knee]", "seed=1"))
 
 
-@pytest.mark.parametrize("override", ["anatomies=[heart]", "anatomies=[]", "size=97", "n_slices=0"])
+@pytest.mark.parametrize(
+    "override", ["anatomies=[heart]", "anatomies=[]", "size=97", "n_slices=0", "n_train=5001"]
+)
 def test_simulate_bad_configuration_is_an_input_error(tmp_path, override):
     with pytest.raises(InputError):
         run(configured(tmp_path, override))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_simulate_more_than_the_disk_holds_is_an_input_error(tmp_path):
+    with pytest.raises(InputError, match="GB free"):
+        run(configured(tmp_path, "anatomies=[knee]", "n_slices=100000000"))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("n_coils", [1, 3])
+def test_simulate_few_coils(tmp_path, n_coils):
+    few = ("anatomies=[knee]", f"n_coils={n_coils}", "n_train=1", "n_val=0", "n_slices=1")
+    assert run(configured(tmp_path, *few)) == 0
+    kspace = SliceDataset(tmp_path / "knee" / "multicoil_train", "multicoil")[0][0]
+    assert kspace.shape[0] == n_coils
