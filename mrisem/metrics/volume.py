@@ -81,9 +81,7 @@ class VolumeMetrics(Metric):
             images = np.stack([self.reconstructions[index].numpy() for index in members])
             truth = np.stack([self.targets[index].numpy() for index in members])
             if not truth.any():
-                raise InputError(
-                    f"the target volume must not be all zero, got {name}; leave it out"
-                )
+                raise InputError(f"{name}: the target must not be all zero; leave the file out")
             numbers = [self.keys[index][1] for index in members]
             slices += self._slice_rows(name, numbers, images, truth)
             volumes.append(

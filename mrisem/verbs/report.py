@@ -59,12 +59,13 @@ def collect_scores(
         rows with ``run`` as absolute path; the summaries they came with; run to target folder.
 
     Raises:
-        InputError: a run was not evaluated.
+        InputError: a run was not evaluated, or has new files since.
     """
     from mrisem.report.summary import read_rows
 
     rows: list[dict[str, Any]] = []
     summaries: dict[Path, Summary] = {}
+    tables: dict[Path, list[dict[str, Any]]] = {}
     targets: dict[Path, Path] = {}
     for one in runs:
         above = [root for root in roots if root in one.folder.parents]
@@ -74,15 +75,23 @@ def collect_scores(
             if summary is not None and name in summary["targets"]:
                 break
         else:
-            raise InputError(
-                f"runs must be evaluated before they are reported, got {one.folder} without "
-                f"scores; run: mrisem evaluate output_dir={(above or [one.folder])[0]}"
-            )
+            raise _not_evaluated(one, (above or [one.folder])[0])
         summaries[folder] = summary
         targets[one.folder] = Path(summary["targets"][name])
-        own = [row for row in read_rows(folder / "metrics.csv") if row["run"] == name]
+        if folder not in tables:
+            tables[folder] = read_rows(folder / "metrics.csv")
+        own = [row for row in tables[folder] if row["run"] == name]
+        if {file.name for file in one.files} - {row["file"] for row in own}:
+            raise _not_evaluated(one, folder)
         rows += [row | {"run": str(one.folder), "method": one.label} for row in own]
     return rows, list(summaries.values()), targets
+
+
+def _not_evaluated(one: Run, folder: Path) -> InputError:
+    return InputError(
+        f"runs must be evaluated before they are reported, got {one.folder} with reconstructions "
+        f"that have no scores; run: mrisem evaluate output_dir={folder}"
+    )
 
 
 def _read_summary(folder: Path) -> Summary | None:

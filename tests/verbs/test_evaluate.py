@@ -27,6 +27,12 @@ def score(compose):
     return scored
 
 
+def test_evaluate_composes_the_default_scores(compose):
+    from mrisem.metrics.volume import DEFAULT_SCORES
+
+    assert evaluate.load_scores(compose("evaluate").metrics) == DEFAULT_SCORES
+
+
 def test_evaluate_writes_fastmris_numbers(run_folders, score, read_json):
     targets = run_folders.targets()
     run = run_folders.add("zf")

@@ -134,6 +134,13 @@ def test_report_of_a_run_that_was_not_evaluated_names_the_command(run_folders, m
         make_report([run])
 
 
+def test_report_of_a_run_with_new_files_wants_it_evaluated_again(evaluated, make_report):
+    folder = evaluated[0] / "reconstructions"
+    shutil.copy(folder / "a.h5", folder / "new.h5")
+    with pytest.raises(InputError, match="mrisem evaluate output_dir="):
+        make_report(evaluated)
+
+
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [(["runs=[]"], "got none"), (["runs=[/no/such]"], "must exist"), (["reference=x"], "one of")],
