@@ -38,7 +38,7 @@ TISSUES: dict[str, Tissue] = {
     "bone": Tissue(0.06, 1000, 10),
     "marrow": Tissue(0.60, 520, 70, fat=0.7),
     "csf": Tissue(1.0, 4200, 1600),
-    "grey": Tissue(0.82, 1350, 98),
+    "grey": Tissue(0.82, 1320, 100),
     "white": Tissue(0.70, 720, 70),
     "lesion": Tissue(0.86, 1600, 170),
     "falx": Tissue(0.35, 900, 25),
@@ -72,7 +72,7 @@ class Subject:
         self.scalp = uniform(generator, 1.6, 4.5)
         self.diploe = uniform(generator, 1.2, 3.2)
         self.atrophy = uniform(generator, -0.03, 0.05)
-        self.tissues = {name: t.vary(generator, 0.05) for name, t in TISSUES.items()}
+        self.tissues = {name: t.vary(generator, 0.03) for name, t in TISSUES.items()}
         self.lesions: list[Lesion] = draw_lesions(generator)
         self._cached: tuple[tuple[float, ...], list[Layer]] = ((), [])
 
@@ -126,7 +126,7 @@ class Subject:
         head, inside = self._head(points, distance, fine)
         brain = self._brain(t1, near, nuclei, inside, detail, coarse, fine)
         lesions = [
-            lesion.layer(crumpled, detail, inside, t1, self.pixel) for lesion in self.lesions
+            lesion.layer(crumpled, coarse, inside, t1, self.pixel) for lesion in self.lesions
         ]
         return head + brain + lesions + self._vessels(crumpled, distance, t1, detail, inside)
 

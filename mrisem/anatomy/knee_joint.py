@@ -68,9 +68,10 @@ class Joint:
         inner = (0.58 - ring) * 18 + 0.5 * rough[2]
         outer = common(solid.rim - 0.5 - 0.6 * rough[3], 9 - x.abs(), 1.0)
         below = self.cartilage - 0.3 - solid.plateau
-        above = torch.maximum(self.cartilage - solid.femur, solid.plateau - 7.5)
+        height = (7.5 - 4.0 * ((y + 3) / 24) ** 2).clamp_min(2)
+        above = torch.maximum(self.cartilage - solid.femur, solid.plateau - height)
         return coverage(
-            common(common(below, above, 0.8), common(inner, outer, 1.5), 1.0), self.edge
+            common(common(below, above, 0.8), common(inner, outer, 2.0), 1.2), self.edge
         )
 
     def _cartilage(self, points: Tensor, solid: Bones, shade: Tensor) -> list[Layer]:

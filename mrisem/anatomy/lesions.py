@@ -32,12 +32,12 @@ class Lesion:
     only_white: bool
 
     def layer(
-        self, points: Tensor, detail: Tensor, inside: Tensor, t1: Tensor, pixel: float
+        self, points: Tensor, ripple: Tensor, inside: Tensor, t1: Tensor, pixel: float
     ) -> Layer:
         """The lesion in slices at ``points`` ``(slice, y, x, 3)``."""
         radii = torch.tensor(self.radii)
         reach = ((points - torch.tensor(self.center)) / radii).norm(dim=-1)
-        distance = (reach - 1) * min(self.radii) + 0.12 * min(self.radii) * detail
+        distance = (reach - 1) * min(self.radii) + 0.15 * min(self.radii) * ripple
         cover = self.strength * coverage(distance, max(self.blur, pixel)) * inside
         if self.only_white:
             cover = cover * torch.sigmoid((t1 - 0.74) / 0.02)
