@@ -108,9 +108,9 @@ def _report(verb: str, error: BaseException, debug: bool) -> int:
 
 def _record(config: DictConfig, folder: Path) -> None:
     """Keep the configuration as it was resolved, beside Hydra's own record of it."""
-    record = folder / str(HydraConfig.get().output_subdir) / "config.yaml"
-    if record.parent.is_dir():
-        OmegaConf.save(config, record, resolve=True)
+    record = HydraConfig.get().output_subdir
+    if record is not None:
+        OmegaConf.save(config, folder / record / "config.yaml", resolve=True)
 
 
 def _remove_if_empty(folder: Path) -> None:

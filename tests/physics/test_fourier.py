@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+
 from mrisem.physics.fourier import center_crop, fft2c, ifft2c
 
 

@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from mrisem.physics.sense import SenseOperator
 
 

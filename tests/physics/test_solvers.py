@@ -1,4 +1,5 @@
 import torch
+
 from mrisem.physics.sense import SenseOperator
 from mrisem.physics.solvers import conjugate_gradient, solve_data_consistency
 

@@ -106,7 +106,8 @@ class ReconstructionWriter(pl.Callback):
     ) -> None:
         """Keep the slices of a batch; finish each volume that they complete."""
         if isinstance(outputs, FailedScan):
-            self.failed.append(outputs)
+            if outputs.file not in {scan.file for scan in self.failed}:  # one a group of slices
+                self.failed.append(outputs)
             return
         self._keep(outputs)
         self._append_curves(outputs)
