@@ -20,7 +20,7 @@ from mrisem.physics.simulate import acquire, background_phase, coil_maps, noise_
 from mrisem.types import InputError
 
 _ANATOMIES = ("brain", "knee")
-_SNR = {"AXT1": 30.0, "AXT2": 26.0, "AXFLAIR": 22.0, "CORPD_FBK": 26.0, "CORPDFS_FBK": 7.0}
+_SNR = {"AXT1": 60.0, "AXT2": 52.0, "AXFLAIR": 44.0, "CORPD_FBK": 52.0, "CORPDFS_FBK": 14.0}
 _FIRST_VAL = 5000
 _SHARES = (1.0, 0.95, 0.91)
 

@@ -1,0 +1,76 @@
+"""Every YAML composes, and what it names can be made."""
+
+from inspect import signature
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.utils import get_object, instantiate
+from omegaconf import OmegaConf
+
+from mrisem.cli import VERBS
+from mrisem.verbs.pieces import make_datamodule, without
+from mrisem.verbs.reconstruct import make_task
+
+CONF = Path(__file__).parents[1] / "conf"
+
+
+def options(group):
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def composed(verb, *overrides):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose(verb, overrides=[*overrides, "output_dir=x"])
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("scale", options("scale"))
+def test_conf_every_verb_composes_and_resolves(verb, scale):
+    scaled = [] if verb in ("doctor", "report") else [f"scale={scale}"]
+    OmegaConf.to_container(composed(verb, *scaled), resolve=True)
+
+
+def test_conf_has_no_group_that_these_tests_leave_out():
+    groups = {path.name for path in CONF.iterdir() if path.is_dir()}
+    tested = {"scale", "model", "mask", "data", "encoder", "prior", "trainer", "metrics"}
+    assert groups == tested
+
+
+@pytest.mark.parametrize("name", options("model"))
+def test_conf_every_model_can_be_made(name):
+    config = composed("reconstruct", f"model={name}", "scale=smoke")
+    assert config.model.name == name
+    assert make_task(config) is not None
+
+
+@pytest.mark.parametrize("data", options("data"))
+@pytest.mark.parametrize("mask", options("mask"))
+def test_conf_every_data_set_and_mask_can_be_made(data, mask):
+    config = composed("reconstruct", f"data={data}", f"mask={mask}", "data.root=somewhere")
+    module = make_datamodule(config)
+    assert module.anatomy == config.data.name == data
+    assert config.mask.name == mask
+
+
+@pytest.mark.parametrize("name", options("encoder"))
+def test_conf_every_encoder_names_arguments_that_exist(name):
+    config = composed("reconstruct", f"encoder={name}", "prior=image_same").encoder
+    arguments = without(config, "_target_", "components")
+    signature(get_object(config._target_)).bind(**arguments)
+    assert len(config.levels) == len(config.components)
+
+
+@pytest.mark.parametrize("name", [n for n in options("prior") if n != "none"])
+def test_conf_every_prior_agrees_with_every_encoder(name):
+    for encoder in options("encoder"):
+        prior = composed("reconstruct", f"prior={name}", f"encoder={encoder}").prior
+        assert prior.name == name
+        assert len(prior.levels) == len(prior.components) == len(prior.level_weights)
+        assert prior.weight > 0
+
+
+@pytest.mark.parametrize("name", options("trainer"))
+def test_conf_every_trainer_can_be_made(name, tmp_path):
+    verb = "train" if name == "train" else "reconstruct"
+    instantiate(composed(verb).trainer, default_root_dir=tmp_path, logger=False)
