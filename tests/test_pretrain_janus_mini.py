@@ -10,7 +10,7 @@ import yaml
 from mrisem.physics.fourier import fft2c
 
 RECIPE = Path(__file__).parents[1] / "experiments" / "pretrain_janus_mini"
-MODULES = ("degrade", "janus", "pool", "questions", "evaluate", "train")
+MODULES = ("degrade", "janus", "pool", "questions", "evaluate", "start", "train")
 
 
 def train(output, *arguments):
@@ -119,9 +119,9 @@ def test_pairs_have_no_error_when_clean_and_lines_missing_when_aliased(recipe):
 
 
 def test_blur_lowers_high_frequencies(recipe):
-    truth = torch.polar(phantom(4, 64), torch.zeros(4, 64, 64))
+    truth = torch.polar(phantom(4, 192), torch.zeros(4, 192, 192))
     blurred = recipe("degrade")._blurred(truth, torch.zeros(4), generator())
-    edge = torch.arange(64)[None, :].sub(32).abs().expand(64, -1) > 24
+    edge = torch.arange(192)[None, :].sub(96).abs().expand(192, -1) > 80
     before, after = fft2c(truth).abs()[:, edge], fft2c(blurred + 0j).abs()[:, edge]
     assert (after.norm(dim=1) < 0.5 * before.norm(dim=1)).all()
 
@@ -145,3 +145,19 @@ def test_answerable_leaves_the_ambiguous_out(recipe):
     assert known.tolist() == [[1, 0], [0, 0], [1, 1], [1, 1], [1, 0]]
     assert answers[:, 0].tolist() == [0, 0, 1, 1, 1]
     assert answers[2:4, 1].tolist() == [1, 0]
+
+
+def test_whiten_patches_starts_from_uncorrelated_embeddings(recipe, trained):
+    from transformers import JanusForConditionalGeneration
+
+    janus, start = recipe("janus"), recipe("start")
+    model = JanusForConditionalGeneration.from_pretrained(trained[0] / "janus_mini")
+    clean = torch.rand(4, 64, 64, generator=generator())  # rough: every component above the floor
+    start.whiten_patches(model, clean, [48], generator(1))
+    images = recipe("degrade").draw_pairs(clean, [48], 32, generator(2)).image
+    embed = model.model.vision_model.embeddings.patch_embedding
+    with torch.no_grad():
+        embedded = embed(janus.to_pixels(images, 48)).movedim(1, -1).flatten(0, -2)
+    covariance = embedded.T.cov()
+    assert covariance.diag().mean() == pytest.approx(1, abs=0.4)
+    assert (covariance - covariance.diag().diag()).abs().max() < 1

@@ -1,0 +1,233 @@
+"""Training pairs: clean images, varied; degradations, scaled continuously down to none.
+
+Images are ``(n, y, x)``; x is the phase-encode axis.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import affine_grid, avg_pool2d, grid_sample, interpolate, pad
+
+from mrisem.physics.fourier import fft2c, ifft2c
+
+KINDS = ("clean", "aliasing", "blur", "smooth", "noise")
+SHARES = (0.38, 0.3, 0.14, 0.1, 0.08)
+HIGH, LOW = 0.015, 0.04  # relative error below which an image is high-, above which low-quality
+ERROR_UNIT = 0.02  # of the image's maximum: the local error whose dense target is log 2
+N_COILS = 4
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Degraded images, what is wrong with them, and where.
+
+    Args:
+        image: ``(n, y, x)`` float32 magnitude, as the encoder gets it.
+        kind: ``(n,)`` index into `KINDS`.
+        error: ``(n,)`` l2 error relative to the image.
+        local: ``(n, y, x)`` error magnitude relative to the image's maximum.
+        acceleration: ``(n,)`` of the aliased ones, 0 for the others.
+    """
+
+    image: Tensor
+    kind: Tensor
+    error: Tensor
+    local: Tensor
+    acceleration: Tensor
+
+
+def draw_pairs(clean: Tensor, sizes: list[int], n: int, generator: torch.Generator) -> Pairs:
+    """Draw ``n`` clean slices and degrade them at one matrix size, drawn from ``sizes``."""
+    chosen = torch.randint(len(clean), (n,), generator=generator)
+    size = sizes[int(torch.randint(len(sizes), (), generator=generator))]
+    return make_pairs(clean[chosen].float(), size, generator)
+
+
+def make_pairs(clean: Tensor, size: int, generator: torch.Generator) -> Pairs:
+    """Vary clean images at random, degrade them at random, and measure the damage.
+
+    Args:
+        clean: ``(n, Y, X)`` magnitudes with maximum 1.
+        size: matrix size of the degraded images.
+        generator: source of randomness.
+
+    Returns:
+        pairs at ``(size, size)``.
+    """
+    n = len(clean)
+    kind = torch.multinomial(torch.tensor(SHARES), n, replacement=True, generator=generator)
+    acceleration = 2 + 6 * _uniform(generator, n)
+    truth = _natural(_vary(clean, size, generator), generator)
+    severity = torch.where(_uniform(generator, n) < 0.5, 1.0, _uniform(generator, n))
+    worst = _worst(truth, kind, acceleration, generator)
+    share = severity.view(-1, 1, 1) * (kind > 0).view(-1, 1, 1)
+    image = (truth.abs() + share * (worst - truth.abs())).clamp_min(0)
+    error, local = _errors(image, truth.abs())
+    return Pairs(image, kind, error, local, torch.where(kind == 1, acceleration, 0.0))
+
+
+def dense_target(local: Tensor, image_size: int, patch: int) -> Tensor:
+    """Turn local errors into one number an image token: ``log(1 + rms / ERROR_UNIT)``.
+
+    Args:
+        local: ``(n, y, x)``.
+        image_size: of the encoder, to which errors are cropped or padded as images are.
+        patch: edge length of a token, pixels.
+
+    Returns:
+        ``(n, token)``.
+    """
+    height, width = local.shape[-2:]
+    top, left = image_size // 2 - height // 2, image_size // 2 - width // 2
+    margins = (left, image_size - width - left, top, image_size - height - top)
+    mean_square = avg_pool2d(pad(local.square(), margins)[:, None], patch)
+    return torch.log1p(mean_square.sqrt() / ERROR_UNIT).flatten(1)
+
+
+def _vary(clean: Tensor, size: int, generator: torch.Generator) -> Tensor:
+    """Flip, turn, shift, scale, shade and change the contrast; images stay sharp."""
+    n = len(clean)
+    scale = (0.95 + 0.2 * _uniform(generator, n)).reciprocal()
+    angle = 0.1 * torch.randn(n, generator=generator)
+    flip = torch.where(_uniform(generator, n) < 0.5, -1.0, 1.0)
+    upside = torch.where(_uniform(generator, n) < 0.2, -1.0, 1.0)
+    shift = 0.16 * (_uniform(generator, n, 2) - 0.5)
+    rows = [scale * angle.cos() * flip, -scale * angle.sin(), shift[:, 0]]
+    columns = [scale * angle.sin() * flip, scale * angle.cos() * upside, shift[:, 1]]
+    theta = torch.stack([torch.stack(rows, -1), torch.stack(columns, -1)], 1)
+    grid = affine_grid(theta, [n, 1, size, size], align_corners=False)
+    small = interpolate(clean[:, None], size=(size, size), mode="bilinear", antialias=True)
+    moved = grid_sample(small, grid, mode="bicubic", align_corners=False)[:, 0].clamp_min(0)
+    gamma = (0.4 * (_uniform(generator, n, 1, 1) - 0.5)).exp()
+    shade = (0.5 * _smooth(generator, n, size)).exp()
+    varied = moved.clamp_min(1e-6) ** gamma * shade
+    return varied / varied.amax((-2, -1), keepdim=True)
+
+
+def _natural(magnitude: Tensor, generator: torch.Generator) -> Tensor:
+    """Add what a good scan has too: smooth phase and a little complex noise."""
+    n, size = len(magnitude), magnitude.shape[-1]
+    image = torch.polar(magnitude, 2.0 * _smooth(generator, n, size))
+    sigma = 0.02 * _uniform(generator, n, 1, 1)
+    return image + sigma * _complex_noise(generator, magnitude.shape)
+
+
+def _worst(truth: Tensor, kind: Tensor, acceleration: Tensor, generator: torch.Generator) -> Tensor:
+    """Magnitude at full severity, each image by its own kind; clean ones unchanged."""
+    worst = truth.abs()
+    makers = {1: _zero_filled, 2: _blurred, 3: _smoothed, 4: _noisy}
+    for code, maker in makers.items():
+        chosen = kind == code
+        if chosen.any():
+            worst[chosen] = maker(truth[chosen], acceleration[chosen], generator)
+    return worst
+
+
+def _zero_filled(truth: Tensor, acceleration: Tensor, generator: torch.Generator) -> Tensor:
+    """Root-sum-of-squares of zero-filled coil images; one coil for a third of the batches."""
+    n, size = len(truth), truth.shape[-1]
+    mask = line_masks(acceleration, size, generator)[:, None, None, :]
+    n_coils = 1 if float(_uniform(generator, 1)) < 1 / 3 else N_COILS
+    maps = _coil_maps(generator, n, n_coils, size)
+    return ifft2c(mask * fft2c(maps * truth[:, None])).abs().square().sum(1).sqrt()
+
+
+def line_masks(acceleration: Tensor, width: int, generator: torch.Generator) -> Tensor:
+    """Draw phase-encode lines: Gaussian (std a quarter of the width), uniform or equispaced.
+
+    Args:
+        acceleration: ``(n,)``.
+        width: number of lines; 4 to 12 % of them in the centre are always taken.
+        generator: source of randomness.
+
+    Returns:
+        ``(n, x)`` float32 of 0 and 1.
+    """
+    masks = torch.zeros(len(acceleration), width)
+    position = torch.arange(width) - width // 2
+    for mask, factor in zip(masks, acceleration.tolist(), strict=True):
+        n_lines = max(2, round(width / factor))
+        n_center = min(
+            max(2, round(width * (0.04 + 0.08 * float(_uniform(generator, 1))))), n_lines
+        )
+        start = width // 2 - n_center // 2
+        mask[start : start + n_center] = 1
+        style = int(torch.randint(3, (), generator=generator))
+        if style == 2:
+            offset = int(torch.randint(max(1, round(factor)), (), generator=generator))
+            mask[offset :: max(2, round(factor))] = 1
+        elif n_lines > n_center:
+            density = (
+                torch.exp(-0.5 * (position / (width / 4)) ** 2) if style == 0 else torch.ones(width)
+            )
+            weights = density * (1 - mask)
+            mask[torch.multinomial(weights, n_lines - n_center, generator=generator)] = 1
+    return masks
+
+
+def _blurred(truth: Tensor, _: Tensor, generator: torch.Generator) -> Tensor:
+    """Attenuate high frequencies by a Gaussian, or cut them off, along both axes or x alone."""
+    n, size = len(truth), truth.shape[-1]
+    frequency = (torch.arange(size) - size // 2) / size
+    sigma = (0.9 + 2.1 * _uniform(generator, n, 1)) * size / 192
+    soft = torch.exp(-2 * (math.pi * sigma * frequency) ** 2)
+    sharp = (frequency.abs() < 0.28 / sigma).float()
+    profile = torch.where(_uniform(generator, n, 1) < 0.7, soft, sharp)
+    along_y = torch.where(_uniform(generator, n, 1) < 0.7, profile, torch.ones_like(profile))
+    return ifft2c(fft2c(truth) * along_y[:, :, None] * profile[:, None, :]).abs()
+
+
+def _smoothed(truth: Tensor, _: Tensor, generator: torch.Generator) -> Tensor:
+    """Diffuse along, not across, edges (Perona and Malik 1990): what too much TV looks like."""
+    image = truth.abs()
+    kappa = 0.03 + 0.06 * _uniform(generator, len(truth), 1, 1)
+    for _step in range(int(torch.randint(10, 40, (), generator=generator))):
+        flow = torch.zeros_like(image)
+        for axis in (-2, -1):
+            for direction in (1, -1):
+                slope = image.roll(direction, axis) - image
+                flow = flow + slope / (1 + (slope / kappa) ** 2)
+        image = image + 0.2 * flow
+    return image
+
+
+def _noisy(truth: Tensor, _: Tensor, generator: torch.Generator) -> Tensor:
+    sigma = 0.06 + 0.12 * _uniform(generator, len(truth), 1, 1)
+    return (truth + sigma * _complex_noise(generator, truth.shape)).abs()
+
+
+def _errors(image: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+    """Compare up to a factor: the encoder divides every image by its own maximum."""
+    factor = (image * truth).sum((-2, -1)) / truth.square().sum((-2, -1))
+    difference = (image - factor.view(-1, 1, 1) * truth).abs()
+    relative = difference.flatten(1).norm(dim=1) / image.flatten(1).norm(dim=1)
+    return relative, difference / image.amax((-2, -1), keepdim=True)
+
+
+def _coil_maps(generator: torch.Generator, n: int, n_coils: int, size: int) -> Tensor:
+    """Smooth complex maps around the image, ``(n, coil, y, x)``, unit root-sum-of-squares."""
+    angle = 2 * math.pi * (torch.arange(n_coils) / n_coils + _uniform(generator, n, 1))
+    axis = torch.linspace(-1, 1, size)
+    center_y, center_x = 1.2 * angle.sin()[..., None, None], 1.2 * angle.cos()[..., None, None]
+    distance = (axis[:, None] - center_y).square() + (axis[None, :] - center_x).square()
+    phase = 1.5 * _smooth(generator, n * n_coils, size).reshape(n, n_coils, size, size)
+    maps = torch.polar(torch.exp(-distance / 1.5), phase)
+    return maps / maps.abs().square().sum(1, keepdim=True).sqrt()
+
+
+def _smooth(generator: torch.Generator, n: int, size: int) -> Tensor:
+    """Smooth fields of about unit standard deviation, ``(n, y, x)``."""
+    control = torch.randn(n, 1, 4, 4, generator=generator)
+    return interpolate(control, size=(size, size), mode="bicubic", align_corners=True)[:, 0]
+
+
+def _uniform(generator: torch.Generator, *shape: int) -> Tensor:
+    return torch.rand(shape, generator=generator)
+
+
+def _complex_noise(generator: torch.Generator, shape: torch.Size) -> Tensor:
+    return torch.randn(shape, dtype=torch.complex64, generator=generator) * math.sqrt(2)

@@ -1,0 +1,177 @@
+"""Train the small Janus from scratch on simulated images: one command, seeded, resumable."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from degrade import dense_target, draw_pairs
+from evaluate import evaluate
+from janus import Window, answer, encode, export, make_model, make_processor, make_tokenizer
+from pool import load_pool
+from questions import IGNORE, draw_sequences, sentences, tokenise
+from start import unit_gain, whiten_patches
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, smooth_l1_loss
+from tqdm import tqdm
+
+HERE = Path(__file__).parent
+
+
+class Trainer:
+    """Everything that a training step needs, and its state between steps.
+
+    Args:
+        config: see ``config.yaml``.
+        output: folder of the cache, the checkpoint of the training and its result.
+    """
+
+    def __init__(self, config: dict[str, Any], output: Path):
+        self.config, self.output = config, output
+        vision = config["vision"]
+        tokenizer = make_tokenizer(sentences(), config["vocab_size"])
+        self.processor = make_processor(tokenizer, vision["image_size"], vision["patch_size"])
+        self.model = make_model(tokenizer, vision, config["text"], config["seed"])
+        self.head = nn.Linear(vision["hidden_size"], 1)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+        self.questions = tokenise(self.processor)
+        self.pool = load_pool(config["pool"], config["seed"], output)
+        generator = torch.Generator().manual_seed(config["seed"] + 1)
+        unit_gain(self.model, generator)
+        whiten_patches(self.model, self.pool["train"], config["sizes"], generator)
+        self.optimizer = torch.optim.AdamW(
+            _groups(self.model, self.head, config["weight_decay"]),
+            lr=config["learning_rate"],
+            betas=(0.9, 0.98),
+        )
+        self.grid = vision["image_size"] // vision["patch_size"]
+        self.step, self.log = 0, []
+        self._resume()
+
+    def run(self, stop_after: int | None) -> bool:
+        """Train up to the configured step, or ``stop_after``; True when training is complete."""
+        last = min(self.config["steps"], stop_after or self.config["steps"])
+        self.model.train()
+        with tqdm(total=self.config["steps"], initial=self.step, desc="training") as bar:
+            while self.step < last:
+                losses = self._train_step()
+                self.step += 1
+                bar.update()
+                bar.set_postfix(losses)
+                if self.step % self.config["save_every"] == 0 or self.step == last:
+                    self.log.append({"step": self.step, **losses})
+                    self._save()
+        self.model.eval()
+        return self.step == self.config["steps"]
+
+    def _train_step(self) -> dict[str, float]:
+        """One batch; its random numbers depend on the seed and the step alone."""
+        generator = torch.Generator().manual_seed(self.config["seed"] * 1_000_003 + self.step)
+        config, vision = self.config, self.config["vision"]
+        pairs = draw_pairs(self.pool["train"], config["sizes"], config["batch"], generator)
+        window = self._draw_window(generator)
+        asked = draw_sequences(self.questions, pairs, window.side**2, generator)
+        with torch.autocast("cpu", torch.bfloat16, enabled=config["autocast"]):
+            tokens = encode(self.model, pairs.image, window)
+            logits = answer(self.model, tokens, asked.ids, asked.positions)
+            dense = self.head(tokens).squeeze(-1)
+        labels = asked.labels.flatten()
+        word = cross_entropy(logits.float().flatten(0, 1), labels, ignore_index=IGNORE)
+        target = dense_target(pairs.local, vision["image_size"], vision["patch_size"])
+        local = smooth_l1_loss(dense.float(), window.cut(target, self.grid))
+        self._update(word + config["dense_weight"] * local)
+        return {"word": round(word.item(), 4), "local": round(local.item(), 4)}
+
+    def _draw_window(self, generator: torch.Generator) -> Window:
+        """Parts of the token grid first, which is several times faster; then the whole."""
+        early = self.step < self.config["window_steps"]
+        side = self.config["window"] if early else self.grid
+        top, left = torch.randint(self.grid - side + 1, (2,), generator=generator).tolist()
+        return Window(top, left, side)
+
+    def _update(self, loss: Tensor) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config["learning_rate"] * self._schedule()
+        self.optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+
+    def _schedule(self) -> float:
+        """Linear warm-up, constant, then linear to zero over the last 40 % of the steps."""
+        warm = (self.step + 1) / self.config["warmup"]
+        return min(1.0, warm, (1 - self.step / self.config["steps"]) / 0.4)
+
+    def _save(self) -> None:
+        state = {
+            "config": self.config,
+            "step": self.step,
+            "log": self.log,
+            "model": self.model.state_dict(),
+            "head": self.head.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+        partial = self.output / "training.part"
+        torch.save(state, partial)
+        partial.replace(self.output / "training.pt")
+
+    def _resume(self) -> None:
+        file = self.output / "training.pt"
+        if not file.is_file():
+            return
+        state = torch.load(file, weights_only=True)
+        if state["config"] != self.config:
+            raise SystemExit(f"{file} is of another configuration; choose another --output")
+        self.step, self.log = state["step"], state["log"]
+        self.model.load_state_dict(state["model"])
+        self.head.load_state_dict(state["head"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+
+def _groups(
+    model: nn.Module, head: nn.Module, weight_decay: float
+) -> list[dict[str, list[nn.Parameter] | float]]:
+    """Weight decay for matrices only; the image generator is never trained."""
+    parameters = [
+        weight
+        for name, weight in [*model.named_parameters(), *head.named_parameters()]
+        if "vqmodel" not in name and "generation_" not in name
+    ]
+    return [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", type=Path, default=Path("outputs/pretrain_janus_mini"))
+    parser.add_argument("--config", type=Path, default=HERE / "config.yaml")
+    parser.add_argument(
+        "--smoke", dest="config", action="store_const", const=HERE / "smoke.yaml", help="seconds"
+    )
+    parser.add_argument("--stop-after", type=int, help="end early; the same command goes on")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Train, export to ``OUTPUT/janus_mini``, evaluate into ``OUTPUT/results.json``."""
+    arguments = _arguments()
+    config = yaml.safe_load(arguments.config.read_text(encoding="utf-8"))
+    torch.set_num_threads(config["threads"])
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    trainer = Trainer(config, arguments.output)
+    if not trainer.run(arguments.stop_after):
+        print(f"stopped after step {trainer.step}; the same command without --stop-after goes on")
+        return
+    export(trainer.model, trainer.processor, arguments.output / "janus_mini")
+    evaluate(trainer.model, trainer.questions, trainer.pool, config, arguments.output)
+    print(f"checkpoint in {arguments.output / 'janus_mini'}")
+
+
+if __name__ == "__main__":
+    main()
