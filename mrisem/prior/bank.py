@@ -43,6 +43,23 @@ class Encoder(Protocol):
         ...
 
 
+class Pooled:
+    """An encoder whose tokens are averaged into one: for comparison without places.
+
+    Args:
+        encoder: whose features are averaged.
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.encoder = encoder
+        self.levels, self.width = encoder.levels, encoder.width
+        self.fingerprint = f"{encoder.fingerprint} pooled"
+
+    def __call__(self, magnitude: Tensor) -> tuple[Tensor, ...]:
+        """``(n, y, x)`` magnitudes -> one ``(n, 1, feature)`` for each level."""
+        return tuple(features.mean(1, keepdim=True) for features in self.encoder(magnitude))
+
+
 class ImagePairs(Sized, Iterable[tuple[Tensor, Tensor, Any]], Protocol):
     """(positive, negative, info) for each auxiliary slice, the same in every pass."""
 
@@ -68,6 +85,21 @@ class LevelBank:
     def project(self, features: Tensor) -> Tensor:
         """``(n, token, feature)`` -> ``(n, token, component)``, each token of unit length."""
         return normalize((features.float() - self.mean) @ self.components, dim=-1)
+
+    def limit(self, n_positives: int | None, n_negatives: int | None) -> LevelBank:
+        """Return the bank with the first so many positives and negatives; None keeps all.
+
+        Raises:
+            InputError: when the bank has fewer, or a number is below 1.
+        """
+        sides = {"positives": self.n_positives, "negatives": len(self.entries) - self.n_positives}
+        for name, n in (("positives", n_positives), ("negatives", n_negatives)):
+            if n is not None and not 1 <= n <= sides[name]:
+                raise InputError(f"prior.n_{name} must be 1 to {sides[name]}, got {n}")
+        positives = self.entries[: self.n_positives][:n_positives]
+        negatives = self.entries[self.n_positives :][:n_negatives]
+        entries = torch.cat([positives, negatives])
+        return replace(self, entries=entries, n_positives=len(positives))
 
     def separation(self) -> float:
         """Share of entries nearest to their own side's centroid, their own slice held out.
@@ -109,6 +141,11 @@ class EmbeddingBank:
     def to(self, device: torch.device | str) -> EmbeddingBank:
         """Return the bank on ``device``."""
         return EmbeddingBank({k: v.to(device) for k, v in self.levels.items()}, self.description)
+
+    def limit(self, n_positives: int | None, n_negatives: int | None) -> EmbeddingBank:
+        """Return the bank with the first so many positives and negatives; None keeps all."""
+        levels = {k: v.limit(n_positives, n_negatives) for k, v in self.levels.items()}
+        return EmbeddingBank(levels, self.description)
 
     def save(self, path: Path) -> None:
         """Write to a safetensors file, wholly or not at all."""
@@ -163,7 +200,7 @@ def bank_key(facts: dict[str, Any]) -> str:
 def build_bank(
     encoder: Encoder,
     images: ImagePairs,
-    components: Sequence[int],
+    components: Sequence[int | None],
     description: dict[str, Any],
     *,
     device: torch.device | str = "cpu",
@@ -178,7 +215,7 @@ def build_bank(
     Args:
         encoder: frozen encoder on ``device``.
         images: positive and negative of each auxiliary slice, ``(Y, X)`` float32.
-        components: PCA components of each level (paper: 64, 128, 256).
+        components: PCA components of each level (paper: 64, 128, 256); None: no PCA there.
         description: what the bank is made of.
         device: where the encoder is.
         dtype: of the stored entries, float32 or bfloat16.
@@ -235,13 +272,16 @@ class _Moments:
         self.total += tokens.sum(0)
         self.square += tokens.T @ tokens
 
-    def basis(self, n_components: int, level: int) -> tuple[Tensor, Tensor, float]:
+    def basis(self, n_components: int | None, level: int) -> tuple[Tensor, Tensor, float]:
         """Return mean, ``(feature, component)`` basis and the share of variance it explains."""
-        most = min(self.count - 1, len(self.total))
+        width = len(self.total)
+        if n_components is None:
+            return torch.zeros(width), torch.eye(width), 1.0
+        most = min(self.count - 1, width)
         if not 1 <= n_components <= most:
             raise InputError(
                 f"prior.components at level {level} must be 1 to {most} (the smaller of the "
-                f"embedding's width {len(self.total)} and the tokens less one), got {n_components}"
+                f"embedding's width {width} and the tokens less one), got {n_components}"
             )
         mean = self.total / self.count
         covariance = self.square / self.count - torch.outer(mean, mean)

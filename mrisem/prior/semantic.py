@@ -2,14 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
+from einops import rearrange, repeat
 from torch import Tensor
 
 from mrisem.prior.bank import EmbeddingBank, Encoder
 from mrisem.prior.contrastive import info_nce, token_similarity
 from mrisem.types import InputError
+
+Loss = Callable[[Tensor, int, float], Tensor]
+
+
+@dataclass(frozen=True)
+class Jitter:
+    """Random shifts and slight noise over which embeddings are averaged (method.md section 6).
+
+    Args:
+        copies: of each image, k.
+        max_shift: in pixels along each axis, cyclic.
+        noise: standard deviation, as a share of the image's maximum.
+    """
+
+    copies: int
+    max_shift: int = 4
+    noise: float = 0.01
+
+    def __call__(self, magnitude: Tensor, generator: torch.Generator) -> Tensor:
+        """``(batch, y, x)`` -> ``(batch * copies, y, x)``, the copies of an image together."""
+        images = repeat(magnitude, "batch y x -> (batch copies) y x", copies=self.copies)
+        span = (-self.max_shift, self.max_shift + 1)
+        shifts = torch.randint(*span, (len(images), 2), generator=generator).tolist()
+        moved = [i.roll(tuple(s), (0, 1)) for i, s in zip(images, shifts, strict=True)]
+        shifted = torch.stack(moved)
+        noise = torch.randn(shifted.shape, generator=generator).to(shifted)
+        peak = shifted.detach().amax((1, 2), keepdim=True)
+        return (shifted + self.noise * peak * noise).clamp_min(0)
 
 
 class SemanticPrior:
@@ -23,6 +53,9 @@ class SemanticPrior:
         bank: positives and negatives at the encoder's levels.
         level_weights: ``w``, one for each level (paper: 0.005, 0.5, 1).
         temperature: tau (paper: 0.07).
+        loss: of similarities, number of positives and temperature.
+        jitter: average embeddings over shifts and noise; None: the image as it is.
+        seed: of the jitter.
 
     Raises:
         InputError: when the number of weights is not that of the levels, or the bank's levels are
@@ -35,6 +68,9 @@ class SemanticPrior:
         bank: EmbeddingBank,
         level_weights: Sequence[float] = (0.005, 0.5, 1.0),
         temperature: float = 0.07,
+        loss: Loss = info_nce,
+        jitter: Jitter | None = None,
+        seed: int = 0,
     ) -> None:
         if tuple(bank.levels) != tuple(encoder.levels):
             raise InputError(f"bank has levels {[*bank.levels]}, encoder {[*encoder.levels]}")
@@ -47,6 +83,9 @@ class SemanticPrior:
         self.bank = bank
         self.level_weights = tuple(level_weights)
         self.temperature = temperature
+        self.loss = loss
+        self.jitter = jitter
+        self.generator = torch.Generator().manual_seed(seed)
 
     def similarities(self, magnitude: Tensor) -> dict[int, Tensor]:
         """Return the similarity of each image to every bank entry, per level.
@@ -57,25 +96,42 @@ class SemanticPrior:
         Returns:
             level -> ``(batch, n)`` float32, the positives first.
         """
-        features = self.encoder(magnitude)
         return {
             level: token_similarity(bank.project(feature), bank.entries)
-            for (level, bank), feature in zip(self.bank.levels.items(), features, strict=True)
+            for (level, bank), feature in zip(
+                self.bank.levels.items(), self._features(magnitude), strict=True
+            )
         }
 
     def losses(self, magnitude: Tensor) -> dict[str, Tensor]:
-        """Return ``semantic``, the weighted sum, and ``semantic_<level>``, each level's own.
+        """Return the loss and what else is worth a curve.
 
         Args:
             magnitude: ``(batch, y, x)`` float32.
 
         Returns:
-            name -> ``(batch,)`` float32.
+            name -> ``(batch,)`` float32: ``semantic``, the weighted sum; ``semantic_<level>``, each
+            level's own; ``positives_<level>`` and ``negatives_<level>``, mean similarities.
         """
-        levels = {
-            level: info_nce(s, self.bank.levels[level].n_positives, self.temperature)
-            for level, s in self.similarities(magnitude).items()
-        }
-        weighted = [w * loss for w, loss in zip(self.level_weights, levels.values(), strict=True)]
-        named = {f"semantic_{level}": loss for level, loss in levels.items()}
+        named, weighted = {}, []
+        for weight, (level, s) in zip(
+            self.level_weights, self.similarities(magnitude).items(), strict=True
+        ):
+            n = self.bank.levels[level].n_positives
+            named[f"semantic_{level}"] = self.loss(s, n, self.temperature)
+            named[f"positives_{level}"] = s[:, :n].mean(1)
+            named[f"negatives_{level}"] = s[:, n:].mean(1)
+            weighted.append(weight * named[f"semantic_{level}"])
         return {"semantic": torch.stack(weighted).sum(0), **named}
+
+    def _features(self, magnitude: Tensor) -> tuple[Tensor, ...]:
+        if self.jitter is None:
+            return self.encoder(magnitude)
+        features = self.encoder(self.jitter(magnitude, self.generator))
+        n = self.jitter.copies
+        return tuple(
+            rearrange(f, "(batch copies) token feature -> batch copies token feature", copies=n)
+            .float()
+            .mean(1)
+            for f in features
+        )

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from mrisem.physics.fourier import center_crop
 from mrisem.physics.masks import split_mask, stable_seed
-from mrisem.prior.semantic import SemanticPrior
+from mrisem.tasks.guidance import Guidance
 from mrisem.tasks.losses import data_consistency_loss
 from mrisem.types import Batch, Reconstruction, SliceInfo
 
@@ -53,26 +52,6 @@ class FitCurves:
                 self.rows.append((info.file, info.slice, iteration, name, number))
 
 
-@dataclass(frozen=True)
-class Guidance:
-    """The semantic prior on a batch: loss and gradient with respect to the complex image.
-
-    Args:
-        prior: encoder and bank.
-        weight: lambda, in our scale (method.md section 1).
-    """
-
-    prior: SemanticPrior
-    weight: float
-
-    def __call__(self, image: Tensor, crop: tuple[int, int]) -> tuple[dict[str, Tensor], Tensor]:
-        """Return the named losses, ``(batch,)``, and ``weight`` times the gradient to ``image``."""
-        leaf = image.detach().requires_grad_()
-        losses = self.prior.losses(center_crop(leaf.abs(), crop))
-        (gradient,) = torch.autograd.grad(losses["semantic"].sum(), leaf)
-        return {k: v.detach() for k, v in losses.items()}, self.weight * gradient
-
-
 def fit_to_scans(
     template: nn.Module,
     forward: Forward,
@@ -107,7 +86,7 @@ def fit_to_scans(
     title = f"{batch.info[0].file} slices {[i.slice for i in batch.info]}"
     for iteration in tqdm(range(settings.iterations), title, disable=not settings.progress):
         image = apply_each(networks, forward, batch, mask_dc).image
-        values, gradient = _gradient(batch, image, mask_loss, guidance)
+        values, gradient = _gradient(batch, image, mask_loss, guidance, iteration)
         optimiser.zero_grad(set_to_none=True)
         image.backward(gradient)
         optimiser.step()
@@ -132,7 +111,7 @@ def apply_each(
 
 
 def _gradient(
-    batch: Batch, image: Tensor, mask_loss: Tensor, guidance: Guidance | None
+    batch: Batch, image: Tensor, mask_loss: Tensor, guidance: Guidance | None, iteration: int
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Return the named losses and the gradient of their weighted sum with respect to the image."""
     leaf = image.detach().requires_grad_()
@@ -140,9 +119,8 @@ def _gradient(
     (gradient,) = torch.autograd.grad(data.sum(), leaf)
     values = {"data_consistency": data.detach()}
     if guidance is not None:
-        semantic, push = guidance(image, batch.crop)
-        balance = push.flatten(1).norm(dim=1) / gradient.flatten(1).norm(dim=1)
-        values |= {**semantic, "gradient_balance": balance}
+        semantic, push = guidance(image, gradient, iteration)
+        values |= semantic
         gradient = gradient + push
     return values, gradient
 

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from mrisem.networks.unrolled import Unrolled
 from mrisem.physics.fourier import center_crop
 from mrisem.tasks.base import ReconstructionTask
-from mrisem.tasks.fitting import FitCurves, Guidance, PerScanFit, apply_each, fit_to_scans
+from mrisem.tasks.fitting import FitCurves, PerScanFit, apply_each, fit_to_scans
+from mrisem.tasks.guidance import Guidance, Steering
 from mrisem.types import Batch, InputError, Reconstruction
 
 
@@ -19,7 +20,7 @@ class UnrolledTask(ReconstructionTask):
     Args:
         network: the starting point of every fit, and what training over a dataset changes.
         fit: per-scan settings; None applies the network as it is.
-        prior_weight: lambda of the semantic loss in our scale (paper: 1 in theirs).
+        steering: how a prior counts.
         learning_rate: of Adam when training over a dataset.
         seed: of the split into input and loss samples.
     """
@@ -30,14 +31,14 @@ class UnrolledTask(ReconstructionTask):
         self,
         network: Unrolled,
         fit: PerScanFit | None = None,
-        prior_weight: float = 0.02,
+        steering: Steering | None = None,
         learning_rate: float = 1e-3,
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.network = network
         self.fit = fit
-        self.prior_weight = prior_weight
+        self.steering = steering or Steering()
         self.learning_rate = learning_rate
         self.seed = seed
         self.ssim_loss = SSIMLoss()
@@ -53,7 +54,7 @@ class UnrolledTask(ReconstructionTask):
         if self.fit is None:
             return self.forward_one(self.network, batch, None), FitCurves()
         prior = self.prior_for(batch)
-        guidance = None if prior is None else Guidance(prior, self.prior_weight)
+        guidance = None if prior is None else Guidance(prior, batch, self.steering)
         with torch.enable_grad():
             networks, curves = fit_to_scans(
                 self.network, self.forward_one, batch, self.fit, guidance, self.seed

@@ -16,7 +16,7 @@ def run(config: DictConfig) -> int:
         raise InputError("prior=none has no bank; set prior=image_same or prior=image_cross")
     data = make_datamodule(config)
     data.setup("predict")
-    encoder = encoder_loader(config)()
+    encoder = encoder_loader(config)("cpu")
     for acquisition in data.reconstructed_acquisitions:
         images = data.auxiliary_slices(acquisition)
         bank, path = load_or_build_bank(encoder, images, bank_settings(config))

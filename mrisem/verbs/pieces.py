@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from hydra.utils import get_class, instantiate
@@ -12,8 +12,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from mrisem.data.auxiliary import AuxiliarySlices
 from mrisem.data.datamodules import FastMRI
-from mrisem.prior.encoders import FrozenEncoder, load_encoder
+from mrisem.prior.bank import EmbeddingBank, Encoder, Pooled
+from mrisem.prior.contrastive import LOSSES
+from mrisem.prior.encoders import load_encoder
+from mrisem.prior.semantic import Jitter, SemanticPrior
 from mrisem.tasks.callbacks.embedding_bank import BankSettings, EmbeddingBankCallback
+from mrisem.types import InputError
+
+T = TypeVar("T")
 
 
 def without(config: DictConfig, *names: str) -> dict[str, Any]:
@@ -37,10 +43,12 @@ def make_datamodule(config: DictConfig) -> FastMRI:
     )
 
 
-def encoder_loader(config: DictConfig) -> Callable[[], FrozenEncoder]:
-    """Return a function that loads the encoder with the levels that the prior asks for."""
+def encoder_loader(config: DictConfig) -> Callable[[torch.device | str], Encoder]:
+    """Return what loads the encoder onto a device, with the levels that the prior asks for."""
     options = without(config.encoder, "_target_", "components") | {"levels": [*config.prior.levels]}
-    return lambda: load_encoder(**options)
+    comparisons: dict[str, Callable[[Encoder], Encoder]] = {"token": lambda e: e, "pooled": Pooled}
+    compared = choose("prior.comparison", config.prior.comparison, comparisons)
+    return lambda device: compared(load_encoder(**options).to(device))
 
 
 def bank_settings(config: DictConfig) -> BankSettings:
@@ -58,8 +66,37 @@ def make_bank_callback(config: DictConfig, data: FastMRI) -> EmbeddingBankCallba
         acquisition: data.auxiliary_slices(acquisition)
         for acquisition in data.reconstructed_acquisitions
     }
-    options = {
-        "level_weights": [*config.prior.level_weights],
-        "temperature": config.prior.temperature,
-    }
-    return EmbeddingBankCallback(encoder_loader(config), auxiliary, bank_settings(config), options)
+    return EmbeddingBankCallback(
+        encoder_loader(config), auxiliary, bank_settings(config), prior_maker(config)
+    )
+
+
+def prior_maker(config: DictConfig) -> Callable[[Encoder, EmbeddingBank], SemanticPrior]:
+    """Return what makes a prior of encoder and bank, with the options of ``config.prior``."""
+    options = config.prior
+    loss = choose("prior.loss", options.loss, LOSSES)
+    jitter = None if options.jitter is None else Jitter(**without(options.jitter))
+
+    def make(encoder: Encoder, bank: EmbeddingBank) -> SemanticPrior:
+        return SemanticPrior(
+            encoder,
+            bank.limit(options.n_positives, options.n_negatives),
+            level_weights=[*options.level_weights],
+            temperature=options.temperature,
+            loss=loss,
+            jitter=jitter,
+            seed=config.seed,
+        )
+
+    return make
+
+
+def choose(key: str, value: str, choices: dict[str, T]) -> T:
+    """Return the choice of that name.
+
+    Raises:
+        InputError: when there is none.
+    """
+    if value not in choices:
+        raise InputError(f"{key} must be one of {', '.join(choices)}, got {value!r}")
+    return choices[value]

@@ -41,7 +41,7 @@ def run(config: DictConfig) -> int:
     last = folder / "checkpoints" / "last.ckpt"
     trainer.fit(task, datamodule=data, ckpt_path=last if last.is_file() else None)
     print(
-        f"trained {config.model.name}: best val/ssim_loss {float(checkpoints.best_model_score):.4f}"
+        f"trained {config.model.name}: best val/ssim_loss {checkpoints.best_model_score:.4f}"
         f"; use it with model.checkpoint={checkpoints.best_model_path}"
     )
     return 0

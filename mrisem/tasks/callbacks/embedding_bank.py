@@ -7,15 +7,13 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from filelock import FileLock
 
 from mrisem.data.auxiliary import AuxiliarySlices
-from mrisem.prior.bank import EmbeddingBank, bank_key, build_bank
-from mrisem.prior.encoders import FrozenEncoder
+from mrisem.prior.bank import EmbeddingBank, Encoder, bank_key, build_bank
 from mrisem.prior.semantic import SemanticPrior
 from mrisem.tasks.base import ReconstructionTask
 
@@ -33,14 +31,14 @@ class BankSettings:
         progress: show progress bars.
     """
 
-    components: Sequence[int]
+    components: Sequence[int | None]
     folder: Path
     dtype: torch.dtype = torch.float32
     progress: bool = True
 
 
 def load_or_build_bank(
-    encoder: FrozenEncoder,
+    encoder: Encoder,
     images: AuxiliarySlices,
     settings: BankSettings,
     device: torch.device | str = "cpu",
@@ -87,23 +85,23 @@ class EmbeddingBankCallback(pl.Callback):
     """Gives a task its priors: one bank for each acquisition that will be reconstructed.
 
     Args:
-        load_encoder: makes the frozen encoder; called once, when the first bank is needed.
+        load_encoder: makes the frozen encoder on a device; called once, when it is needed.
         auxiliary: acquisition -> the auxiliary slices of its bank.
         settings: components, cache folder, dtype.
-        prior_options: ``level_weights`` and ``temperature`` of `SemanticPrior`.
+        make_prior: encoder and bank -> the prior.
     """
 
     def __init__(
         self,
-        load_encoder: Callable[[], FrozenEncoder],
+        load_encoder: Callable[[torch.device | str], Encoder],
         auxiliary: dict[str, AuxiliarySlices],
         settings: BankSettings,
-        prior_options: dict[str, Any],
+        make_prior: Callable[[Encoder, EmbeddingBank], SemanticPrior],
     ) -> None:
         self.load_encoder = load_encoder
         self.auxiliary = auxiliary
         self.settings = settings
-        self.prior_options = prior_options
+        self.make_prior = make_prior
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Build or load the banks on the task's device. Rank 0 goes first; the others load."""
@@ -111,12 +109,12 @@ class EmbeddingBankCallback(pl.Callback):
 
     def priors(self, device: torch.device | str) -> dict[str, SemanticPrior]:
         """Return acquisition -> prior, on ``device``."""
-        encoder = self.load_encoder().to(device)
+        encoder = self.load_encoder(device)
         priors = {}
         for acquisition, images in self.auxiliary.items():
             bank, path = load_or_build_bank(encoder, images, self.settings, device)
             logger.info("bank for %s: %d + %d entries, %s", acquisition, *_counts(bank), path.name)
-            priors[acquisition] = SemanticPrior(encoder, bank.to(device), **self.prior_options)
+            priors[acquisition] = self.make_prior(encoder, bank.to(device))
         return priors
 
 

@@ -1,0 +1,97 @@
+"""How the semantic prior steers a fit: its gradient at the image, and how strongly it counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from mrisem.physics.fourier import center_crop
+from mrisem.physics.sense import SenseOperator
+from mrisem.types import Batch
+
+
+class Prior(Protocol):
+    """What guides: `mrisem.prior.semantic.SemanticPrior`, or the image-language prior."""
+
+    def losses(self, magnitude: Tensor) -> dict[str, Tensor]:
+        """``(batch, y, x)`` magnitudes -> named ``(batch,)`` values; ``semantic`` is the loss."""
+        ...
+
+
+@dataclass(frozen=True)
+class Steering:
+    """How the prior counts; each an option to be ablated (method.md section 6).
+
+    Args:
+        weight: lambda, in our scale (method.md section 1); without ``balance``.
+        balance: the prior's gradient norm at the image is made this share of the data term's,
+            smoothed over iterations, whatever the loss's own scale; None: ``weight`` counts.
+        smoothing: memory of that balance, in [0, 1).
+        start_iteration: the prior is silent before: the data term settles first.
+        unmeasured_only: keep of the prior's gradient the part in unmeasured k-space,
+            ``g - A^H A g``, so that it does not pull against the measurement.
+    """
+
+    weight: float = 0.02
+    balance: float | None = None
+    smoothing: float = 0.9
+    start_iteration: int = 0
+    unmeasured_only: bool = False
+
+
+class Guidance:
+    """The semantic prior on one batch, over the iterations of its fit.
+
+    Args:
+        prior: gives the loss of magnitude images.
+        batch: the measurement.
+        steering: how strongly the prior counts.
+    """
+
+    def __init__(self, prior: Prior, batch: Batch, steering: Steering) -> None:
+        self.prior = prior
+        self.batch = batch
+        self.steering = steering
+        self._weight: Tensor | None = None
+
+    def __call__(
+        self, image: Tensor, data_gradient: Tensor, iteration: int
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Evaluate the prior at an image.
+
+        Args:
+            image: ``(batch, y, x)`` complex64.
+            data_gradient: ``(batch, y, x)`` complex64, the data term's gradient there.
+            iteration: of the fit, from 0.
+
+        Returns:
+            named ``(batch,)`` values, among them ``gradient_balance``, the norm of the prior's
+            weighted gradient over the data term's; and that gradient, ``(batch, y, x)``.
+        """
+        if iteration < self.steering.start_iteration:
+            return {}, torch.zeros_like(data_gradient)
+        leaf = image.detach().requires_grad_()
+        losses = self.prior.losses(center_crop(leaf.abs(), self.batch.crop))
+        (gradient,) = torch.autograd.grad(losses["semantic"].sum(), leaf)
+        if self.steering.unmeasured_only:
+            gradient = gradient - SenseOperator.of(self.batch).normal(gradient)
+        norms = _norm(gradient), _norm(data_gradient)
+        push = self._weights(*norms)[:, None, None] * gradient
+        values = {name: value.detach() for name, value in losses.items()}
+        return values | {"gradient_balance": _norm(push) / norms[1]}, push
+
+    def _weights(self, own: Tensor, data: Tensor) -> Tensor:
+        """Return each slice's lambda, ``(batch,)``."""
+        if self.steering.balance is None:
+            return torch.full_like(own, self.steering.weight)
+        now = self.steering.balance * data / own.clamp_min(torch.finfo(own.dtype).tiny)
+        memory = self.steering.smoothing
+        self._weight = now if self._weight is None else memory * self._weight + (1 - memory) * now
+        return self._weight
+
+
+def _norm(images: Tensor) -> Tensor:
+    return images.flatten(1).norm(dim=1)

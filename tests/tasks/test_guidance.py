@@ -1,0 +1,73 @@
+import pytest
+import torch
+
+from mrisem.physics.sense import SenseOperator
+from mrisem.tasks.guidance import Guidance, Steering
+from mrisem.types import Batch, SliceInfo
+
+
+class SquaredMagnitude:
+    """A stand-in for a prior whose gradient is known: 2 x inside the crop."""
+
+    def losses(self, magnitude):
+        return {"semantic": magnitude.square().sum((1, 2))}
+
+
+@pytest.fixture
+def batch():
+    generator = torch.Generator().manual_seed(0)
+    maps = torch.randn(2, 3, 12, 8, dtype=torch.complex64, generator=generator)
+    maps = maps / maps.abs().square().sum(1, keepdim=True).sqrt()
+    mask = torch.zeros(2, 12, 8, dtype=torch.bool)
+    mask[:, :, ::2] = True
+    info = tuple(SliceInfo("a.h5", i, 2, "AXT2", "s", 2.0) for i in range(2))
+    return Batch(torch.zeros_like(maps), mask, maps, torch.ones(2), (6, 8), info)
+
+
+@pytest.fixture
+def image():
+    return torch.randn(2, 12, 8, dtype=torch.complex64, generator=torch.Generator().manual_seed(1))
+
+
+def push(batch, image, iteration=0, data=None, **steering):
+    guidance = Guidance(SquaredMagnitude(), batch, Steering(**steering))
+    return guidance(image, torch.ones_like(image) if data is None else data, iteration)
+
+
+def test_guidance_gradient_equals_autograd_through_the_whole(batch, image):
+    _, gradient = push(batch, image, weight=0.5)
+    leaf = image.clone().requires_grad_()
+    (0.5 * leaf[:, 3:9].abs().square().sum()).backward()
+    torch.testing.assert_close(gradient, leaf.grad)
+
+
+def test_guidance_balance_sets_the_ratio_of_norms(batch, image):
+    values, gradient = push(batch, image, balance=0.1, weight=1e9)
+    ratio = gradient.flatten(1).norm(dim=1) / torch.ones_like(image).flatten(1).norm(dim=1)
+    torch.testing.assert_close(ratio, torch.full((2,), 0.1))
+    torch.testing.assert_close(values["gradient_balance"], ratio)
+
+
+def test_guidance_balance_is_smoothed(batch, image):
+    guidance = Guidance(SquaredMagnitude(), batch, Steering(balance=0.1, smoothing=0.75))
+    data = torch.ones_like(image)
+    guidance(image, data, 0)
+    values, _ = guidance(image, 5 * data, 1)  # wants five times the weight: gets a quarter of it
+    expected = torch.full((2,), 0.1 * (0.75 + 0.25 * 5) / 5)
+    torch.testing.assert_close(values["gradient_balance"], expected)
+
+
+def test_guidance_is_silent_before_it_starts(batch, image):
+    values, gradient = push(batch, image, iteration=4, start_iteration=5)
+    assert values == {}
+    assert not gradient.any()
+    assert push(batch, image, iteration=5, start_iteration=5)[1].any()
+
+
+def test_guidance_unmeasured_only_keeps_out_of_measured_kspace(batch, image):
+    _, plain = push(batch, image, weight=1.0)
+    _, gradient = push(batch, image, weight=1.0, unmeasured_only=True)
+    sense = SenseOperator.of(batch)
+    rest = SenseOperator(batch.sensitivity_maps, ~batch.mask)
+    torch.testing.assert_close(gradient, rest.normal(plain), atol=1e-5, rtol=1e-4)
+    assert sense.forward(gradient).norm() < 0.7 * sense.forward(plain).norm()
