@@ -1,7 +1,7 @@
 """Embedding banks: what good and bad images look like to the encoder.
 
 A bank keeps, for each level, the PCA basis and the projected, normalised token embeddings of every
-positive and negative image - never the raw ones.
+positive and negative image - never the raw ones. `mrisem.prior.build` makes it.
 """
 
 from __future__ import annotations
@@ -9,24 +9,16 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import logging
-import os
-from collections.abc import Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from einops import rearrange
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import normalize
-from tqdm.auto import tqdm
 
+from mrisem.prior.bank_file import read_bank_file, write_bank_file
 from mrisem.types import InputError
-
-logger = logging.getLogger(__name__)
 
 FORMAT = "mrisem embedding bank 1"
 
@@ -41,27 +33,6 @@ class Encoder(Protocol):
     def __call__(self, magnitude: Tensor) -> tuple[Tensor, ...]:
         """``(n, y, x)`` magnitudes -> one ``(n, token, feature)`` for each level."""
         ...
-
-
-class Pooled:
-    """An encoder whose tokens are averaged into one: for comparison without places.
-
-    Args:
-        encoder: whose features are averaged.
-    """
-
-    def __init__(self, encoder: Encoder) -> None:
-        self.encoder = encoder
-        self.levels, self.width = encoder.levels, encoder.width
-        self.fingerprint = f"{encoder.fingerprint} pooled"
-
-    def __call__(self, magnitude: Tensor) -> tuple[Tensor, ...]:
-        """``(n, y, x)`` magnitudes -> one ``(n, 1, feature)`` for each level."""
-        return tuple(features.mean(1, keepdim=True) for features in self.encoder(magnitude))
-
-
-class ImagePairs(Sized, Iterable[tuple[Tensor, Tensor, Any]], Protocol):
-    """(positive, negative, info) for each auxiliary slice, the same in every pass."""
 
 
 @dataclass(frozen=True)
@@ -154,17 +125,7 @@ class EmbeddingBank:
             for name in ("mean", "components", "entries"):
                 tensors[f"{level}.{name}"] = getattr(bank, name).contiguous().cpu()
             facts[level] = [bank.n_positives, bank.explained_variance]
-        metadata = {
-            "format": FORMAT,
-            "levels": json.dumps(facts),
-            "description": json.dumps(self.description),
-            "sha256": _digest(tensors),
-        }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}.partial")
-        save_file(tensors, partial, metadata)
-        partial.replace(path)
-        path.with_suffix(".json").write_text(json.dumps(self.description, indent=1) + "\n")
+        write_bank_file(path, tensors, FORMAT, {"levels": facts}, self.description)
 
     @classmethod
     def load(cls, path: Path) -> EmbeddingBank:
@@ -173,129 +134,21 @@ class EmbeddingBank:
         Raises:
             ValueError: when the file is damaged or not a bank.
         """
-        try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError) as error:
-            raise ValueError(f"{path} is damaged: {error}") from error
-        if metadata.get("format") != FORMAT or metadata["sha256"] != _digest(tensors):
-            raise ValueError(f"{path} is damaged: its content does not match its checksum")
+        tensors, facts = read_bank_file(path, FORMAT)
         levels = {
             int(level): LevelBank(
-                *(tensors[f"{level}.{name}"] for name in ("mean", "components", "entries")),
-                *facts,
+                tensors[f"{level}.mean"],
+                tensors[f"{level}.components"],
+                tensors[f"{level}.entries"],
+                n_positives,
+                explained_variance,
             )
-            for level, facts in json.loads(metadata["levels"]).items()
+            for level, (n_positives, explained_variance) in facts["levels"].items()
         }
-        return cls(levels, json.loads(metadata["description"]))
+        return cls(levels, facts["description"])
 
 
 def bank_key(facts: dict[str, Any]) -> str:
     """Return the content key: equal facts have equal keys."""
     text = json.dumps(facts, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:24]
-
-
-def build_bank(
-    encoder: Encoder,
-    images: ImagePairs,
-    components: Sequence[int | None],
-    description: dict[str, Any],
-    *,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
-    progress: bool = True,
-) -> EmbeddingBank:
-    """Build a bank in two streaming passes: second moments (PCA), then projection.
-
-    No raw embedding outlives its slice: memory is one ``(feature, feature)`` float64 matrix a level
-    and the projected bank.
-
-    Args:
-        encoder: frozen encoder on ``device``.
-        images: positive and negative of each auxiliary slice, ``(Y, X)`` float32.
-        components: PCA components of each level (paper: 64, 128, 256); None: no PCA there.
-        description: what the bank is made of.
-        device: where the encoder is.
-        dtype: of the stored entries, float32 or bfloat16.
-        progress: show a progress bar.
-
-    Raises:
-        InputError: no images; more components than the features have dimensions or tokens.
-    """
-    if len(images) == 0:
-        raise InputError("a bank needs at least one auxiliary slice, got none; see auxiliary.root")
-    if len(components) != len(encoder.levels):
-        raise InputError(
-            f"prior.components needs one number for each of the levels {list(encoder.levels)}, "
-            f"got {list(components)}"
-        )
-
-    def encode(title: str) -> Iterator[list[Tensor]]:
-        pairs = tqdm(images, desc=f"bank, {title}", unit="slice", disable=not progress)
-        for positive, negative, _ in pairs:
-            with torch.no_grad():
-                sides = [encoder(image[None].to(device)) for image in (positive, negative)]
-                yield [torch.cat(pair).float() for pair in zip(*sides, strict=True)]
-
-    moments = [_Moments(encoder.width) for _ in encoder.levels]
-    for features in encode("PCA"):
-        for moment, feature in zip(moments, features, strict=True):
-            moment.add(feature)
-    wanted = zip(moments, components, encoder.levels, strict=True)
-    bases = [moment.basis(n, level) for moment, n, level in wanted]
-    projected: list[list[Tensor]] = [[] for _ in bases]
-    for features in encode("projection"):
-        for (mean, basis, _), feature, store in zip(bases, features, projected, strict=True):
-            tokens = normalize((feature - mean.to(device)) @ basis.to(device), dim=-1)
-            store.append(tokens.to("cpu", dtype))
-    levels = {}
-    for level, (mean, basis, variance), store in zip(encoder.levels, bases, projected, strict=True):
-        entries = rearrange(store, "n side token feature -> (side n) (token feature)")
-        levels[level] = LevelBank(mean, basis, entries, len(store), variance)
-    return EmbeddingBank(levels, description)
-
-
-class _Moments:
-    """Exact first and second moments of tokens, accumulated in float64."""
-
-    def __init__(self, width: int) -> None:
-        self.count = 0
-        self.total = torch.zeros(width, dtype=torch.float64)
-        self.square = torch.zeros(width, width, dtype=torch.float64)
-
-    def add(self, features: Tensor) -> None:
-        """Add ``(n, token, feature)``."""
-        tokens = rearrange(features, "n token feature -> (n token) feature").double().cpu()
-        self.count += len(tokens)
-        self.total += tokens.sum(0)
-        self.square += tokens.T @ tokens
-
-    def basis(self, n_components: int | None, level: int) -> tuple[Tensor, Tensor, float]:
-        """Return mean, ``(feature, component)`` basis and the share of variance it explains."""
-        width = len(self.total)
-        if n_components is None:
-            return torch.zeros(width), torch.eye(width), 1.0
-        most = min(self.count - 1, width)
-        if not 1 <= n_components <= most:
-            raise InputError(
-                f"prior.components at level {level} must be 1 to {most} (the smaller of the "
-                f"embedding's width {width} and the tokens less one), got {n_components}"
-            )
-        mean = self.total / self.count
-        covariance = self.square / self.count - torch.outer(mean, mean)
-        values, vectors = torch.linalg.eigh(covariance)  # ascending
-        basis = vectors.flip(1)[:, :n_components]
-        largest = basis.gather(0, basis.abs().argmax(0, keepdim=True))
-        basis = basis * largest.sign()  # an eigenvector's sign is free: fix it
-        share = values.flip(0)[:n_components].sum() / values.sum()
-        return mean.float(), basis.float(), float(share)
-
-
-def _digest(tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        digest.update(name.encode())
-        digest.update(tensors[name].contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()

@@ -12,7 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from mrisem.data.auxiliary import AuxiliarySlices
 from mrisem.data.datamodules import FastMRI
-from mrisem.prior.bank import EmbeddingBank, Encoder, Pooled
+from mrisem.prior.bank import EmbeddingBank, Encoder
+from mrisem.prior.build import Pooled
 from mrisem.prior.contrastive import LOSSES
 from mrisem.prior.encoders import load_encoder
 from mrisem.prior.semantic import Jitter, SemanticPrior

@@ -2,8 +2,9 @@ import pytest
 import torch
 from sklearn.decomposition import PCA
 
-from mrisem.prior.bank import EmbeddingBank, bank_key, build_bank
-from mrisem.prior.semantic import SemanticPrior
+from mrisem.prior.bank import EmbeddingBank, bank_key
+from mrisem.prior.build import Pooled, build_bank
+from mrisem.prior.semantic import Jitter, SemanticPrior
 from mrisem.types import InputError
 
 
@@ -105,3 +106,63 @@ def test_bank_refuses_bad_requests(pairs):
 def test_prior_refuses_the_wrong_number_of_weights(bank):
     with pytest.raises(InputError, match="level_weights"):
         SemanticPrior(LinearEncoder(), bank, level_weights=(1.0,))
+
+
+def test_bank_does_not_depend_on_the_batch_size(bank, pairs):
+    other = build_bank(LinearEncoder(), pairs, [3, 6], {}, batch_size=2, progress=False)
+    for level, expected in bank.levels.items():
+        torch.testing.assert_close(other.levels[level].entries, expected.entries)
+
+
+def test_bank_of_images_of_several_sizes(pairs):
+    class AnySize(LinearEncoder):
+        def __call__(self, magnitude):
+            return super().__call__(magnitude[:, :8, :8])
+
+    mixed = [pairs[0], (torch.ones(12, 9), torch.ones(12, 9), None), pairs[2]]
+    built = build_bank(AnySize(), mixed, [3, 6], {}, progress=False)
+    assert len(built.levels[1].entries) == 6
+
+
+def test_bank_without_pca_keeps_normalised_tokens(pairs):
+    built = build_bank(LinearEncoder(), pairs, [None, 3], {}, progress=False)
+    raw = LinearEncoder()(pairs[0][0][None])[0]
+    expected = torch.nn.functional.normalize(raw, dim=-1).flatten()
+    torch.testing.assert_close(built.levels[1].entries[0], expected)
+
+
+def test_bank_pooled_compares_mean_tokens(pairs):
+    encoder = Pooled(LinearEncoder())
+    built = build_bank(encoder, pairs, [None, None], {}, progress=False)
+    prior = SemanticPrior(encoder, built, level_weights=(1.0, 1.0))
+    a, b = (LinearEncoder()(pairs[i][0][None])[0].mean(1)[0] for i in (0, 1))
+    expected = torch.nn.functional.cosine_similarity(a, b, dim=0)
+    torch.testing.assert_close(prior.similarities(pairs[0][0][None])[1][0, 1], expected)
+
+
+def test_bank_limit_keeps_the_first_of_each_side(bank):
+    limited = bank.limit(2, 3).levels[1]
+    full = bank.levels[1].entries
+    assert limited.n_positives == 2
+    assert torch.equal(limited.entries, torch.cat([full[:2], full[5:8]]))
+    with pytest.raises(InputError, match="n_negatives must be 1 to 5, got 6"):
+        bank.limit(None, 6)
+
+
+def test_bank_separation_finds_sides_that_differ():
+    images = torch.rand(6, 2, 8, 8, generator=torch.Generator().manual_seed(0))
+    shifted = [(p + 5 * torch.eye(8), n, None) for p, n in images]
+    built = build_bank(LinearEncoder(), shifted, [3, 6], {}, progress=False)
+    assert built.levels[1].separation() == 1
+    alike = [(p, p, None) for p, _ in images]
+    built = build_bank(LinearEncoder(), alike, [3, 6], {}, progress=False)
+    assert built.levels[1].separation() < 0.6
+
+
+def test_prior_jitter_averages_embeddings(bank, pairs):
+    image = pairs[0][0][None]
+    still = SemanticPrior(LinearEncoder(), bank, (0.5, 1.0), jitter=Jitter(3, 0, 0.0))
+    plain = SemanticPrior(LinearEncoder(), bank, (0.5, 1.0))
+    torch.testing.assert_close(still.losses(image), plain.losses(image))
+    moved = SemanticPrior(LinearEncoder(), bank, (0.5, 1.0), jitter=Jitter(3, 2, 0.0), seed=1)
+    assert not torch.equal(moved.losses(image)["semantic"], plain.losses(image)["semantic"])

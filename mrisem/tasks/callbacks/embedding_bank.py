@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
-from filelock import FileLock
 
 from mrisem.data.auxiliary import AuxiliarySlices
-from mrisem.prior.bank import EmbeddingBank, Encoder, bank_key, build_bank
+from mrisem.prior.bank import EmbeddingBank, Encoder, bank_key
+from mrisem.prior.bank_file import load_or_build
+from mrisem.prior.build import build_bank
 from mrisem.prior.semantic import SemanticPrior
 from mrisem.tasks.base import ReconstructionTask
 
@@ -61,14 +61,9 @@ def load_or_build_bank(
     }
     description = {**facts, "images": images.describe()}
     path = settings.folder / f"{bank_key(facts)}.safetensors"
-    settings.folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{path}.lock"):
-        if path.exists():
-            try:
-                return EmbeddingBank.load(path), path
-            except ValueError as error:
-                warnings.warn(f"{error}; it is built anew", stacklevel=2)
-        bank = build_bank(
+
+    def build() -> EmbeddingBank:
+        return build_bank(
             encoder,
             images,
             settings.components,
@@ -77,8 +72,8 @@ def load_or_build_bank(
             dtype=settings.dtype,
             progress=settings.progress,
         )
-        bank.save(path)
-    return bank, path
+
+    return load_or_build(path, EmbeddingBank.load, build), path
 
 
 class EmbeddingBankCallback(pl.Callback):

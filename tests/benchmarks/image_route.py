@@ -1,0 +1,157 @@
+"""One image-route step (loss and its gradient to the image) at ViT-L/16-384 size, against a plain one.
+
+The plain step is the formula written down: the raw float32 bank is kept and projected at every step,
+the encoder's weights are left trainable. Random weights and features; ``make bench`` runs this.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+from transformers.models.janus.configuration_janus import JanusVisionConfig
+from transformers.models.janus.modeling_janus import JanusVisionModel
+
+from mrisem.prior.bank import EmbeddingBank, LevelBank
+from mrisem.prior.checkpoints import Normalisation
+from mrisem.prior.encoders import FrozenEncoder
+from mrisem.prior.semantic import SemanticPrior
+
+LEVELS, COMPONENTS, WEIGHTS = (1, 13, 24), (64, 128, 256), (0.005, 0.5, 1.0)
+N_TOKENS, WIDTH, TAU = 576, 1024, 0.07
+
+
+def make_tower() -> JanusVisionModel:
+    """The vision tower of Janus-Pro-1B with random weights."""
+    torch.manual_seed(0)
+    return JanusVisionModel(JanusVisionConfig()).eval()
+
+
+def make_banks(n: int) -> tuple[dict[int, tuple[Tensor, Tensor, Tensor]], EmbeddingBank]:
+    """Random raw banks of n + n entries with a PCA basis, and the same projected."""
+    generator = torch.Generator().manual_seed(1)
+    raw, levels = {}, {}
+    for level, d in zip(LEVELS, COMPONENTS, strict=True):
+        entries = torch.randn(2 * n, N_TOKENS, WIDTH, generator=generator)
+        mean = torch.randn(WIDTH, generator=generator) / 10
+        basis = torch.linalg.qr(torch.randn(WIDTH, d, generator=generator))[0]
+        raw[level] = (entries, mean, basis)
+        parts = [normalize((e - mean) @ basis, dim=-1).flatten(1) for e in entries.split(64)]
+        levels[level] = LevelBank(mean, basis, torch.cat(parts), n, 1.0)
+    return raw, EmbeddingBank(levels, {})
+
+
+def plain_step(tower: JanusVisionModel, raw: dict, n: int) -> Callable[[Tensor], tuple]:
+    """The formula as it stands."""
+
+    def step(image: Tensor) -> tuple[Tensor, Tensor]:
+        leaf = image.clone().requires_grad_()
+        pixels = (leaf / leaf.amax((1, 2), keepdim=True) * 2 - 1)[:, None].expand(-1, 3, -1, -1)
+        tower.zero_grad()
+        hidden = tower(pixels, output_hidden_states=True).hidden_states
+        loss = torch.zeros(())
+        for weight, (level, (entries, mean, basis)) in zip(WEIGHTS, raw.items(), strict=True):
+            z = normalize((hidden[level] - mean) @ basis, dim=-1)
+            bank = normalize((entries - mean) @ basis, dim=-1)
+            s = torch.einsum("btd,ntd->bn", z, bank) / N_TOKENS
+            weights = torch.exp(s / TAU)
+            loss = loss - weight * torch.log(weights[:, :n].sum(1) / weights.sum(1)).sum()
+        loss.backward()
+        return loss.detach(), leaf.grad
+
+    return step
+
+
+def our_step(prior: SemanticPrior, autocast: bool) -> Callable[[Tensor], tuple]:
+    """The same through the package."""
+
+    def step(image: Tensor) -> tuple[Tensor, Tensor]:
+        leaf = image.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            loss = prior.losses(leaf)["semantic"].sum()
+        (gradient,) = torch.autograd.grad(loss, leaf)
+        return loss.detach(), gradient
+
+    return step
+
+
+def seconds(step: Callable[[Tensor], tuple], image: Tensor, repeats: int) -> float:
+    """Median wall seconds of a step, after one that does not count."""
+    step(image)
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        step(image)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def encoder_alone(encoder: FrozenEncoder, autocast: bool) -> Callable[[Tensor], tuple]:
+    """Forward and backward of the encoder with nothing behind it."""
+
+    def step(image: Tensor) -> tuple:
+        leaf = image.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            total = sum(f.float().mean() for f in encoder(leaf))
+        return torch.autograd.grad(total, leaf)
+
+    return step
+
+
+def main() -> None:
+    """Measure and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--entries", type=int, nargs="+", default=[100, 720], help="per side")
+    parser.add_argument("--repeats", type=int, default=3)
+    arguments = parser.parse_args()
+    image = torch.rand(1, 384, 384, generator=torch.Generator().manual_seed(2))
+    print(
+        f"one step, batch 1, {torch.get_num_threads()} CPU threads, median of {arguments.repeats}"
+    )
+    for n in arguments.entries:
+        compare(n, image, arguments.repeats)
+
+
+def compare(n: int, image: Tensor, repeats: int) -> None:
+    """Measure the plain step and ours with banks of n + n entries."""
+    tower = make_tower()
+    raw, bank = make_banks(n)
+    plain = plain_step(tower, raw, n)
+    plain_loss, plain_gradient = plain(image)
+    base = seconds(plain, image, repeats)
+    raw_bytes = sum(entries.nbytes for entries, _, _ in raw.values())
+    del plain, raw
+    print(f"\nbank of {n} + {n} entries, levels {LEVELS}, PCA {COMPONENTS}")
+    print(f"  plain, float32                {base:7.2f} s   1.0 x   bank {raw_bytes / 1e9:6.2f} GB")
+    encoder = FrozenEncoder(
+        tower.embeddings, tower.encoder.layers, LEVELS, 384, Normalisation((0.5,) * 3, (0.5,) * 3)
+    )
+    for name, dtype, autocast in (
+        ("ours, float32", torch.float32, False),
+        ("ours, bfloat16 autocast", torch.bfloat16, True),
+    ):
+        levels = {
+            level: LevelBank(b.mean, b.components, b.entries.to(dtype), n, 1.0)
+            for level, b in bank.levels.items()
+        }
+        ours = our_step(SemanticPrior(encoder, EmbeddingBank(levels, {}), WEIGHTS, TAU), autocast)
+        loss, gradient = ours(image)
+        time_ours = seconds(ours, image, repeats)
+        time_encoder = seconds(encoder_alone(encoder, autocast), image, repeats)
+        size = sum(b.entries.nbytes + b.components.nbytes for b in levels.values())
+        print(
+            f"  {name:<28}  {time_ours:7.2f} s {base / time_ours:5.1f} x   bank {size / 1e9:6.2f} GB"
+            f" ({raw_bytes / size:.1f} x smaller), encoder alone {time_encoder:.2f} s "
+            f"({100 * (1 - time_encoder / time_ours):.1f} % of the step is not the encoder's)\n"
+            f"  {'':<28}  loss off by {abs(loss / plain_loss - 1).item():.1e}, gradient by "
+            f"{((gradient - plain_gradient).norm() / plain_gradient.norm()).item():.1e} (relative)"
+        )
+
+
+if __name__ == "__main__":
+    main()
