@@ -6,7 +6,7 @@ DEMO ?= outputs/demo
 MRISEM := $(BIN)/mrisem
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check format clean
+.PHONY: help setup demo test test-slow bench check format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -28,6 +28,10 @@ test: $(STAMP) ## run the tests (minutes)
 
 test-slow: $(STAMP) ## run the tests that take minutes each
 	@$(BIN)/python -m pytest -m slow
+
+bench: $(STAMP) ## time and memory of the prior, against a plain implementation (20 minutes, 20 GB)
+	@$(BIN)/python tests/benchmarks/image_route.py
+	@$(BIN)/python tests/benchmarks/bank_memory.py
 
 check: $(STAMP) ## ruff, mypy and the import floors
 	@$(BIN)/ruff check .
