@@ -161,3 +161,10 @@ def test_whiten_patches_starts_from_uncorrelated_embeddings(recipe, trained):
     covariance = embedded.T.cov()
     assert covariance.diag().mean() == pytest.approx(1, abs=0.4)
     assert (covariance - covariance.diag().diag()).abs().max() < 1
+
+
+def test_by_artefact_sorts_errors_into_channels(recipe):
+    target = torch.ones(5, 2)
+    sorted_errors = recipe("degrade").by_artefact(target, torch.arange(5))
+    assert sorted_errors[:, 0].tolist() == [[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 1, 0], [0, 0, 1]]
+    assert torch.equal(sorted_errors[:, 0], sorted_errors[:, 1])

@@ -15,7 +15,8 @@ from torch.nn.functional import affine_grid, avg_pool2d, grid_sample, interpolat
 from mrisem.physics.fourier import fft2c, ifft2c
 
 KINDS = ("clean", "aliasing", "blur", "smooth", "noise")
-SHARES = (0.38, 0.3, 0.14, 0.1, 0.08)
+SHARES = (0.38, 0.26, 0.17, 0.11, 0.08)
+ARTEFACTS = ((1,), (2, 3), (4,))  # kinds that share a channel of the dense target
 HIGH, LOW = 0.015, 0.04  # relative error below which an image is high-, above which low-quality
 ERROR_UNIT = 0.02  # of the image's maximum: the local error whose dense target is log 2
 N_COILS = 4
@@ -86,6 +87,20 @@ def dense_target(local: Tensor, image_size: int, patch: int) -> Tensor:
     margins = (left, image_size - width - left, top, image_size - height - top)
     mean_square = avg_pool2d(pad(local.square(), margins)[:, None], patch)
     return torch.log1p(mean_square.sqrt() / ERROR_UNIT).flatten(1)
+
+
+def by_artefact(target: Tensor, kind: Tensor) -> Tensor:
+    """Put each image's dense target into the channel of its artefact, zero in the others.
+
+    Args:
+        target: ``(n, token)``.
+        kind: ``(n,)`` index into `KINDS`.
+
+    Returns:
+        ``(n, token, artefact)``: aliasing, blur, noise.
+    """
+    channels = [sum(kind == code for code in codes) for codes in ARTEFACTS]
+    return target[..., None] * torch.stack(channels, -1)[:, None, :]
 
 
 def _vary(clean: Tensor, size: int, generator: torch.Generator) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import yaml
-from degrade import dense_target, draw_pairs
+from degrade import ARTEFACTS, by_artefact, dense_target, draw_pairs
 from evaluate import evaluate
 from janus import Window, answer, encode, export, make_model, make_processor, make_tokenizer
 from pool import load_pool
@@ -35,7 +35,7 @@ class Trainer:
         tokenizer = make_tokenizer(sentences(), config["vocab_size"])
         self.processor = make_processor(tokenizer, vision["image_size"], vision["patch_size"])
         self.model = make_model(tokenizer, vision, config["text"], config["seed"])
-        self.head = nn.Linear(vision["hidden_size"], 1)
+        self.head = nn.Linear(vision["hidden_size"], len(ARTEFACTS))
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
         self.questions = tokenise(self.processor)
@@ -78,11 +78,12 @@ class Trainer:
         with torch.autocast("cpu", torch.bfloat16, enabled=config["autocast"]):
             tokens = encode(self.model, pairs.image, window)
             logits = answer(self.model, tokens, asked.ids, asked.positions)
-            dense = self.head(tokens).squeeze(-1)
+            dense = self.head(tokens)
         labels = asked.labels.flatten()
         word = cross_entropy(logits.float().flatten(0, 1), labels, ignore_index=IGNORE)
         target = dense_target(pairs.local, vision["image_size"], vision["patch_size"])
-        local = smooth_l1_loss(dense.float(), window.cut(target, self.grid))
+        target = window.cut(by_artefact(target, pairs.kind), self.grid)
+        local = len(ARTEFACTS) * smooth_l1_loss(dense.float(), target)
         self._update(word + config["dense_weight"] * local)
         return {"word": round(word.item(), 4), "local": round(local.item(), 4)}
 
