@@ -124,6 +124,32 @@ class SemanticPrior:
             weighted.append(weight * named[f"semantic_{level}"])
         return {"semantic": torch.stack(weighted).sum(0), **named}
 
+    def signature(self, magnitude: Tensor) -> dict[str, Tensor]:
+        """Return each image's mean projected token, per level: where it stands in a picture.
+
+        Args:
+            magnitude: ``(batch, y, x)`` float32.
+
+        Returns:
+            level -> ``(batch, component)`` float32.
+        """
+        with torch.no_grad():
+            features = self.encoder(magnitude)
+        banks = self.bank.levels.items()
+        return {
+            str(level): bank.project(f).mean(1)
+            for (level, bank), f in zip(banks, features, strict=True)
+        }
+
+    def bank_signature(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Return the same of the bank's entries: level -> positives, negatives."""
+        sides = {}
+        for level, bank in self.bank.levels.items():
+            d = bank.components.shape[1]
+            means = rearrange(bank.entries, "n (token d) -> n token d", d=d).float().mean(1)
+            sides[str(level)] = (means[: bank.n_positives], means[bank.n_positives :])
+        return sides
+
     def _features(self, magnitude: Tensor) -> tuple[Tensor, ...]:
         if self.jitter is None:
             return self.encoder(magnitude)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from mrisem.physics.masks import split_mask, stable_seed
+from mrisem.physics.sense import SenseOperator
 from mrisem.tasks.guidance import Guidance
 from mrisem.tasks.losses import data_consistency_loss
 from mrisem.types import Batch, Reconstruction, SliceInfo
@@ -41,9 +42,19 @@ class PerScanFit:
 
 @dataclass
 class FitCurves:
-    """Rows of ``fit.csv``: what was logged while a batch was fitted."""
+    """What was logged while a batch was fitted.
+
+    Args:
+        rows: of ``fit.csv``: file, slice, iteration, name, value.
+        zero_filled: signature of the zero-filled images, level -> ``(batch, feature)``.
+        paths: the reconstructions' signatures, oldest first: iteration, level -> the same.
+        bank: signature of the bank, level -> positives, negatives.
+    """
 
     rows: list[tuple[str, int, int, str, float]] = field(default_factory=list)
+    zero_filled: dict[str, Tensor] = field(default_factory=dict)
+    paths: list[tuple[int, dict[str, Tensor]]] = field(default_factory=list)
+    bank: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     def add(self, infos: tuple[SliceInfo, ...], iteration: int, values: dict[str, Tensor]) -> None:
         """Add one row for each slice and value; values are ``(batch,)``."""
@@ -83,6 +94,10 @@ def fit_to_scans(
     optimiser = torch.optim.Adam(networks.parameters(), lr=settings.learning_rate)
     schedule = torch.optim.lr_scheduler.StepLR(optimiser, settings.halve_every, gamma=0.5)
     curves = FitCurves()
+    if guidance is not None:
+        curves.bank = guidance.prior.bank_signature()
+        zero_filled = SenseOperator.of(batch).adjoint(batch.masked_kspace)
+        curves.zero_filled = guidance.signature(zero_filled)
     title = f"{batch.info[0].file} slices {[i.slice for i in batch.info]}"
     for iteration in tqdm(range(settings.iterations), title, disable=not settings.progress):
         image = apply_each(networks, forward, batch, mask_dc).image
@@ -93,6 +108,8 @@ def fit_to_scans(
         schedule.step()
         if iteration % settings.log_every == 0 or iteration == settings.iterations - 1:
             curves.add(batch.info, iteration, values)
+            if guidance is not None:
+                curves.paths.append((iteration, guidance.signature(image)))
     return networks, curves
 
 

@@ -20,6 +20,14 @@ class Prior(Protocol):
         """``(batch, y, x)`` magnitudes -> named ``(batch,)`` values; ``semantic`` is the loss."""
         ...
 
+    def signature(self, magnitude: Tensor) -> dict[str, Tensor]:
+        """``(batch, y, x)`` magnitudes -> ``(batch, feature)`` at each level, for pictures."""
+        ...
+
+    def bank_signature(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """The same of the bank: level -> positives, negatives, each ``(n, feature)``."""
+        ...
+
 
 @dataclass(frozen=True)
 class Steering:
@@ -82,6 +90,10 @@ class Guidance:
         push = self._weights(*norms)[:, None, None] * gradient
         values = {name: value.detach() for name, value in losses.items()}
         return values | {"gradient_balance": _norm(push) / norms[1]}, push
+
+    def signature(self, image: Tensor) -> dict[str, Tensor]:
+        """Return where ``(batch, y, x)`` complex images stand, see `Prior.signature`."""
+        return self.prior.signature(center_crop(image.detach().abs(), self.batch.crop))
 
     def _weights(self, own: Tensor, data: Tensor) -> Tensor:
         """Return each slice's lambda, ``(batch,)``."""

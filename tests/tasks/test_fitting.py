@@ -44,6 +44,12 @@ class SquaredMagnitude:
     def losses(self, magnitude):
         return {"semantic": magnitude.square().sum((1, 2))}
 
+    def signature(self, magnitude):
+        return {"1": magnitude.mean((1, 2))[:, None].repeat(1, 3)}
+
+    def bank_signature(self):
+        return {"1": (torch.ones(2, 3), torch.zeros(2, 3))}
+
 
 def test_data_consistency_loss_equals_its_formula():
     batch = make_batch()

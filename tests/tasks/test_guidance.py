@@ -12,6 +12,12 @@ class SquaredMagnitude:
     def losses(self, magnitude):
         return {"semantic": magnitude.square().sum((1, 2))}
 
+    def signature(self, magnitude):
+        return {"1": magnitude.mean((1, 2))[:, None].repeat(1, 3)}
+
+    def bank_signature(self):
+        return {"1": (torch.ones(2, 3), torch.zeros(2, 3))}
+
 
 @pytest.fixture
 def batch():

@@ -64,6 +64,20 @@ def test_writer_refuses_to_mix_configurations(tmp_path):
     assert other.done() == set()
 
 
+def test_writer_keeps_the_path_of_each_slice(tmp_path):
+    output = prediction([0, 1])
+    output.curves.bank = {"8": (torch.ones(4, 3), torch.zeros(5, 3))}
+    output.curves.zero_filled = {"8": torch.full((2, 3), 0.5)}
+    output.curves.paths = [(i, {"8": torch.arange(6.0).reshape(2, 3) + i}) for i in (0, 5)]
+    write(ReconstructionWriter(tmp_path, PROVENANCE), output)
+    with np.load(tmp_path / "embeddings" / "a.h5" / "1.npz") as kept:
+        assert kept["iterations"].tolist() == [0, 5]
+        np.testing.assert_array_equal(kept["path_8"], [[3, 4, 5], [8, 9, 10]])
+        assert kept["positives_8"].shape == (4, 3)
+        assert kept["negatives_8"].shape == (5, 3)
+        assert kept["zero_filled_8"].tolist() == [0.5] * 3
+
+
 def test_writer_counts_failed_scans_once(tmp_path):
     writer = ReconstructionWriter(tmp_path, PROVENANCE)
     write(writer, FailedScan("b.h5", "NaN"))

@@ -11,6 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytorch_lightning as pl
+import torch
 from filelock import FileLock
 
 from mrisem.data.volumes import FailedScan
@@ -38,7 +39,7 @@ class Provenance:
 
 
 class ReconstructionWriter(pl.Callback):
-    """Writes ``reconstructions/<input name>.h5`` and ``fit.csv`` into a run folder.
+    """Writes ``reconstructions/<input name>.h5``, ``fit.csv`` and ``embeddings/`` to a run folder.
 
     Each slice is kept in a hidden folder until its volume is complete; then the file appears at
     once, whole. Dataset ``reconstruction`` (slice, y, x) float32 is in the target's units and size;
@@ -68,7 +69,8 @@ class ReconstructionWriter(pl.Callback):
 
     def clear(self) -> None:
         """Remove what an earlier run left here."""
-        shutil.rmtree(self.results, ignore_errors=True)
+        for folder in (self.results, self.folder / "embeddings"):
+            shutil.rmtree(folder, ignore_errors=True)
         (self.folder / "fit.csv").unlink(missing_ok=True)
 
     def done(self) -> set[tuple[str, int]]:
@@ -111,6 +113,7 @@ class ReconstructionWriter(pl.Callback):
             return
         self._keep(outputs)
         self._append_curves(outputs)
+        self._keep_paths(outputs)
         for info in {info.file: info for info in outputs.batch.info}.values():
             self._finish(info)
 
@@ -148,6 +151,25 @@ class ReconstructionWriter(pl.Callback):
                     table.writerow(["file", "slice", "iteration", "name", "value"])
                 table.writerows(prediction.curves.rows)
         Path(f"{path}.lock").unlink(missing_ok=True)
+
+    def _keep_paths(self, prediction: Prediction) -> None:
+        """Write where bank, zero-filled image and reconstruction stand, for the UMAP picture."""
+        curves = prediction.curves
+        if not curves.paths:
+            return
+        for index, info in enumerate(prediction.batch.info):
+            arrays: dict[str, Any] = {
+                "iterations": np.array([iteration for iteration, _ in curves.paths])
+            }
+            for level, (positives, negatives) in curves.bank.items():
+                path = torch.stack([signature[level][index] for _, signature in curves.paths])
+                arrays[f"path_{level}"] = path.cpu().numpy()
+                arrays[f"zero_filled_{level}"] = curves.zero_filled[level][index].cpu().numpy()
+                arrays[f"positives_{level}"] = positives.cpu().numpy()
+                arrays[f"negatives_{level}"] = negatives.cpu().numpy()
+            folder = self.folder / "embeddings" / info.file
+            folder.mkdir(parents=True, exist_ok=True)
+            np.savez(folder / f"{info.slice}.npz", **arrays)
 
     def _finish(self, info: SliceInfo) -> None:
         """Write the volume's file once all of its slices are there."""
