@@ -20,6 +20,7 @@ from mrisem.types import InputError
 SHIPPED = ("janus_mini",)
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _HUB_FILES = ["*.json", "*.jinja", "*.safetensors", "*.txt", "tokenizer.model"]
+_HUB_TIMEOUT = 10.0  # seconds
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 _INDEX = "model.safetensors.index.json"
 
@@ -29,20 +30,21 @@ class Normalisation:
     """How a checkpoint's own image processor maps [0, 1] to its input: ``(value - mean) / std``.
 
     Args:
-        mean: one entry a channel.
-        std: one entry a channel.
+        mean: one entry a channel, or one for all of them.
+        std: one entry a channel, or one for all of them.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
 
-def resolve_checkpoint(path: str) -> Path:
+def resolve_checkpoint(path: str, revision: str | None = None) -> Path:
     """Find the folder of a checkpoint.
 
     Args:
         path: ``janus_mini`` (ships with the package), a folder, or a hub name ``owner/name``, which
             is looked up in the local hub cache first and downloaded only when it is not there.
+        revision: commit, tag or branch of a hub name; None is its main branch.
 
     Returns:
         an existing folder.
@@ -56,28 +58,34 @@ def resolve_checkpoint(path: str) -> Path:
     if folder.is_dir():
         return folder
     if _HUB_ID.fullmatch(path):
-        return _resolve_hub(path)
+        return _resolve_hub(path, revision)
     raise InputError(
         f"encoder.path must be an existing folder, a hub name owner/name or one of {SHIPPED}, "
         f"got {path!r}; check the spelling"
     )
 
 
-def _resolve_hub(name: str) -> Path:
-    from huggingface_hub import snapshot_download
+def _resolve_hub(name: str, revision: str | None) -> Path:
+    from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
+    wanted: dict[str, Any] = {"revision": revision, "allow_patterns": _HUB_FILES}
     try:
-        return Path(snapshot_download(name, allow_patterns=_HUB_FILES, local_files_only=True))
+        cached = Path(snapshot_download(name, local_files_only=True, **wanted))
+        if any(cached.glob("*.safetensors")):  # a cache may hold a configuration alone
+            return cached
     except LocalEntryNotFoundError:
         pass  # not cached: ask the hub
     try:
-        return Path(snapshot_download(name, allow_patterns=_HUB_FILES))
+        # snapshot_download would ask without a time limit, and wait for ever on a dead network
+        HfApi().repo_info(name, revision=revision, timeout=_HUB_TIMEOUT)
+        return Path(snapshot_download(name, **wanted))
     except Exception as error:  # offline, unknown, gated: each of its own class and cause
+        pinned = f" --revision {revision}" if revision else ""
         raise InputError(
             f"encoder.path must be a folder or a hub name that is cached or can be fetched, got "
-            f"{name!r} ({type(error).__name__}); where there is a network run `hf download {name}` "
-            "and copy the folder, then set encoder.path to it"
+            f"{name!r} ({type(error).__name__}); where there is a network run `hf download {name}"
+            f"{pinned}` and copy the folder, then set encoder.path to it"
         ) from error
 
 
@@ -109,7 +117,7 @@ def read_normalisation(folder: Path) -> Normalisation:
         folder: a checkpoint.
 
     Returns:
-        the mean and std of its image processor.
+        the mean and std of its image processor; 0 and 1 when that does not normalise.
 
     Raises:
         InputError: when neither file states them.
@@ -120,12 +128,18 @@ def read_normalisation(folder: Path) -> Normalisation:
     if (folder / "processor_config.json").is_file():
         sources.append(_read_json(folder / "processor_config.json").get("image_processor", {}))
     for source in sources:
+        if source.get("do_normalize") is False:
+            return Normalisation((0.0,), (1.0,))
         if "image_mean" in source and "image_std" in source:
-            return Normalisation(tuple(source["image_mean"]), tuple(source["image_std"]))
+            return Normalisation(_values(source["image_mean"]), _values(source["image_std"]))
     raise InputError(
         f"encoder folder must state image_mean and image_std in preprocessor_config.json or "
         f"processor_config.json, got neither in {folder}; save the model's processor there"
     )
+
+
+def _values(stated: float | list[float]) -> tuple[float, ...]:
+    return tuple(stated) if isinstance(stated, list) else (stated,)
 
 
 def weight_files(folder: Path) -> dict[str, Path]:

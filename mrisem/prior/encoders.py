@@ -8,25 +8,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from mrisem.physics.fourier import center_crop
-from mrisem.prior.checkpoints import (
-    Normalisation,
-    read_config,
-    read_normalisation,
-    read_tensors,
-    resolve_checkpoint,
-    weight_files,
-)
+from mrisem.prior.checkpoints import Normalisation, read_normalisation, resolve_checkpoint
+from mrisem.prior.towers import Tower, load_tower, tower_family
 from mrisem.types import InputError
-
-_ANCHOR = "embeddings.patch_embedding.weight"  # names the tower's prefix among all weights
 
 
 class FrozenEncoder(nn.Module):
@@ -34,39 +24,41 @@ class FrozenEncoder(nn.Module):
 
     Level ``l`` is the output of transformer layer ``l``, counted from 1, before the tower's final
     norm: ``hidden_states[l]`` in transformers (method: Feng et al., arXiv:2511.19641; levels 1, 13
-    and 24 of Janus-Pro).
+    and 24 of Janus-Pro). Prefix tokens (class token, registers) take part in the layers and are
+    dropped from what is returned: token ``t`` is patch ``t``, row by row.
 
     Args:
-        embeddings: pixels ``(n, channel, s, s)`` -> tokens ``(n, token, feature)``.
-        layers: the transformer layers 1 to the deepest level.
+        tower: embeddings and layers, up to the deepest level.
         levels: which layers' outputs are returned, in this order.
-        image_size: ``s``, side of the encoder's square input in pixels.
         normalisation: maps [0, 1] to the encoder's input range.
-        pad_value: what surrounds an image smaller than ``s``, in normalised units; -1 is black for
-            a mean and std of .5 (the released code pads with 0, mid-grey).
+        pad_value: what surrounds an image smaller than the input, in normalised units; None is
+            black, which is -1 for a mean and std of .5 (the released code pads with 0, mid-grey).
     """
 
     mean: Tensor
     std: Tensor
+    frame: Tensor
 
     def __init__(
         self,
-        embeddings: nn.Module,
-        layers: nn.ModuleList,
+        tower: Tower,
         levels: tuple[int, ...],
-        image_size: int,
         normalisation: Normalisation,
-        pad_value: float = -1.0,
+        pad_value: float | None = None,
     ) -> None:
         super().__init__()
-        self.embeddings, self.layers = embeddings, layers
-        self.levels, self.image_size, self.pad_value = levels, image_size, pad_value
-        positions = embeddings.get_parameter("position_embedding.weight")
-        self.n_tokens, self.width = int(positions.shape[0]), int(positions.shape[1])
-        self.register_buffer("mean", _channels(normalisation.mean), persistent=False)
-        self.register_buffer("std", _channels(normalisation.std), persistent=False)
+        self.embeddings, self.layers = tower.embeddings, tower.layers
+        self.levels, self.image_size, self.pad_value = levels, tower.image_size, pad_value
+        self.n_prefix, self.n_tokens, self.width = tower.n_prefix, tower.n_tokens, tower.width
+        self._layer_arguments = tower.layer_arguments
+        mean = _channels(normalisation.mean, tower.n_channels, "image_mean")
+        std = _channels(normalisation.std, tower.n_channels, "image_std")
+        frame = -mean / std if pad_value is None else torch.full_like(mean, pad_value)
+        self.register_buffer("mean", mean, persistent=False)
+        self.register_buffer("std", std, persistent=False)
+        self.register_buffer("frame", frame, persistent=False)
         self.requires_grad_(False).eval()
-        self.fingerprint = self._fingerprint()
+        self.fingerprint = self._fingerprint(tower.facts)
 
     def train(self, mode: bool = True) -> FrozenEncoder:
         """Stay in evaluation mode, whatever the surrounding task is in."""
@@ -97,8 +89,10 @@ class FrozenEncoder(nn.Module):
         relative = magnitude / peak.clamp_min(torch.finfo(magnitude.dtype).tiny)
         pixels = (relative.unsqueeze(1).to(self.mean.dtype) - self.mean) / self.std
         size = (min(pixels.shape[-2], self.image_size), min(pixels.shape[-1], self.image_size))
-        framed = pad(center_crop(pixels, size), self._margins(*size), value=self.pad_value)
-        return framed.to(self.embeddings.get_parameter("position_embedding.weight").dtype)
+        margins = self._margins(*size)
+        around = self.frame * pad(self.frame.new_zeros(size), margins, value=1.0)
+        framed = pad(center_crop(pixels, size), margins) + around
+        return framed.to(next(self.embeddings.parameters()).dtype)
 
     def forward(self, magnitude: Tensor) -> tuple[Tensor, ...]:
         """Embed magnitude images.
@@ -112,9 +106,9 @@ class FrozenEncoder(nn.Module):
         hidden = self.embeddings(self.preprocess(magnitude))
         outputs: dict[int, Tensor] = {}
         for level, layer in enumerate(self.layers, start=1):
-            result = layer(hidden, None)
+            result = layer(hidden, *self._layer_arguments)
             hidden = result[0] if isinstance(result, tuple) else result
-            outputs[level] = hidden
+            outputs[level] = hidden[:, self.n_prefix :]
         return tuple(outputs[level] for level in self.levels)
 
     def _margins(self, height: int, width: int) -> tuple[int, int, int, int]:
@@ -122,10 +116,10 @@ class FrozenEncoder(nn.Module):
         left, top = side // 2 - width // 2, side // 2 - height // 2
         return left, side - width - left, top, side - height - top
 
-    def _fingerprint(self) -> str:
+    def _fingerprint(self, facts: tuple[str, ...]) -> str:
         digest = hashlib.sha256()
-        facts = (self.levels, self.image_size, self.pad_value)
-        digest.update(repr((facts, self.mean.tolist(), self.std.tolist())).encode())
+        preprocessing = [value.flatten().tolist() for value in (self.mean, self.std, self.frame)]
+        digest.update(repr((facts, self.levels, self.image_size, preprocessing)).encode())
         for name, weight in sorted(self.state_dict().items()):
             digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
             digest.update(memoryview(weight.contiguous().view(-1).view(torch.uint8).numpy()))
@@ -136,15 +130,18 @@ def load_encoder(
     path: str,
     levels: Sequence[int],
     dtype: torch.dtype | str = torch.float32,
-    pad_value: float = -1.0,
+    pad_value: float | None = None,
+    revision: str | None = None,
 ) -> FrozenEncoder:
-    """Load the vision tower of a Janus checkpoint, up to the deepest level.
+    """Load the vision tower of a checkpoint (see `mrisem.prior.towers`), up to the deepest level.
 
     Args:
         path: ``janus_mini``, a folder, or a hub name such as ``deepseek-community/Janus-Pro-1B``.
         levels: transformer layers whose outputs are wanted, counted from 1.
         dtype: of weights and embeddings, ``float32``, ``bfloat16`` or ``float16``.
-        pad_value: of the frame around small images, in normalised units.
+        pad_value: of the frame around small images, in normalised units; None is black.
+        revision: commit, tag or branch of a hub name (None: its main branch); a folder has none,
+            and the value is not looked at.
 
     Returns:
         the encoder, on the CPU.
@@ -152,67 +149,11 @@ def load_encoder(
     Raises:
         InputError: when path, checkpoint, level or dtype do not serve.
     """
-    dtype = _dtype(dtype)
-    folder = resolve_checkpoint(path)
-    model_type = read_config(folder).get("model_type")
-    if model_type != "janus":
-        raise InputError(
-            f"encoder must be a checkpoint of model_type 'janus', got {model_type!r} in {folder}; "
-            "point encoder.path at one, such as deepseek-community/Janus-Pro-1B"
-        )
-    normalisation = read_normalisation(folder)
-    return _load_janus(folder, tuple(levels), dtype, normalisation, pad_value)
-
-
-def _load_janus(
-    folder: Path,
-    levels: tuple[int, ...],
-    dtype: torch.dtype,
-    normalisation: Normalisation,
-    pad_value: float,
-) -> FrozenEncoder:
-    from transformers import JanusConfig
-    from transformers.models.janus.modeling_janus import JanusVisionModel
-
-    config: Any = JanusConfig.from_pretrained(folder).vision_config
-    _check_levels(levels, config.num_hidden_layers, folder)
-    config.num_hidden_layers = max(levels)
-    with torch.device("meta"):  # no memory, no random numbers: the weights come from the file
-        tower = JanusVisionModel._from_config(config)
-    wanted = [name for name in tower.state_dict() if not name.startswith("post_layernorm.")]
-    tower.load_state_dict(_read_tower(folder, wanted, dtype), strict=False, assign=True)
-    n_tokens = tower.embeddings.position_embedding.weight.shape[0]
-    tower.embeddings.position_ids = torch.arange(n_tokens).unsqueeze(0)  # not kept in checkpoints
-    return FrozenEncoder(
-        tower.embeddings,
-        tower.encoder.layers,
-        levels,
-        config.image_size,
-        normalisation,
-        pad_value,
-    )
-
-
-def _read_tower(folder: Path, names: list[str], dtype: torch.dtype) -> dict[str, Tensor]:
-    files = weight_files(folder)
-    anchors = [name for name in files if name.endswith(f"vision_model.{_ANCHOR}")]
-    prefix = anchors[0].removesuffix(_ANCHOR) if len(anchors) == 1 else ""
-    missing = [name for name in names if prefix + name not in files]
-    if missing:
-        raise InputError(
-            f"checkpoint must hold the vision tower's weights, got none for {missing[0]} "
-            f"({len(missing)} missing) in {folder}; fetch it again"
-        )
-    wanted = {prefix + name: files[prefix + name] for name in names}
-    return {name.removeprefix(prefix): value.to(dtype) for name, value in read_tensors(wanted)}
-
-
-def _check_levels(levels: tuple[int, ...], depth: int, folder: Path) -> None:
-    if not levels or len(set(levels)) != len(levels) or min(levels) < 1 or max(levels) > depth:
-        raise InputError(
-            f"levels must be different layers from 1 to the encoder's depth {depth}, got "
-            f"{list(levels)} for {folder}; set encoder.levels within it"
-        )
+    dtype, chosen = _dtype(dtype), tuple(levels)
+    folder = resolve_checkpoint(path, revision)
+    family, normalisation = tower_family(folder), read_normalisation(folder)
+    tower = load_tower(folder, family, chosen, dtype)
+    return FrozenEncoder(tower, chosen, normalisation, pad_value)
 
 
 def _dtype(dtype: torch.dtype | str) -> torch.dtype:
@@ -223,5 +164,10 @@ def _dtype(dtype: torch.dtype | str) -> torch.dtype:
     return known[name]
 
 
-def _channels(values: tuple[float, ...]) -> Tensor:
-    return torch.tensor(values, dtype=torch.float32)[:, None, None]
+def _channels(values: tuple[float, ...], n_channels: int, name: str) -> Tensor:
+    if len(values) not in (1, n_channels):
+        raise InputError(
+            f"{name} must have one value or one a channel, {n_channels}, got {list(values)}; "
+            "save the model's own image processor beside it"
+        )
+    return torch.tensor(values, dtype=torch.float32).expand(n_channels)[:, None, None].clone()

@@ -299,10 +299,27 @@ def test_hub_name_resolves_from_the_cache_first(monkeypatch, folder):
 
     asked = []
 
-    def cached(name, *, allow_patterns, local_files_only=False):
-        asked.append((name, local_files_only))
+    def cached(name, *, revision, allow_patterns, local_files_only=False):
+        asked.append((name, revision, local_files_only))
         return str(folder)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", cached)
+    assert load_encoder("owner/name", [1], revision="v2").width == WIDTH
+    assert asked == [("owner/name", "v2", True)]
+
+
+def test_hub_cache_without_weights_is_completed_from_the_hub(monkeypatch, folder, tmp_path):
+    import huggingface_hub
+
+    copy_json(folder, tmp_path)
+    monkeypatch.setattr(huggingface_hub.HfApi, "repo_info", lambda *_, **__: None)
+    monkeypatch.setattr(
+        huggingface_hub,
+        "snapshot_download",
+        lambda name, *, local_files_only=False, **_: str(tmp_path if local_files_only else folder),
+    )
     assert load_encoder("owner/name", [1]).width == WIDTH
-    assert asked == [("owner/name", True)]
+
+
+def test_revision_of_a_folder_is_not_looked_at(folder):
+    assert load_encoder(str(folder), [1], revision="main").width == WIDTH
