@@ -81,11 +81,11 @@ def _resolve_hub(name: str, revision: str | None) -> Path:
         HfApi().repo_info(name, revision=revision, timeout=_HUB_TIMEOUT)
         return Path(snapshot_download(name, **wanted))
     except Exception as error:  # offline, unknown, gated: each of its own class and cause
-        pinned = f" --revision {revision}" if revision else ""
+        fetch = f"hf download {name}{f' --revision {revision}' if revision else ''} --local-dir DIR"
         raise InputError(
             f"encoder.path must be a folder or a hub name that is cached or can be fetched, got "
-            f"{name!r} ({type(error).__name__}); where there is a network run `hf download {name}"
-            f"{pinned}` and copy the folder, then set encoder.path to it"
+            f"{name!r} ({type(error).__name__}); where there is a network run `{fetch}`, bring DIR "
+            "here and set encoder.path=DIR"
         ) from error
 
 

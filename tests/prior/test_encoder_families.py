@@ -347,4 +347,4 @@ def test_hub_name_without_cache_names_the_command_and_does_not_hang(offline, tmp
     )
     assert ended.returncode == 1
     assert "InputError" in ended.stderr
-    assert "`hf download facebook/dinov2-base --revision abc`" in ended.stderr
+    assert "`hf download facebook/dinov2-base --revision abc --local-dir DIR`" in ended.stderr
