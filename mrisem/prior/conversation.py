@@ -1,0 +1,98 @@
+"""Conversations about an image, as the checkpoint's own processor and chat template build them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mrisem.types import InputError
+
+
+class Conversations:
+    """Questions -> token ids: system prompt, image placeholders, question, open assistant turn.
+
+    Args:
+        folder: of a Janus checkpoint, with tokenizer, processor and chat template.
+        image_token_id: what the model takes for the place of an image token.
+        n_image_tokens: of one image.
+        image_size: side of the model's input in pixels.
+
+    Raises:
+        InputError: when the folder holds no tokenizer with image tokens.
+    """
+
+    def __init__(
+        self, folder: Path, image_token_id: int, n_image_tokens: int, image_size: int
+    ) -> None:
+        self.folder, self.image_token_id = folder, image_token_id
+        self.n_image_tokens, self.image_size = n_image_tokens, image_size
+        self.processor = _load_processor(folder)
+        self.end_id = int(self.processor.tokenizer.eos_token_id)
+        self._cache: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def __call__(self, question: str) -> tuple[Tensor, Tensor]:
+        """Tokenise the conversation that asks one question about one image.
+
+        Args:
+            question: the text after the image.
+
+        Returns:
+            ids, ``(length,)``; and which of them are the image's, ``(length,)`` bool.
+
+        Raises:
+            InputError: when the image does not get as many places as it has tokens.
+        """
+        if question not in self._cache:
+            ids = self._tokenise(question)
+            is_image = ids == self.image_token_id
+            if int(is_image.sum()) != self.n_image_tokens:
+                raise InputError(
+                    f"the conversation must hold {self.n_image_tokens} image tokens (id "
+                    f"{self.image_token_id}), got {int(is_image.sum())} from the processor in "
+                    f"{self.folder}; fetch the tokenizer that belongs to the model"
+                )
+            self._cache[question] = ids, is_image
+        return self._cache[question]
+
+    def decode(self, ids: list[int]) -> str:
+        """Turn generated ids, up to the end token, into text without surrounding white space."""
+        said = ids[: ids.index(self.end_id)] if self.end_id in ids else ids
+        text: str = self.processor.tokenizer.decode(said, skip_special_tokens=True)
+        return text.strip()
+
+    def _tokenise(self, question: str) -> Tensor:
+        content = [{"type": "image"}, {"type": "text", "text": question}]
+        turns = [{"role": "user", "content": content}]
+        text = self.processor.apply_chat_template(turns, add_generation_prompt=True)
+        blank = torch.zeros(3, self.image_size, self.image_size, dtype=torch.uint8)
+        inputs = self.processor(text=[text], images=[blank], return_tensors="pt")
+        ids: Tensor = inputs["input_ids"][0]
+        return ids
+
+
+def _load_processor(folder: Path) -> Any:
+    from transformers import JanusProcessor
+
+    try:
+        processor = JanusProcessor.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
+    except AttributeError as error:  # the processor asks its tokenizer for them
+        raise InputError(
+            f"the tokenizer must have image tokens (image_token, boi_token, eoi_token), got one "
+            f"without in {folder}; use the processor of a Janus checkpoint"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"the language route needs tokenizer, processor and chat template, got none that "
+            f"loads in {folder} ({str(error).splitlines()[0]}); fetch the checkpoint again"
+        ) from error
+    if not processor.chat_template:
+        raise InputError(
+            f"the language route needs a chat template, got none in {folder}; fetch "
+            "chat_template.jinja of the checkpoint"
+        )
+    return processor

@@ -1,0 +1,115 @@
+"""Float32 where it matters: whatever precision surrounds it, and with weights stored in bfloat16.
+
+Response embeddings of one model differ by cosines of .003 (method.md section 3): bfloat16, which
+resolves .004, would lose what the language loss compares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+
+@contextmanager
+def full_float32(device_type: str) -> Iterator[None]:
+    """Keep float32 matrix products exact inside: no autocast, no TensorFloat-32."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.autocast(device_type, enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def independent_values(
+    function: Callable[[Tensor], Tensor], images: Tensor, images_at_once: int = 1
+) -> Tensor:
+    """Evaluate a function of single images in full float32, forwards and backwards.
+
+    Autograd runs the backward pass under the precision of whoever asks for it, not of the forward
+    pass. The gradient is therefore taken here, at once, chunk by chunk: memory does not grow with
+    the batch, and the graph behind a value is one stored gradient.
+
+    Args:
+        function: ``(n, y, x)`` float32 images -> ``(n, k)``; row i depends on image i alone, and
+            only the first column is differentiated.
+        images: ``(batch, y, x)`` floating point.
+        images_at_once: n, the images that share a call.
+
+    Returns:
+        ``(batch, k)`` float32; the first column is differentiable (once) in ``images``.
+    """
+    values: Tensor = _IndependentValues.apply(images, function, images_at_once)
+    return values
+
+
+class _IndependentValues(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, images: Tensor, function: Callable[[Tensor], Tensor], images_at_once: int
+    ) -> Tensor:
+        ctx.dtype, wanted = images.dtype, ctx.needs_input_grad[0]
+        values, gradients = [], []
+        with full_float32(images.device.type):
+            for chunk in images.detach().float().split(images_at_once):
+                with torch.set_grad_enabled(wanted):
+                    leaf = chunk.clone().requires_grad_(wanted)
+                    value = function(leaf)
+                    if wanted:
+                        gradients += torch.autograd.grad(value[:, 0].sum(), leaf)
+                values.append(value.detach())
+        ctx.save_for_backward(*gradients)
+        return torch.cat(values)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        images = torch.cat(ctx.saved_tensors) * gradient[:, 0, None, None]
+        return images.to(ctx.dtype), None, None
+
+
+class FrozenLinear(nn.Module):
+    """``x W^T + b`` in the precision of ``x``, whatever ``W`` is stored in; no gradient to ``W``.
+
+    Autograd keeps ``W`` as it is stored, not its converted copy.
+
+    Args:
+        linear: whose weights are taken over.
+    """
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.weight, self.bias = linear.weight, linear.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(..., in)`` -> ``(..., out)`` in the dtype of ``x``."""
+        product: Tensor = _FrozenProduct.apply(x, self.weight)
+        return product if self.bias is None else product + self.bias.to(x.dtype)
+
+
+class _FrozenProduct(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(weight)
+        return x @ weight.to(x.dtype).T
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (weight,) = ctx.saved_tensors
+        return gradient @ weight.to(gradient.dtype), None
+
+
+def freeze_linears(module: nn.Module) -> None:
+    """Replace every nn.Linear inside by a `FrozenLinear` with the same weights and names."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.Linear):
+            setattr(module, name, FrozenLinear(child))
+        else:
+            freeze_linears(child)
