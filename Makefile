@@ -4,6 +4,8 @@ BIN := .venv/bin
 STAMP := .venv/.up-to-date
 DEMO ?= outputs/demo
 MRISEM := $(BIN)/mrisem
+DEMO_DATA := data=brain,knee 'data.root=$(DEMO)/data/$${data.name}' data.max_slices=1 scale=demo \
+  mask.acceleration=4 output_dir=$(DEMO)/runs
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow bench check format clean
@@ -21,6 +23,26 @@ $(STAMP): requirements.lock pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $(STAMP)
 	@echo "== .venv is ready"
+
+demo: $(STAMP) ## simulate, reconstruct by every method, report (minutes on two cores)
+	@echo "== 1/6 simulated brains and knees in the fastMRI format"
+	@$(MRISEM) simulate scale=demo output_dir=$(DEMO)/data
+	@for anatomy in brain knee; do \
+	  echo "== 2/6 warm start: the unrolled network, trained shortly on the $$anatomy subjects of the bank"; \
+	  $(MRISEM) train data=$$anatomy data.root=$(DEMO)/data/$$anatomy scale=demo \
+	    data.train_subjects=auxiliary output_dir=$(DEMO)/warm_start/$$anatomy || exit 1; \
+	  $(MRISEM) bank data=$$anatomy data.root=$(DEMO)/data/$$anatomy scale=demo || exit 1; \
+	done
+	@echo "== 3/6 classical baselines"
+	@$(MRISEM) reconstruct --multirun $(DEMO_DATA) model=zero_filled,l1_wavelet
+	@echo "== 4/6 unrolled network, fitted to each scan, without and with the prior"
+	@$(MRISEM) reconstruct --multirun $(DEMO_DATA) model=unrolled prior=none,image_same \
+	  'model.checkpoint=$(DEMO)/warm_start/$${data.name}/checkpoints/best.ckpt'
+	@echo "== 5/6 scores"
+	@$(MRISEM) evaluate output_dir=$(DEMO)/runs
+	@echo "== 6/6 report"
+	@$(MRISEM) report 'runs=[$(DEMO)/runs]' output_dir=$(DEMO)
+	@echo "== done; open in a browser: $(DEMO)/report/index.html"
 
 test: $(STAMP) ## run the tests (minutes)
 	@echo "== tests"

@@ -48,7 +48,7 @@ def test_conf_every_model_can_be_made(name):
 @pytest.mark.parametrize("mask", options("mask"))
 def test_conf_every_data_set_and_mask_can_be_made(data, mask):
     config = composed("reconstruct", f"data={data}", f"mask={mask}", "data.root=somewhere")
-    module = make_datamodule(config)
+    module = make_datamodule(config, 1)
     assert module.anatomy == config.data.name == data
     assert config.mask.name == mask
 

@@ -46,6 +46,8 @@ def conjugate_gradient(
     threshold = tolerance**2 * _inner(right_hand_side, right_hand_side)
     for _ in range(max_iterations):
         active = energy > threshold
+        if not energy.is_cuda and not active.any():  # on a GPU this look would be a synchronisation
+            break
         image = operator(direction)
         curvature = _inner(direction, image)
         step = torch.where(active, energy / torch.where(active, curvature, 1.0), 0.0)

@@ -14,7 +14,7 @@ def run(config: DictConfig) -> int:
     """Build or load the bank of each acquisition that would be reconstructed, and describe it."""
     if config.prior.name == "none":
         raise InputError("prior=none has no bank; set prior=image_same or prior=image_cross")
-    data = make_datamodule(config)
+    data = make_datamodule(config, config.scale.fit.slices_at_once)
     data.setup("predict")
     encoder = encoder_loader(config)("cpu")
     for acquisition in data.reconstructed_acquisitions:

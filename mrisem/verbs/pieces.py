@@ -29,7 +29,7 @@ def without(config: DictConfig, *names: str) -> dict[str, Any]:
     return {key: value for key, value in dict(values).items() if key not in names}  # type: ignore[arg-type]
 
 
-def make_datamodule(config: DictConfig) -> FastMRI:
+def make_datamodule(config: DictConfig, slices_at_once: int) -> FastMRI:
     """Make the DataModule of ``config.data`` with the mask of ``config.mask``."""
     # not through instantiate(): it would turn the mask, a dataclass, into a configuration
     make: type[FastMRI] = get_class(config.data._target_)
@@ -39,7 +39,7 @@ def make_datamodule(config: DictConfig) -> FastMRI:
         seed=config.seed,
         cache_folder=Path(config.paths.cache) / "sensitivity_maps",
         on_error=config.get("on_error", "raise"),
-        slices_at_once=config.scale.fit.slices_at_once,
+        slices_at_once=slices_at_once,
         auxiliary=without(config.auxiliary) | {"contrast": config.prior.get("contrast", "same")},
     )
 

@@ -30,7 +30,7 @@ def run(config: DictConfig) -> int:
         0, or 2 when scans were skipped because they could not be read.
     """
     folder = Path(config.output_dir)
-    data = make_datamodule(config)
+    data = make_datamodule(config, config.scale.fit.slices_at_once)
     data.setup("predict")
     task = make_task(config)
     writer = ReconstructionWriter(folder, provenance(config))

@@ -117,6 +117,7 @@ def make_groups(
 ) -> list[Any]:
     """Make table, panels and curves of each set of slices that may be compared."""
     from mrisem.report.curves import read_curves
+    from mrisem.report.embedding import make_pictures
     from mrisem.report.page import Group
     from mrisem.report.panels import choose_slices, load_panel
     from mrisem.report.summary import Column, group_rows, labels_of, summary_of
@@ -127,6 +128,8 @@ def make_groups(
         raise InputError(f"reference must be one of {labels}, got {config.reference!r}")
     if not 0 < config.error_window <= 1:
         raise InputError(f"error_window must lie in (0, 1], got {config.error_window}")
+    if config.embedding_slices < 0:
+        raise InputError(f"embedding_slices must be 0 or more, got {config.embedding_slices}")
     columns = [Column(**c) for c in _merged([s["columns"] for s in summaries]).values()]
     groups = []
     for members in group_rows(rows).values():
@@ -136,9 +139,21 @@ def make_groups(
         ]
         table = build_table(summary["groups"][0], columns)
         folders = {row["run"] for row in members}
-        curves = read_curves(run for run in runs if str(run.folder) in folders)
-        groups.append(Group(table, members, panels, curves))
+        mine = [run for run in runs if str(run.folder) in folders]
+        pictures = make_pictures(mine, config.embedding_slices)
+        note = _missing_pictures(mine, {p.label for p in pictures}, config.embedding_slices)
+        groups.append(Group(table, members, panels, read_curves(mine), pictures, note))
     return groups
+
+
+def _missing_pictures(runs: list[Run], drawn: set[str], most_scans: int) -> str:
+    """Say which runs have no picture of their embeddings, and why."""
+    if not most_scans:
+        return "Not drawn: embedding_slices=0."
+    without = [run.label for run in runs if run.has_prior and run.label not in drawn]
+    if without:
+        return f"No embeddings were kept in {', '.join(without)}, though a prior guided them."
+    return "" if drawn else "No embeddings were kept: no prior in these runs."
 
 
 def _merged(parts: list[Summary]) -> Summary:
@@ -161,7 +176,12 @@ def write_page(folder: Path, page: Page, tables: list[Table]) -> None:
     figures = folder / "figures"
     figures.mkdir(parents=True, exist_ok=True)
     (folder / "index.html").unlink(missing_ok=True)
-    for kind in ("panel", "dots", "loss"):  # an earlier report's: none of its figures may linger
+    for kind in (
+        "panel",
+        "dots",
+        "loss",
+        "embedding",
+    ):  # an earlier report's: none of its figures may linger
         for old in figures.glob(f"{kind}_*.png"):
             old.unlink()
     for name, png in page.pictures.items():

@@ -25,7 +25,7 @@ def run(config: DictConfig) -> int:
             "prior=none here and give the prior to mrisem reconstruct"
         )
     folder = Path(config.output_dir)
-    data = make_datamodule(config)
+    data = make_datamodule(config, config.scale.train.batch_size)
     task = make_task(config)
     if not any(p.requires_grad for p in task.parameters()):
         raise InputError(f"model={config.model.name} has nothing to train; set model=unrolled")
