@@ -37,7 +37,7 @@ demo: $(STAMP) ## simulate, reconstruct by every method, report (minutes on two 
 	@$(MRISEM) reconstruct --multirun $(DEMO_DATA) model=zero_filled,l1_wavelet
 	@echo "== 4/6 unrolled network, fitted to each scan, without and with the prior"
 	@$(MRISEM) reconstruct --multirun $(DEMO_DATA) model=unrolled prior=none,image_same \
-	  'model.checkpoint=$(DEMO)/warm_start/$${data.name}/checkpoints/best.ckpt'
+	  'model.checkpoint=$(DEMO)/warm_start/$${data.name}/checkpoints/last.ckpt'
 	@echo "== 5/6 scores"
 	@$(MRISEM) evaluate output_dir=$(DEMO)/runs
 	@echo "== 6/6 report"

@@ -11,7 +11,7 @@ from mrisem.types import InputError
 
 Curve = tuple[np.ndarray, np.ndarray]  # iterations, values
 Curves = dict[str, dict[str, dict[str, Curve]]]  # loss, method, scan
-_FIRST = ("total", "data_consistency", "semantic", "semantic_low", "semantic_mid", "semantic_high")
+_ORDER = ("total", "data_consistency", "gradient_balance", "semantic", "positives", "negatives")
 _COLUMNS = {"file", "slice", "iteration", "name", "value"}
 
 
@@ -27,8 +27,26 @@ def read_curves(runs: Iterable[Run]) -> Curves:
         if path.is_file():
             for (name, scan), curve in _read(path).items():
                 curves.setdefault(name, {}).setdefault(run.label, {})[scan] = curve
-    order = {name: i for i, name in enumerate(_FIRST)}
-    return dict(sorted(curves.items(), key=lambda item: (order.get(item[0], 99), item[0])))
+    return dict(sorted(curves.items(), key=lambda item: _place(item[0])))
+
+
+def paired_sides(curves: Curves) -> dict[str, tuple[str, str]]:
+    """Return ``{level: (positives_<level>, negatives_<level>)}`` of curves that belong together."""
+    levels = [name.removeprefix("positives_") for name in curves if name.startswith("positives_")]
+    sides = {level: (f"positives_{level}", f"negatives_{level}") for level in levels}
+    return {level: names for level, names in sides.items() if names[1] in curves}
+
+
+def _place(name: str) -> tuple[int, int, str]:
+    """Sort key: kinds of curves in a fixed order, levels by their number.
+
+    >>> sorted(["other", "semantic_13", "semantic", "semantic_1", "semantic_2"], key=_place)
+    ['semantic', 'semantic_1', 'semantic_2', 'semantic_13', 'other']
+    """
+    stem, _, level = name.rpartition("_")
+    kind = stem if stem in _ORDER else name
+    place = _ORDER.index(kind) if kind in _ORDER else len(_ORDER)
+    return (place, int(level) if level.isdigit() else -1, name)
 
 
 def _read(path: Path) -> dict[tuple[str, str], Curve]:

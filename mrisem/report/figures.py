@@ -120,22 +120,55 @@ def loss_curves(
         palette: colours.
     """
     figure, axes = _axes((4.4, 3.2), palette)
-    everything = []
-    colour_of = colours(labels)
-    for label, slices in series.items():
-        colour = colour_of[label]
-        for iterations, values in slices.values():
-            axes.plot(iterations, values, color=colour, linewidth=0.6, alpha=0.35)
-            everything.append(values)
-        axes.plot(*_mean_curve(list(slices.values())), color=colour, linewidth=2, label=label)
-    pooled = np.concatenate(everything)
+    _draw_curves(axes, series, colours(labels), "-")
+    pooled = np.concatenate([values for slices in series.values() for _, values in slices.values()])
     pooled = pooled[np.isfinite(pooled)]
     if pooled.size and pooled.min() > 0 and pooled.max() > 20 * pooled.min():
         axes.set_yscale("log")
-    axes.set_xlabel("iteration", fontsize=9, color=palette.ink)
-    axes.set_title(name.replace("_", " "), fontsize=10, color=palette.ink)
-    axes.legend(fontsize=7, frameon=False, labelcolor=palette.ink)
+    _finish_curves(axes, name.replace("_", " "), palette)
     return figure
+
+
+def similarity_curves(
+    title: str,
+    sides: tuple[Mapping[str, Mapping[str, Curve]], Mapping[str, Mapping[str, Curve]]],
+    labels: Sequence[str],
+    palette: Palette,
+) -> Figure:
+    """Draw the mean similarity to the positives (solid) and to the negatives (dashed).
+
+    Args:
+        title: of the figure.
+        sides: positives and negatives, each method to slice to ``(iterations, values)``.
+        labels: all methods of the group, so that each keeps its colour.
+        palette: colours.
+    """
+    figure, axes = _axes((4.4, 3.2), palette)
+    for side, style, name in zip(sides, ("-", "--"), ("positives", "negatives"), strict=True):
+        _draw_curves(axes, side, colours(labels), style, f", {name}")
+    _finish_curves(axes, title, palette)
+    return figure
+
+
+def _draw_curves(
+    axes: Axes,
+    series: Mapping[str, Mapping[str, Curve]],
+    colour_of: Mapping[str, str],
+    style: str,
+    suffix: str = "",
+) -> None:
+    for label, slices in series.items():
+        colour = colour_of[label]
+        for iterations, values in slices.values():
+            axes.plot(iterations, values, style, color=colour, linewidth=0.6, alpha=0.35)
+        mean = _mean_curve(list(slices.values()))
+        axes.plot(*mean, style, color=colour, linewidth=2, label=label + suffix)
+
+
+def _finish_curves(axes: Axes, title: str, palette: Palette) -> None:
+    axes.set_xlabel("iteration", fontsize=9, color=palette.ink)
+    axes.set_title(title, fontsize=10, color=palette.ink)
+    axes.legend(fontsize=7, frameon=False, labelcolor=palette.ink)
 
 
 def _mean_curve(slices: Sequence[Curve]) -> Curve:

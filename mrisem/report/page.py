@@ -12,7 +12,9 @@ from matplotlib.figure import Figure
 
 import mrisem
 from mrisem.report import figures
-from mrisem.report.curves import Curves
+from mrisem.report.curves import Curves, paired_sides
+from mrisem.report.embedding import Picture
+from mrisem.report.embedding_figure import embedding_figure
 from mrisem.report.panels import Panel
 from mrisem.report.runs import Run
 from mrisem.report.summary import Column, Row, labels_of
@@ -23,12 +25,23 @@ _NOT_DRAWN = {"seconds"}
 
 @dataclass(frozen=True)
 class Group:
-    """What may be compared: one anatomy and sampling; its table, rows, panels and loss curves."""
+    """What may be compared: one anatomy and sampling.
+
+    Args:
+        table: of its scores.
+        rows: of its slices' scores.
+        panels: its images.
+        curves: of its fits.
+        pictures: of its embeddings.
+        note: which pictures are missing and why; or an empty string.
+    """
 
     table: Table
     rows: Sequence[Row]
     panels: Sequence[Panel]
     curves: Curves
+    pictures: Sequence[Picture] = ()
+    note: str = ""
 
 
 @dataclass
@@ -92,7 +105,9 @@ def _group(group: Group, page: Page) -> dict[str, object]:
         "reasons": sorted(reasons),
         "panels": [_panel(panel, group.table.title, page) for panel in group.panels],
         "dots": [_dots(column, group, page) for column in drawn],
-        "curves": [_curve(name, group, page) for name in group.curves],
+        "curves": _curves(group, page),
+        "pictures": [_picture(picture, group.table.title, page) for picture in group.pictures],
+        "note": group.note,
     }
 
 
@@ -126,6 +141,42 @@ def _dots(column: Column, group: Group, page: Page) -> dict[str, str]:
     )
     alt = f"{column.label} of every slice for each method; means: {means}"
     return _both(name, alt, page, lambda ink: figures.paired_dots(group.rows, column, ink))
+
+
+def _curves(group: Group, page: Page) -> list[dict[str, str]]:
+    """Draw every curve, the similarities to both sides of the bank in one figure a level."""
+    sides = paired_sides(group.curves)
+    paired = {name for names in sides.values() for name in names}
+    single = [_curve(name, group, page) for name in group.curves if name not in paired]
+    return single + [_similarity(level, names, group, page) for level, names in sides.items()]
+
+
+def _similarity(level: str, names: tuple[str, str], group: Group, page: Page) -> dict[str, str]:
+    positives, negatives = (group.curves[name] for name in names)
+    labels = labels_of(group.rows)
+    alt = (
+        f"mean similarity to the bank's positives and negatives at level {level} over the "
+        f"iterations of per-scan fitting for {', '.join(positives)}"
+    )
+    file = f"loss_{slug(group.table.title)}_similarity_{slug(level)}.png"
+    title = f"similarity to the bank, level {level}"
+    return _both(
+        file,
+        alt,
+        page,
+        lambda ink: figures.similarity_curves(title, (positives, negatives), labels, ink),
+    )
+
+
+def _picture(picture: Picture, title: str, page: Page) -> dict[str, str]:
+    parts = ("embedding", slug(title), slug(picture.label), slug(picture.acquisition))
+    alt = f"Embeddings of {picture.label}, {picture.acquisition}: {picture.caption}"
+    drawn = _both("_".join(parts) + ".png", alt, page, lambda ink: embedding_figure(picture, ink))
+    return drawn | {
+        "label": picture.label,
+        "acquisition": picture.acquisition,
+        "caption": picture.caption,
+    }
 
 
 def _curve(name: str, group: Group, page: Page) -> dict[str, str]:

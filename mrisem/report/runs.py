@@ -51,6 +51,11 @@ class Run:
         return str(self.recorded("data.name") or "")
 
     @property
+    def has_prior(self) -> bool:
+        """Whether a prior guided it: methods are named ``model + prior``."""
+        return " + " in self.method
+
+    @property
     def command(self) -> str:
         """The command line that made the reconstructions."""
         return shlex.join(["mrisem", "reconstruct", *self.overrides])
