@@ -106,7 +106,7 @@ def _group(group: Group, page: Page) -> dict[str, object]:
         "panels": [_panel(panel, group.table.title, page) for panel in group.panels],
         "dots": [_dots(column, group, page) for column in drawn],
         "curves": _curves(group, page),
-        "pictures": [_picture(picture, group.table.title, page) for picture in group.pictures],
+        "pictures": [_picture(i, group, page) for i in range(len(group.pictures))],
         "note": group.note,
     }
 
@@ -168,10 +168,13 @@ def _similarity(level: str, names: tuple[str, str], group: Group, page: Page) ->
     )
 
 
-def _picture(picture: Picture, title: str, page: Page) -> dict[str, str]:
-    parts = ("embedding", slug(title), slug(picture.label), slug(picture.acquisition))
+def _picture(number: int, group: Group, page: Page) -> dict[str, str]:
+    picture = group.pictures[number]
+    # Two runs of one label on different files have a picture each: the number tells them apart.
+    named = (group.table.title, picture.label, picture.acquisition, str(number))
+    name = f"embedding_{slug(' '.join(named))}.png"
     alt = f"Embeddings of {picture.label}, {picture.acquisition}: {picture.caption}"
-    drawn = _both("_".join(parts) + ".png", alt, page, lambda ink: embedding_figure(picture, ink))
+    drawn = _both(name, alt, page, lambda ink: embedding_figure(picture, ink))
     return drawn | {
         "label": picture.label,
         "acquisition": picture.acquisition,

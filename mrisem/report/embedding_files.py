@@ -1,0 +1,139 @@
+"""Embeddings that `mrisem reconstruct` kept: of the bank, of zero-filled images, of the fit."""
+
+import re
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mrisem.report.runs import Run, read_attributes
+from mrisem.types import InputError
+
+_MOST_STEPS = 16  # of a path: denser ones are their own nearest neighbours and come loose
+
+
+@dataclass(frozen=True)
+class Points:
+    """One level's points, in the encoder's space or in the plane.
+
+    Args:
+        positives: ``(n, feature)`` float32, of the bank.
+        negatives: ``(n, feature)``, of the bank.
+        zero_filled: ``(scan, feature)``, where the scans' zero-filled images stand.
+        paths: one ``(step, feature)`` a scan, the reconstruction while it is fitted, oldest first.
+    """
+
+    positives: np.ndarray
+    negatives: np.ndarray
+    zero_filled: np.ndarray
+    paths: tuple[np.ndarray, ...]
+
+    @property
+    def stacked(self) -> np.ndarray:
+        """All points, ``(n, feature)``, in the order of the arguments."""
+        return np.concatenate([self.positives, self.negatives, self.zero_filled, *self.paths])
+
+    def moved_to(self, stacked: np.ndarray) -> "Points":
+        """Return the same points at other coordinates, ``(n, 2)`` in the order of `stacked`."""
+        parts = (self.positives, self.negatives, self.zero_filled, *self.paths)
+        ends = np.cumsum([len(part) for part in parts])[:-1]
+        positives, negatives, zero_filled, *paths = np.split(stacked, ends)
+        return Points(positives, negatives, zero_filled, tuple(paths))
+
+    @property
+    def n_towards_positives(self) -> int:
+        """Paths whose end is more like the positives, against the negatives, than their start."""
+        wanted, unwanted = (unit(side).mean(0) for side in (self.positives, self.negatives))
+        margins = [unit(path) @ (unit(wanted) - unit(unwanted)) for path in self.paths]
+        return sum(bool(margin[-1] > margin[0]) for margin in margins if len(margin))
+
+
+def kept_files(run: Run) -> dict[str, list[Path]]:
+    """Return the run's embedding files by acquisition, slices of a volume in order."""
+    files: dict[str, list[Path]] = {}
+    for file in run.files:
+        kept = (run.folder / "embeddings" / file.name).glob("*.npz")
+        if slices := sorted(kept, key=lambda path: _natural(path.stem)):
+            files.setdefault(str(read_attributes(file).get("acquisition", "")), []).extend(slices)
+    return files
+
+
+def read_kept(path: Path) -> dict[str, np.ndarray]:
+    """Return the arrays of one slice.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    try:
+        with path.open("rb") as stream, np.load(stream) as arrays:
+            return dict(arrays)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"an embedding file must be a whole .npz, got {path} ({error}); remove it, or "
+            "reconstruct again with skip_existing=false"
+        ) from error
+
+
+def levels_of(arrays: dict[str, np.ndarray], path: Path) -> list[str]:
+    """Return the levels of one slice's arrays, by number.
+
+    Raises:
+        InputError: it has none.
+    """
+    levels = [key.removeprefix("path_") for key in arrays if key.startswith("path_")]
+    if not levels or "iterations" not in arrays:
+        raise InputError(
+            f"an embedding file must have iterations and path_<level>, got {sorted(arrays)} in "
+            f"{path}; reconstruct again with skip_existing=false"
+        )
+    return sorted(levels, key=_natural)
+
+
+def _natural(text: str) -> tuple[str | int, ...]:
+    return tuple(int(part) if part.isdigit() else part for part in re.split(r"(\d+)", text))
+
+
+def spread(files: Sequence[Path], most: int) -> list[Path]:
+    """Return at most ``most`` of the files, evenly spread."""
+    return [files[i] for i in _evenly(len(files), most)]
+
+
+def _evenly(n: int, most: int) -> np.ndarray:
+    """Return at most ``most`` of ``n`` indices, evenly spread, the first and the last among them.
+
+    >>> _evenly(9, 3).tolist(), _evenly(2, 3).tolist()
+    ([0, 4, 8], [0, 1])
+    """
+    return np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(int))
+
+
+def points_of(level: str, found: Sequence[dict[str, np.ndarray]], folder: Path) -> Points:
+    """Gather one level of several scans, which share one bank; long paths are thinned.
+
+    Steps that are not finite (a fit that diverged) are left out.
+    """
+    sides = [f"positives_{level}", f"negatives_{level}"]
+    zero_filled, path = f"zero_filled_{level}", f"path_{level}"
+    keys = {*sides, zero_filled, path}
+    for one in found:
+        if not (one.keys() >= keys and all(np.array_equal(one[s], found[0][s]) for s in sides)):
+            raise InputError(
+                f"embeddings of one run must be of one bank with arrays {sorted(keys)}, got others "
+                f"in {folder}; reconstruct again with skip_existing=false"
+            )
+    finite = [one[path][np.isfinite(one[path]).all(1)] for one in found]
+    thinned = tuple(steps[_evenly(len(steps), _MOST_STEPS)] for steps in finite)
+    return Points(
+        positives=found[0][sides[0]],
+        negatives=found[0][sides[1]],
+        zero_filled=np.stack([one[zero_filled] for one in found]),
+        paths=thinned,
+    )
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """Return ``(..., feature)`` vectors scaled to length 1, float32."""
+    norm = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return np.asarray(vectors / np.maximum(norm, np.finfo(np.float32).tiny), dtype=np.float32)

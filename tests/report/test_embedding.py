@@ -1,0 +1,135 @@
+"""The UMAP picture: what is read, how it is laid out, what is drawn and said."""
+
+import io
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+
+from mrisem.report import curves as curves_of_fits
+from mrisem.report.embedding import in_plane, make_pictures
+from mrisem.report.embedding_figure import embedding_figure
+from mrisem.report.figures import DARK, LIGHT, as_png, similarity_curves
+from mrisem.report.runs import Run
+from mrisem.types import InputError
+
+LEVELS = ("1", "13", "5")
+
+
+def made_up(n_bank=20, n_steps=9, feature=8, seed=0, bank_seed=1):
+    """A slice whose path leads from the negatives' cluster to the positives'."""
+    bank, own = np.random.default_rng(bank_seed), np.random.default_rng(seed)
+    arrays = {"iterations": np.arange(n_steps) * 5}
+    for level in LEVELS:
+        good, bad = np.eye(2, feature)
+        sides = [c + 0.1 * bank.normal(size=(n_bank, feature)) for c in (good, bad)]
+        share = np.linspace(0, 1, n_steps)[:, None]
+        path = bad + share * (good - bad) + 0.03 * own.normal(size=(n_steps, feature))
+        arrays |= {f"positives_{level}": sides[0], f"negatives_{level}": sides[1]}
+        arrays |= {f"path_{level}": path, f"zero_filled_{level}": bad + 0.05}
+    return {key: np.asarray(a, dtype=int if a.ndim == 1 and key == "iterations" else "f4")
+            for key, a in arrays.items()}  # fmt: skip
+
+
+@pytest.fixture
+def make_run(tmp_path):
+    def made(slices, name="run", acquisition="AXT2"):
+        """``slices``: slice -> arrays."""
+        folder = tmp_path / name
+        (folder / "reconstructions").mkdir(parents=True)
+        file = folder / "reconstructions/a.h5"
+        with h5py.File(file, "w") as content:
+            content.attrs.update(acquisition=acquisition)
+        for number, arrays in slices.items():
+            (folder / "embeddings/a.h5").mkdir(parents=True, exist_ok=True)
+            np.savez(folder / f"embeddings/a.h5/{number}.npz", **arrays)
+        method = "unrolled + image_same"
+        return Run(Path(folder), (file,), method, "gaussian R=4", {}, (), method)
+
+    return made
+
+
+@pytest.mark.timeout(120)  # umap compiles itself
+def test_make_pictures_lays_the_path_from_the_negatives_to_the_positives(make_run):
+    run = make_run({number: made_up(seed=number) for number in (2, 10)})
+    (picture,) = make_pictures([run], most_scans=8)
+    assert (picture.label, picture.acquisition) == ("unrolled + image_same", "AXT2")
+    assert [panel.title for panel in picture.panels] == ["level 1", "level 5", "level 13"]
+    for panel in picture.panels:
+        assert panel.method == "UMAP"
+        centre = panel.points.positives.mean(0)
+        assert len(panel.points.paths) == 2
+        for path in panel.points.paths:
+            start, end = np.linalg.norm(path[[0, -1]] - centre, axis=1)
+            assert end < 0.5 * start
+    assert "iteration 0 to 40" in picture.caption
+    assert "not metric" in picture.caption
+    assert "level 13 2 of 2" in picture.caption
+    repeated = make_pictures([run], most_scans=8)[0].panels[0].points.stacked
+    np.testing.assert_array_equal(repeated, picture.panels[0].points.stacked)
+
+
+def test_in_plane_of_few_points_is_the_principal_plane_of_directions():
+    points = np.random.default_rng(0).normal(size=(5, 7)).astype("f4")
+    flat, method = in_plane(3 * points)
+    assert method == "PCA"
+    directions = points / np.linalg.norm(points, axis=1, keepdims=True)
+    left, values, _ = np.linalg.svd(directions - directions.mean(0), full_matrices=False)
+    np.testing.assert_allclose(np.abs(flat), np.abs(left[:, :2] * values[:2]), atol=1e-5)
+
+
+@pytest.mark.parametrize("palette", [LIGHT, DARK])
+def test_embedding_figure_of_few_points_says_pca_and_grows_with_the_levels(make_run, palette):
+    run = make_run({0: made_up(n_bank=1, n_steps=1)})
+    (picture,) = make_pictures([run], most_scans=8)
+    assert "PCA" in picture.caption
+    assert "UMAP (" not in picture.caption
+    image = Image.open(io.BytesIO(as_png(embedding_figure(picture, palette)))).convert("RGB")
+    assert image.width > 2 * image.height
+    assert "#{:02x}{:02x}{:02x}".format(*image.getpixel((0, 0))) == palette.paper
+
+
+def test_make_pictures_spreads_over_slices_and_leaves_diverged_steps_out(make_run, monkeypatch):
+    monkeypatch.setattr("mrisem.report.embedding._FEWEST", 1000)  # no need of umap here
+    slices = {number: made_up(n_steps=40, seed=number) for number in range(5)}
+    slices[4]["path_5"][30:] = np.nan
+    (picture,) = make_pictures([make_run(slices)], most_scans=3)
+    assert "3 of 5 slices" in picture.caption
+    points = picture.panels[1].points
+    assert [len(path) for path in points.paths] == [16, 16, 16]
+    assert np.isfinite(points.stacked).all()
+    assert as_png(embedding_figure(picture, LIGHT))
+
+
+def test_make_pictures_is_empty_without_embeddings_or_when_switched_off(make_run):
+    assert make_pictures([make_run({})], most_scans=3) == []
+    assert make_pictures([make_run({0: made_up()}, name="other")], most_scans=0) == []
+
+
+def test_make_pictures_refuses_a_damaged_file_and_slices_of_two_banks(make_run):
+    run = make_run({0: made_up(), 1: made_up(bank_seed=2)})
+    with pytest.raises(InputError, match="of one bank"):
+        make_pictures([run], most_scans=3)
+    file = run.folder / "embeddings/a.h5/0.npz"
+    file.write_bytes(file.read_bytes()[:500])
+    with pytest.raises(InputError, match=r"whole \.npz"):
+        make_pictures([run], most_scans=3)
+    np.savez(file, iterations=np.arange(3))
+    with pytest.raises(InputError, match="path_<level>"):
+        make_pictures([run], most_scans=3)
+
+
+def test_similarities_of_a_level_share_a_figure_and_levels_come_by_number(make_run):
+    run = make_run({})
+    names = ("positives_13", "negatives_13", "semantic_13", "semantic_2", "gradient_balance")
+    rows = [f"a.h5,0,{i},{name},{i + 0.5}" for name in (*names, "positives_2") for i in range(3)]
+    (run.folder / "fit.csv").write_text("\n".join(["file,slice,iteration,name,value", *rows]))
+    curves = curves_of_fits.read_curves([run])
+    assert [*curves][:3] == ["gradient_balance", "semantic_2", "semantic_13"]
+    assert curves_of_fits.paired_sides(curves) == {"13": ("positives_13", "negatives_13")}
+    sides = curves["positives_13"], curves["negatives_13"]
+    figure = similarity_curves("similarity", sides, [run.label], LIGHT)
+    bold = [line for line in figure.axes[0].get_lines() if line.get_linewidth() == 2]
+    assert [line.get_linestyle() for line in bold] == ["-", "--"]
