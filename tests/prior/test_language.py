@@ -248,7 +248,7 @@ def test_bank_file_is_found_again_for_both_targets(encoder, slices, tmp_path):
     noise = Perturbation(n=2)
     options = {"folder": tmp_path, "progress": False}
     bank, path = load_or_build_language_bank(encoder, slices, PROMPT, noise, **options)
-    found, same = load_or_build_language_bank(None or encoder, slices, SWAPPED, noise, **options)
+    found, same = load_or_build_language_bank(encoder, slices, SWAPPED, noise, **options)
     assert path == same
     torch.testing.assert_close(found.positives, bank.positives, rtol=0, atol=0)
     assert found.description == bank.description
@@ -325,6 +325,27 @@ def test_jitter_averages_responses(encoder, bank):
     plain = LanguagePrior(encoder, PROMPT, bank).losses(images)["semantic"]
     varied = LanguagePrior(encoder, PROMPT, bank, jitter=still).losses(images)["semantic"]
     torch.testing.assert_close(varied, plain, rtol=1e-4, atol=1e-5)
+
+
+class Talker:
+    """Answers by the image's mean."""
+
+    def __call__(self, magnitude, prompt):
+        return magnitude.flatten(1)
+
+    def answer(self, magnitude, prompt):
+        return [
+            f" {prompt.positive}." if m > 0.5 else prompt.negative for m in magnitude.mean((1, 2))
+        ]
+
+
+def test_says_wanted_follows_the_target():
+    images = torch.stack([torch.full((2, 2), 0.9), torch.full((2, 2), 0.1)])
+    bank = LanguageBank(*draw(2, 3, 2, 4), {})
+    said = [
+        LanguagePrior(Talker(), prompt, bank).says_wanted(images) for prompt in (PROMPT, SWAPPED)
+    ]
+    assert [s.tolist() for s in said] == [[1.0, 0.0], [0.0, 1.0]]
 
 
 def shared_direction(n=8, width=64):
