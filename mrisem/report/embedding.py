@@ -20,7 +20,7 @@ from mrisem.report.embedding_files import (
 )
 from mrisem.report.runs import Run
 
-_FEWEST = 6  # points that UMAP can lay out sensibly
+_FEWEST = 6  # bank entries that UMAP can lay out sensibly
 _N_NEIGHBORS = 15
 
 
@@ -30,7 +30,7 @@ class Panel:
 
     Args:
         level: as written beside the reconstructions: a layer's number or a name.
-        method: ``UMAP`` or, of fewer than 6 points, ``PCA``.
+        method: ``UMAP`` or, of a bank of fewer than 6 entries, ``PCA``.
         points: in the plane.
         n_towards_positives: of its paths, counted before the projection.
     """
@@ -72,17 +72,19 @@ class Picture:
         shown = _counted(n, "slice") if n == self.n_scans else f"{n} of {self.n_scans} slices"
         moved = ", ".join(f"{p.title} {p.n_towards_positives} of {n}" for p in self.panels)
         plane = (
-            "UMAP (cosine, fixed seed) of all points together: it keeps neighbours, but distances, "
-            "directions and sizes of clusters in the plane are not metric."
+            "The bank is laid out by UMAP (cosine, fixed seed); images and paths are placed "
+            f"afterwards, each step at the weighted mean of its {_N_NEIGHBORS} nearest bank "
+            "entries, so that even what resembles none of them lands among them. UMAP keeps "
+            "neighbours; its distances, directions and sizes of clusters are not metric."
         )
         if few:
-            plane = f"PCA to two dimensions, as fewer than {_FEWEST} points are too few for UMAP."
+            plane = f"PCA to two dimensions: a bank below {_FEWEST} entries is too small for UMAP."
         return (
             f"{len(first.positives)} positives and {len(first.negatives)} negatives of the bank, "
             f"the zero-filled images of {shown} (crosses) and their reconstructions' paths from "
-            f"iteration {self.iterations[0]} to {self.iterations[1]}, faint to strong, a dot at "
-            f"the end. {plane} In the encoder's own space, ended more like the positives against "
-            f"the negatives (cosine of the means) than they began: {moved}."
+            f"iteration {self.iterations[0]} to {self.iterations[1]}, faint to strong, a large "
+            f"dot at the end. {plane} In the encoder's own space, paths that end more like the "
+            f"positives, against the negatives, than they began (cosine of means): {moved}."
         )
 
 
@@ -111,42 +113,72 @@ def make_pictures(runs: Iterable[Run], most_scans: int, seed: int = 0) -> list[P
     return pictures
 
 
-def in_plane(points: np.ndarray, seed: int = 0) -> tuple[np.ndarray, str]:
-    """Lay points out in two dimensions.
+def lay_out(points: Points, seed: int = 0) -> tuple[Points, str]:
+    """Lay one level's points out in two dimensions.
 
-    UMAP (McInnes et al., arXiv:1802.03426) under the cosine metric, fitted on all points together,
-    paths included: a reconstruction that resembles nothing in the bank must stand apart, which it
-    could not if it were only placed among the bank's points afterwards. It starts from the PCA, so
-    that the layout at large follows the data and not chance.
+    UMAP (McInnes et al., arXiv:1802.03426) under the cosine metric is fitted on the bank alone,
+    from its PCA, so that its layout at large follows the data. Zero-filled images and paths are no
+    part of the fit: steps of one path are each other's nearest neighbours, and fitted together they
+    stay where they began, apart from the positives, even when they move in among them. They are
+    placed afterwards, see `place`. A bank of fewer than 6 entries is too small for UMAP: then it is
+    the PCA of all points together.
 
     Args:
-        points: ``(n, feature)`` float32, finite.
+        points: in the encoder's space, finite; only their directions count.
         seed: of UMAP's optimisation.
 
     Returns:
-        ``(n, 2)`` float32, and ``UMAP`` or ``PCA``.
+        the points in the plane, and ``UMAP`` or ``PCA``.
     """
-    directions = unit(points)
-    start = _principal(directions)
-    if len(points) < _FEWEST:
-        return start, "PCA"
+    directions = unit(points.stacked)
+    n_bank = len(points.positives) + len(points.negatives)
+    if n_bank < _FEWEST:
+        return points.moved_to(_principal(directions)), "PCA"
+    bank, others = directions[:n_bank], directions[n_bank:]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of numba and of parts of umap that are not used
         from umap import UMAP
 
         layout = UMAP(
-            n_neighbors=min(_N_NEIGHBORS, len(points) - 1),
+            n_neighbors=min(_N_NEIGHBORS, n_bank - 1),
             metric="cosine",
-            init=start,
+            init=_principal(bank),
             random_state=seed,
             n_jobs=1,
         )
-        return np.asarray(layout.fit_transform(directions), dtype=np.float32), "UMAP"
+        flat = np.asarray(layout.fit_transform(bank), dtype=np.float32)
+    return points.moved_to(np.concatenate([flat, place(others, bank, flat)])), "UMAP"
+
+
+def place(others: np.ndarray, bank: np.ndarray, flat: np.ndarray) -> np.ndarray:
+    """Place directions at the weighted mean of their nearest bank entries' places.
+
+    Weights ``exp(-(d - d_1) / mean(d - d_1))`` of cosine distances ``d``, ``d_1`` the nearest:
+    where UMAP's own transform starts from, but for how it sets the scale. Its later steps are left
+    out: they scatter the places of neighbouring steps at random.
+
+    Args:
+        others: ``(n, feature)`` float32, unit length.
+        bank: ``(n_bank, feature)`` float32, unit length.
+        flat: ``(n_bank, 2)``, the bank in the plane.
+
+    Returns:
+        ``(n, 2)`` float32, never outside the bank's hull.
+    """
+    distances = 1 - others.astype(np.float64) @ bank.T.astype(np.float64)
+    nearest = np.argsort(distances, axis=1)[:, :_N_NEIGHBORS]
+    beyond = np.take_along_axis(distances, nearest, 1)
+    beyond -= beyond[:, :1]
+    scale = np.maximum(beyond.mean(1, keepdims=True), 1e-9)
+    weights = np.exp(-beyond / scale)
+    weights /= weights.sum(1, keepdims=True)
+    placed = (weights[..., None] * flat[nearest]).sum(1)
+    return np.asarray(placed, dtype=np.float32)
 
 
 def _panel(level: str, points: Points, seed: int) -> Panel:
-    flat, method = in_plane(points.stacked, seed)
-    return Panel(level, method, points.moved_to(flat), points.n_towards_positives)
+    flat, method = lay_out(points, seed)
+    return Panel(level, method, flat, points.n_towards_positives)
 
 
 def _principal(points: np.ndarray) -> np.ndarray:

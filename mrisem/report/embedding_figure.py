@@ -58,6 +58,8 @@ def _draw(axes: Axes, points: Points, palette: Palette) -> None:
     for path in points.paths:
         steps = np.stack([path[:-1], path[1:]], axis=1)  # (step, end, 2)
         shades = strengthening(np.linspace(0, 1, max(len(steps), 1)))[: len(steps)]
+        dotted = strengthening(np.linspace(0, 1, len(path)))
+        axes.scatter(path[:, 0], path[:, 1], s=7, color=dotted, zorder=3)
         axes.add_collection(LineCollection(list(steps), colors=shades, linewidths=1.4, zorder=3))
     ends = np.array([path[-1] for path in points.paths if len(path)]).reshape(-1, 2)
     around: dict[str, Any] = {"edgecolors": palette.paper, "linewidths": 0.8, "zorder": 5}

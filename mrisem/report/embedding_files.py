@@ -11,7 +11,7 @@ import numpy as np
 from mrisem.report.runs import Run, read_attributes
 from mrisem.types import InputError
 
-_MOST_STEPS = 16  # of a path: denser ones are their own nearest neighbours and come loose
+_MOST_STEPS = 16  # of a path: more could not be told apart
 
 
 @dataclass(frozen=True)

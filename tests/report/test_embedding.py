@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from mrisem.report import curves as curves_of_fits
-from mrisem.report.embedding import in_plane, make_pictures
+from mrisem.report.embedding import lay_out, make_pictures, place
 from mrisem.report.embedding_figure import embedding_figure
+from mrisem.report.embedding_files import Points
 from mrisem.report.figures import DARK, LIGHT, as_png, similarity_curves
 from mrisem.report.runs import Run
 from mrisem.types import InputError
@@ -71,13 +72,24 @@ def test_make_pictures_lays_the_path_from_the_negatives_to_the_positives(make_ru
     np.testing.assert_array_equal(repeated, picture.panels[0].points.stacked)
 
 
-def test_in_plane_of_few_points_is_the_principal_plane_of_directions():
-    points = np.random.default_rng(0).normal(size=(5, 7)).astype("f4")
-    flat, method = in_plane(3 * points)
+def test_lay_out_of_a_small_bank_is_the_principal_plane_of_all_directions():
+    vectors = np.random.default_rng(0).normal(size=(9, 7)).astype("f4")
+    points = Points(vectors[:2], vectors[2:4], vectors[4:5], (vectors[5:],))
+    flat, method = lay_out(points.moved_to(3 * vectors))
     assert method == "PCA"
-    directions = points / np.linalg.norm(points, axis=1, keepdims=True)
+    directions = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     left, values, _ = np.linalg.svd(directions - directions.mean(0), full_matrices=False)
-    np.testing.assert_allclose(np.abs(flat), np.abs(left[:, :2] * values[:2]), atol=1e-5)
+    expected = np.abs(left[:, :2] * values[:2])
+    np.testing.assert_allclose(np.abs(flat.stacked), expected, atol=1e-5)
+
+
+def test_place_puts_a_point_between_two_entries_the_nearer_to_the_likelier():
+    bank = np.eye(2, dtype="f4")
+    flat = np.array([[0, 0], [10, 4]], dtype="f4")
+    middle = np.full((1, 2), 0.5**0.5, dtype="f4")
+    np.testing.assert_allclose(place(middle, bank, flat), [[5, 2]], atol=1e-3)
+    leaning = place(np.array([[0.8, 0.6]], dtype="f4"), bank, flat)
+    assert 0 < leaning[0, 0] < 5
 
 
 @pytest.mark.parametrize("palette", [LIGHT, DARK])
@@ -85,7 +97,7 @@ def test_embedding_figure_of_few_points_says_pca_and_grows_with_the_levels(make_
     run = make_run({0: made_up(n_bank=1, n_steps=1)})
     (picture,) = make_pictures([run], most_scans=8)
     assert "PCA" in picture.caption
-    assert "UMAP (" not in picture.caption
+    assert "by UMAP" not in picture.caption
     image = Image.open(io.BytesIO(as_png(embedding_figure(picture, palette)))).convert("RGB")
     assert image.width > 2 * image.height
     assert "#{:02x}{:02x}{:02x}".format(*image.getpixel((0, 0))) == palette.paper
