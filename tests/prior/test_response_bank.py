@@ -1,0 +1,62 @@
+import pytest
+import torch
+
+from mrisem.prior.prompts import Prompt
+from mrisem.prior.response_bank import (
+    Perturbation,
+    build_language_bank,
+    load_or_build_language_bank,
+)
+
+WIDTH = 24
+PROMPT = Prompt("quality", "Is this image good or bad?", "good", "bad")
+SWAPPED = Prompt("quality", "Is this image good or bad?", "good", "bad", target="negative")
+
+
+def test_bank_sees_each_image_once_and_perturbs_it_n_times(encoder, slices, bank):
+    calls = {"tower": 0, "language": 0}
+
+    def count(name):
+        return lambda *_: calls.update({name: calls[name] + 1})
+
+    handles = [getattr(encoder, name).register_forward_hook(count(name)) for name in calls]
+    noise = Perturbation(n=5, sigma=0.03, batch_size=5)
+    again = build_language_bank(encoder, slices, PROMPT, noise, {}, progress=False)
+    for handle in handles:
+        handle.remove()
+    assert calls == {"tower": 2 * len(slices), "language": 2 * len(slices)}
+    assert again.positives.shape == (3, 5, WIDTH)
+    torch.testing.assert_close(again.positives, bank.positives, rtol=1e-4, atol=1e-5)
+    assert again.positives.var(1).mean() > 0
+
+
+def test_bank_without_noise_holds_the_plain_responses(encoder, slices):
+    still = Perturbation(n=2, sigma=0.0)
+    bank = build_language_bank(encoder, slices, PROMPT, still, {}, progress=False)
+    plain = torch.cat([encoder(pair[1][None], PROMPT) for pair in slices])
+    torch.testing.assert_close(bank.negatives[:, 1], plain, rtol=1e-4, atol=1e-5)
+
+
+def test_bank_file_is_found_again_for_both_targets(encoder, slices, tmp_path):
+    noise = Perturbation(n=2)
+    options = {"folder": tmp_path, "progress": False}
+    bank, path = load_or_build_language_bank(encoder, slices, PROMPT, noise, **options)
+    found, same = load_or_build_language_bank(encoder, slices, SWAPPED, noise, **options)
+    assert path == same
+    torch.testing.assert_close(found.positives, bank.positives, rtol=0, atol=0)
+    assert found.description == bank.description
+    other = load_or_build_language_bank(encoder, slices, PROMPT, Perturbation(n=3), **options)[1]
+    assert other != path
+
+
+def test_bank_file_damage_is_detected_and_repaired(encoder, slices, tmp_path):
+    options = {"folder": tmp_path, "progress": False}
+    bank, path = load_or_build_language_bank(encoder, slices, PROMPT, Perturbation(n=2), **options)
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+    with pytest.warns(UserWarning, match="damaged"):
+        again, _ = load_or_build_language_bank(
+            encoder, slices, PROMPT, Perturbation(n=2), **options
+        )
+    torch.testing.assert_close(again.negatives, bank.negatives)
