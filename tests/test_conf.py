@@ -33,7 +33,7 @@ def test_conf_every_verb_composes_and_resolves(verb, scale):
 
 def test_conf_has_no_group_that_these_tests_leave_out():
     groups = {path.name for path in CONF.iterdir() if path.is_dir()}
-    tested = {"scale", "model", "mask", "data", "encoder", "prior", "trainer", "metrics"}
+    tested = {"scale", "model", "mask", "data", "encoder", "prior", "trainer", "metrics", "prompt"}
     assert groups == tested
 
 
@@ -61,7 +61,25 @@ def test_conf_every_encoder_names_arguments_that_exist(name):
     assert len(config.levels) == len(config.components)
 
 
-@pytest.mark.parametrize("name", [n for n in options("prior") if n != "none"])
+@pytest.mark.parametrize("name", options("prompt"))
+def test_conf_every_prompt_has_five_wordings_and_two_targets(name):
+    questions = set()
+    for wording in range(5):
+        for target in ("positive", "negative"):
+            overrides = [f"prompt={name}", f"prompt.wording={wording}", f"prompt.target={target}"]
+            prompt = instantiate(composed("reconstruct", *overrides).prompt)
+            assert prompt.target == target
+            questions.add(prompt.question)
+    assert len(questions) == 5
+
+
+@pytest.mark.parametrize("name", [n for n in options("prior") if n.startswith("image_")])
+def test_conf_every_prior_can_steer(name):
+    task = make_task(composed("reconstruct", f"prior={name}", "scale=smoke"))
+    assert task.steering.weight > 0
+
+
+@pytest.mark.parametrize("name", ["image_same", "image_cross"])
 def test_conf_every_prior_agrees_with_every_encoder(name):
     for encoder in options("encoder"):
         prior = composed("reconstruct", f"prior={name}", f"encoder={encoder}").prior

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence, Sized
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -11,12 +13,43 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from tqdm.auto import tqdm
 
-from mrisem.prior.bank import EmbeddingBank, Encoder, LevelBank
+from mrisem.prior.bank import EmbeddingBank, Encoder, LevelBank, bank_key
+from mrisem.prior.bank_file import load_or_build
 from mrisem.types import InputError
 
 
 class ImagePairs(Sized, Iterable[tuple[Tensor, Tensor, Any]], Protocol):
     """(positive, negative, info) for each auxiliary slice, the same in every pass."""
+
+
+class AuxiliaryImages(ImagePairs, Protocol):
+    """The same, with what tells one set from another."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of all that the images depend on."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """Return what stands beside a bank, for people."""
+        ...
+
+
+@dataclass(frozen=True)
+class BankSettings:
+    """What a bank is made with, beside encoder and images.
+
+    Args:
+        components: PCA components per level (paper: 64, 128, 256).
+        folder: where banks are cached.
+        dtype: of the stored entries.
+        progress: show progress bars.
+    """
+
+    components: Sequence[int | None]
+    folder: Path
+    dtype: torch.dtype = torch.float32
+    progress: bool = True
 
 
 class Pooled:
@@ -98,6 +131,45 @@ def build_bank(
         flat = rearrange(entry, "side n token feature -> (side n) (token feature)")
         levels[level] = LevelBank(mean, basis, flat, n, share)
     return EmbeddingBank(levels, description)
+
+
+def load_or_build_bank(
+    encoder: Encoder,
+    images: AuxiliaryImages,
+    settings: BankSettings,
+    device: torch.device | str = "cpu",
+) -> tuple[EmbeddingBank, Path]:
+    """Return the bank of these images, from the cache if it is there and sound.
+
+    The file's name is the hash of everything that the bank depends on: encoder weights and
+    preprocessing, levels, components, dtype, auxiliary files, slices, masks and seed. A lock lets
+    two processes that want the same bank build it once.
+
+    Returns:
+        the bank, and its file.
+    """
+    facts = {
+        "encoder": encoder.fingerprint,
+        "levels": list(encoder.levels),
+        "components": list(settings.components),
+        "dtype": str(settings.dtype).removeprefix("torch."),
+        "fingerprint": images.fingerprint,
+    }
+    description = {**facts, "images": images.describe()}
+    path = settings.folder / f"{bank_key(facts)}.safetensors"
+
+    def build() -> EmbeddingBank:
+        return build_bank(
+            encoder,
+            images,
+            settings.components,
+            description,
+            device=device,
+            dtype=settings.dtype,
+            progress=settings.progress,
+        )
+
+    return load_or_build(path, EmbeddingBank.load, build), path
 
 
 def _encode(

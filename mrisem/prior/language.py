@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Protocol
 
 import torch
@@ -16,6 +17,9 @@ from mrisem.prior.semantic import Jitter
 from mrisem.types import InputError
 
 TEMPERATURES = (0.1, 0.7)  # tau_pos, tau_neg (Feng et al., arXiv:2511.19641; method.md section 3)
+
+
+logger = logging.getLogger(__name__)
 
 
 class Responder(Protocol):
@@ -73,6 +77,7 @@ class LanguagePrior:
         images_at_once: reconstructions that pass through the model together.
         jitter: average responses over shifts and noise; None: the image as it is.
         seed: of the jitter.
+        answer_every: iterations between two decoded answers.
 
     Raises:
         InputError: when a number is out of range.
@@ -89,6 +94,7 @@ class LanguagePrior:
         images_at_once: int = 1,
         jitter: Jitter | None = None,
         seed: int = 0,
+        answer_every: int = 50,
     ) -> None:
         if min(temperature_positive, temperature_negative) <= 0:
             raise InputError(
@@ -101,6 +107,7 @@ class LanguagePrior:
         self.temperatures = temperature_positive, temperature_negative
         self.images_at_once, self.jitter = images_at_once, jitter
         self.generator = torch.Generator().manual_seed(seed)
+        self.answer_every = answer_every
         sides = bank.positives.flatten(0, 1), bank.negatives.flatten(0, 1)
         self.mean = torch.cat(sides).mean(0) if center else torch.zeros_like(sides[0][0])
         entries = [normalize(side - self.mean, dim=-1) for side in sides]
@@ -130,10 +137,31 @@ class LanguagePrior:
         """Return the model's decoded answer to each of ``(batch, y, x)`` magnitudes."""
         return self.encoder.answer(magnitude, self.prompt)
 
-    def says_wanted(self, magnitude: Tensor) -> Tensor:
-        """Tell for ``(batch, y, x)`` magnitudes whether the answer is the wanted word, 0 or 1."""
-        said = [self.prompt.says_wanted(answer) for answer in self.answer(magnitude)]
-        return torch.tensor(said, dtype=torch.float32, device=magnitude.device)
+    def diagnose(self, magnitude: Tensor, iteration: int) -> dict[str, Tensor]:
+        """Ask for the answer in words, every ``answer_every`` iterations, and log it.
+
+        Args:
+            magnitude: ``(batch, y, x)``.
+            iteration: of the fit.
+
+        Returns:
+            ``says_wanted``, ``(batch,)``: 1 where the answer is the wanted word; else nothing.
+        """
+        if iteration % self.answer_every:
+            return {}
+        answers = self.answer(magnitude)
+        logger.info("iteration %d: the model says %s", iteration, answers)
+        said = [float(self.prompt.says_wanted(answer)) for answer in answers]
+        return {"says_wanted": torch.tensor(said, device=magnitude.device)}
+
+    def signature(self, magnitude: Tensor) -> dict[str, Tensor]:
+        """Return each image's response less the bank's mean, ``(batch, width)``: for pictures."""
+        with torch.no_grad():
+            return {"response": self.encoder(magnitude, self.prompt) - self.mean}
+
+    def bank_signature(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Return the same of the bank: wanted and unwanted responses, each ``(n, width)``."""
+        return {"response": (self.wanted, self.unwanted)}
 
     def _evaluate(self, images: Tensor) -> Tensor:
         """``(n, y, x)`` -> ``(n, 3)``: loss, mean similarity to wanted and unwanted responses."""

@@ -124,6 +124,10 @@ class SemanticPrior:
             weighted.append(weight * named[f"semantic_{level}"])
         return {"semantic": torch.stack(weighted).sum(0), **named}
 
+    def diagnose(self, magnitude: Tensor, iteration: int) -> dict[str, Tensor]:
+        """Return nothing: all that is worth a curve stands in `losses`."""
+        return {}
+
     def signature(self, magnitude: Tensor) -> dict[str, Tensor]:
         """Return each image's mean projected token, per level: where it stands in a picture.
 

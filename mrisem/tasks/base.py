@@ -9,8 +9,8 @@ import pytorch_lightning as pl
 import torch
 
 from mrisem.data.volumes import FailedScan
-from mrisem.prior.semantic import SemanticPrior
 from mrisem.tasks.fitting import FitCurves
+from mrisem.tasks.guidance import Prior
 from mrisem.types import Batch, InputError, Reconstruction
 
 
@@ -44,13 +44,13 @@ class ReconstructionTask(pl.LightningModule):
 
     def __init__(self) -> None:
         super().__init__()
-        self.priors: dict[str, SemanticPrior] = {}
+        self.priors: dict[str, Prior] = {}
 
     def solve(self, batch: Batch) -> tuple[Reconstruction, FitCurves]:
         """Reconstruct a batch; the curves are empty when nothing was fitted."""
         raise NotImplementedError
 
-    def prior_for(self, batch: Batch) -> SemanticPrior | None:
+    def prior_for(self, batch: Batch) -> Prior | None:
         """Return the prior whose bank serves the batch's acquisition; None without a prior."""
         if not self.priors:
             return None

@@ -109,6 +109,7 @@ def fit_to_scans(
         if iteration % settings.log_every == 0 or iteration == settings.iterations - 1:
             curves.add(batch.info, iteration, values)
             if guidance is not None:
+                curves.add(batch.info, iteration, guidance.diagnose(image, iteration))
                 curves.paths.append((iteration, guidance.signature(image)))
     return networks, curves
 

@@ -20,6 +20,10 @@ class Prior(Protocol):
         """``(batch, y, x)`` magnitudes -> named ``(batch,)`` values; ``semantic`` is the loss."""
         ...
 
+    def diagnose(self, magnitude: Tensor, iteration: int) -> dict[str, Tensor]:
+        """Named ``(batch,)`` values that cost extra: looked at only when curves are logged."""
+        ...
+
     def signature(self, magnitude: Tensor) -> dict[str, Tensor]:
         """``(batch, y, x)`` magnitudes -> ``(batch, feature)`` at each level, for pictures."""
         ...
@@ -91,8 +95,12 @@ class Guidance:
         values = {name: value.detach() for name, value in losses.items()}
         return values | {"gradient_balance": _norm(push) / norms[1]}, push
 
+    def diagnose(self, image: Tensor, iteration: int) -> dict[str, Tensor]:
+        """See `Prior.diagnose`; ``(batch, y, x)`` complex images."""
+        return self.prior.diagnose(center_crop(image.detach().abs(), self.batch.crop), iteration)
+
     def signature(self, image: Tensor) -> dict[str, Tensor]:
-        """Return where ``(batch, y, x)`` complex images stand, see `Prior.signature`."""
+        """See `Prior.signature`; ``(batch, y, x)`` complex images."""
         return self.prior.signature(center_crop(image.detach().abs(), self.batch.crop))
 
     def _weights(self, own: Tensor, data: Tensor) -> Tensor:

@@ -60,7 +60,11 @@ class UnrolledTask(ReconstructionTask):
                 self.network, self.forward_one, batch, self.fit, guidance, self.seed
             )
         with torch.no_grad():
-            return apply_each(networks, self.forward_one, batch, None), curves
+            result = apply_each(networks, self.forward_one, batch, None)
+        if guidance is not None:
+            curves.add(batch.info, self.fit.iterations, guidance.diagnose(result.image, 0))
+            curves.paths.append((self.fit.iterations, guidance.signature(result.image)))
+        return result, curves
 
     def supervised_loss(self, batch: Batch) -> dict[str, Tensor]:
         """L1 and fastMRI's SSIM loss against the target, on magnitudes in the batch's scale."""

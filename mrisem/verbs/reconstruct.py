@@ -13,9 +13,11 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from mrisem.tasks.base import ReconstructionTask
+from mrisem.tasks.callbacks.embedding_bank import EmbeddingBankCallback
 from mrisem.tasks.callbacks.writer import Provenance, ReconstructionWriter
 from mrisem.types import InputError
-from mrisem.verbs.pieces import make_bank_callback, make_datamodule, without
+from mrisem.verbs.pieces import make_datamodule, without
+from mrisem.verbs.priors import make_priors
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +46,7 @@ def run(config: DictConfig) -> int:
     if data.slices or data.failed:
         callbacks: list[pl.Callback] = [writer]
         if config.prior.name != "none" and data.slices:
-            callbacks.insert(0, make_bank_callback(config, data))
+            callbacks.insert(0, EmbeddingBankCallback(make_priors(config, data)))
         trainer = instantiate(config.trainer, callbacks=callbacks, default_root_dir=folder)
         trainer.predict(task, datamodule=data, return_predictions=False)
     for scan in writer.failed:

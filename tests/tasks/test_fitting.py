@@ -44,6 +44,9 @@ class SquaredMagnitude:
     def losses(self, magnitude):
         return {"semantic": magnitude.square().sum((1, 2))}
 
+    def diagnose(self, magnitude, iteration):
+        return {}
+
     def signature(self, magnitude):
         return {"1": magnitude.mean((1, 2))[:, None].repeat(1, 3)}
 

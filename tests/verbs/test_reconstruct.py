@@ -11,6 +11,7 @@ METHODS = {
     "unrolled": ["model=unrolled"],
     "unrolled + image_same": ["model=unrolled", "prior=image_same"],
     "unrolled + image_cross": ["model=unrolled", "prior=image_cross"],
+    "unrolled + image_language": ["prior=image_language", "prior.n_perturbations=2"],
 }
 
 

@@ -1,0 +1,147 @@
+"""Semantic priors from the configuration: encoder, banks, loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from mrisem.data.datamodules import FastMRI
+from mrisem.prior.bank import EmbeddingBank, Encoder
+from mrisem.prior.build import BankSettings, Pooled, load_or_build_bank
+from mrisem.prior.contrastive import LOSSES
+from mrisem.prior.encoders import load_encoder
+from mrisem.prior.language import LanguagePrior
+from mrisem.prior.language_model import load_language_model
+from mrisem.prior.response_bank import LanguageBank, Perturbation, load_or_build_language_bank
+from mrisem.prior.semantic import Jitter, SemanticPrior
+from mrisem.tasks.guidance import Prior
+from mrisem.types import InputError
+from mrisem.verbs.pieces import without
+
+T = TypeVar("T")
+
+
+def make_priors(config: DictConfig, data: FastMRI) -> Callable[[torch.device], dict[str, Prior]]:
+    """Return what makes the priors of ``config.prior`` on a device: acquisition -> prior."""
+    route = _language_priors if "center" in config.prior else _image_priors
+    return lambda device: route(config, data, device)
+
+
+def image_banks(
+    config: DictConfig, data: FastMRI, device: torch.device
+) -> tuple[Encoder, dict[str, tuple[EmbeddingBank, Path]]]:
+    """Return the encoder, and for each acquisition its bank and the bank's file."""
+    settings = BankSettings(
+        components=[*config.prior.components],
+        folder=_folder(config),
+        dtype=choose("prior.bank_dtype", config.prior.bank_dtype, _DTYPES),
+    )
+    encoder = _load_encoder(config, device)
+    banks = {
+        acquisition: load_or_build_bank(
+            encoder, data.auxiliary_slices(acquisition), settings, device
+        )
+        for acquisition in data.reconstructed_acquisitions
+    }
+    return encoder, banks
+
+
+def language_banks(
+    config: DictConfig, data: FastMRI, device: torch.device
+) -> tuple[Any, Any, dict[str, tuple[LanguageBank, Path]]]:
+    """Return the model, the prompt, and for each acquisition its bank and the bank's file."""
+    options = config.prior
+    encoder = load_language_model(
+        config.encoder.path,
+        dtype=options.dtype,
+        revision=config.encoder.get("revision"),
+        gradient_checkpointing=options.gradient_checkpointing,
+    ).to(device)
+    prompt = instantiate(config.prompt)
+    perturbation = Perturbation(
+        options.n_perturbations, options.sigma, config.seed, options.batch_size
+    )
+    banks = {
+        acquisition: load_or_build_language_bank(
+            encoder,
+            data.auxiliary_slices(acquisition),
+            prompt,
+            perturbation,
+            _folder(config),
+            device,
+        )
+        for acquisition in data.reconstructed_acquisitions
+    }
+    return encoder, prompt, banks
+
+
+def _image_priors(config: DictConfig, data: FastMRI, device: torch.device) -> dict[str, Prior]:
+    options = config.prior
+    encoder, banks = image_banks(config, data, device)
+    return {
+        acquisition: SemanticPrior(
+            encoder,
+            bank.limit(options.n_positives, options.n_negatives).to(device),
+            level_weights=[*options.level_weights],
+            temperature=options.temperature,
+            loss=choose("prior.loss", options.loss, LOSSES),
+            jitter=_jitter(config),
+            seed=config.seed,
+        )
+        for acquisition, (bank, _) in banks.items()
+    }
+
+
+def _language_priors(config: DictConfig, data: FastMRI, device: torch.device) -> dict[str, Prior]:
+    options = config.prior
+    encoder, prompt, banks = language_banks(config, data, device)
+    return {
+        acquisition: LanguagePrior(
+            encoder,
+            prompt,
+            bank.to(device),
+            temperature_positive=options.temperature_positive,
+            temperature_negative=options.temperature_negative,
+            center=options.center,
+            images_at_once=options.images_at_once,
+            jitter=_jitter(config),
+            seed=config.seed,
+            answer_every=options.log_answer_every,
+        )
+        for acquisition, (bank, _) in banks.items()
+    }
+
+
+def choose(key: str, value: str, choices: dict[str, T]) -> T:
+    """Return the choice of that name.
+
+    Raises:
+        InputError: when there is none.
+    """
+    if value not in choices:
+        raise InputError(f"{key} must be one of {', '.join(choices)}, got {value!r}")
+    return choices[value]
+
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+_COMPARISONS: dict[str, Callable[[Encoder], Encoder]] = {"token": lambda e: e, "pooled": Pooled}
+
+
+def _load_encoder(config: DictConfig, device: torch.device) -> Encoder:
+    options = without(config.encoder, "_target_", "components") | {"levels": [*config.prior.levels]}
+    compared = choose("prior.comparison", config.prior.comparison, _COMPARISONS)
+    return compared(load_encoder(**options).to(device))
+
+
+def _folder(config: DictConfig) -> Path:
+    return Path(config.paths.cache) / "banks"
+
+
+def _jitter(config: DictConfig) -> Jitter | None:
+    options = config.prior.jitter
+    return None if options is None else Jitter(**without(options))
