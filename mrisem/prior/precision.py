@@ -17,14 +17,22 @@ from torch.autograd.function import once_differentiable
 
 @contextmanager
 def full_float32(device_type: str) -> Iterator[None]:
-    """Keep float32 matrix products exact inside: no autocast, no TensorFloat-32."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
+    """Keep float32 matrix products and convolutions exact inside.
+
+    No autocast; no TensorFloat-32 and no bfloat16 behind a float32 product, whether it was asked
+    for by `torch.set_float32_matmul_precision`, by `torch.backends`, or is the default (cuDNN).
+    """
+    kinds: Any = torch.backends
+    places = (kinds.cuda.matmul, kinds.cudnn.conv, kinds.mkldnn.matmul, kinds.mkldnn.conv)
+    reduced = [(p, p.fp32_precision) for p in places if p.fp32_precision not in ("ieee", "none")]
     try:
+        for place, _ in reduced:
+            place.fp32_precision = "ieee"
         with torch.autocast(device_type, enabled=False):
             yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        for place, before in reduced:
+            place.fp32_precision = before
 
 
 def independent_values(

@@ -81,22 +81,37 @@ def loss_and_gradient(prior, images):
     return loss.detach(), torch.autograd.grad(loss.sum(), leaf)[0]
 
 
-@pytest.mark.parametrize("surroundings", ["autocast", "medium"])
-def test_float32_is_kept_whatever_the_surroundings(encoder, bank, surroundings):
+def test_float32_is_kept_under_autocast(encoder, bank):
     prior, images = LanguagePrior(encoder, PROMPT, bank), draw(2, 40, 24)
     expected = loss_and_gradient(prior, images)
-    if surroundings == "autocast":
-        with torch.autocast("cpu", torch.bfloat16):
-            got = loss_and_gradient(prior, images)
-            response = encoder(images, PROMPT)
-        assert response.dtype == torch.float32
-    else:
-        torch.set_float32_matmul_precision("medium")
-        try:
-            got = loss_and_gradient(prior, images)
-            assert torch.get_float32_matmul_precision() == "medium"
-        finally:
-            torch.set_float32_matmul_precision("highest")
+    with torch.autocast("cpu", torch.bfloat16):
+        got = loss_and_gradient(prior, images)
+        response = encoder(images, PROMPT)
+    assert response.dtype == torch.float32
+    for value, reference in zip(got, expected, strict=True):
+        torch.testing.assert_close(value, reference, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("api", ["set_float32_matmul_precision", "backends"])
+def test_float32_is_kept_under_reduced_matrix_products(encoder, bank, api):
+    prior, images = LanguagePrior(encoder, PROMPT, bank), draw(2, 40, 24)
+    expected = loss_and_gradient(prior, images)
+    inside = []
+    handle = encoder.language.register_forward_hook(
+        lambda *_: inside.append(torch.backends.mkldnn.matmul.fp32_precision)
+    )
+    before = torch.get_float32_matmul_precision()
+    try:
+        if api == "backends":
+            torch.backends.mkldnn.matmul.fp32_precision = "bf16"
+        else:
+            torch.set_float32_matmul_precision("medium")
+        got = loss_and_gradient(prior, images)
+        assert torch.backends.mkldnn.matmul.fp32_precision == "bf16"
+    finally:
+        handle.remove()
+        torch.set_float32_matmul_precision(before)
+    assert set(inside) == {"ieee"}
     for value, reference in zip(got, expected, strict=True):
         torch.testing.assert_close(value, reference, rtol=0, atol=0)
 
