@@ -69,11 +69,12 @@ class Picture:
         """What is shown, how it came into the plane, and what it must not be read for."""
         first = self.panels[0].points
         n, few = len(first.paths), [panel for panel in self.panels if panel.method == "PCA"]
+        n_bank = len(first.positives) + len(first.negatives)
         shown = _counted(n, "slice") if n == self.n_scans else f"{n} of {self.n_scans} slices"
         moved = ", ".join(f"{p.title} {p.n_towards_positives} of {n}" for p in self.panels)
         plane = (
             "The bank is laid out by UMAP (cosine, fixed seed); images and paths are placed "
-            f"afterwards, each step at the weighted mean of its {_N_NEIGHBORS} nearest bank "
+            f"afterwards, each step at the weighted mean of its {n_placing(n_bank)} nearest bank "
             "entries, so that even what resembles none of them lands among them. UMAP keeps "
             "neighbours; its distances, directions and sizes of clusters are not metric."
         )
@@ -166,7 +167,7 @@ def place(others: np.ndarray, bank: np.ndarray, flat: np.ndarray) -> np.ndarray:
         ``(n, 2)`` float32, never outside the bank's hull.
     """
     distances = 1 - others.astype(np.float64) @ bank.T.astype(np.float64)
-    nearest = np.argsort(distances, axis=1)[:, :_N_NEIGHBORS]
+    nearest = np.argsort(distances, axis=1)[:, : n_placing(len(bank))]
     beyond = np.take_along_axis(distances, nearest, 1)
     beyond -= beyond[:, :1]
     scale = np.maximum(beyond.mean(1, keepdims=True), 1e-9)
@@ -174,6 +175,11 @@ def place(others: np.ndarray, bank: np.ndarray, flat: np.ndarray) -> np.ndarray:
     weights /= weights.sum(1, keepdims=True)
     placed = (weights[..., None] * flat[nearest]).sum(1)
     return np.asarray(placed, dtype=np.float32)
+
+
+def n_placing(n_bank: int) -> int:
+    """Return how many nearest entries place a point: 15, of a small bank a quarter, at least 2."""
+    return min(_N_NEIGHBORS, max(2, n_bank // 4))
 
 
 def _panel(level: str, points: Points, seed: int) -> Panel:

@@ -12,7 +12,7 @@ from mrisem.report.embedding import Picture
 from mrisem.report.embedding_files import Points
 from mrisem.report.figures import Palette, colours
 
-_SIDES = colours(("positives", "negatives"))
+_COLOUR = colours(("positives", "negatives", "zero-filled"))
 _PANEL = 3.4  # inches
 
 
@@ -49,11 +49,11 @@ def _bare(axes: Axes, palette: Palette) -> None:
 def _draw(axes: Axes, points: Points, palette: Palette) -> None:
     size = 16 if len(points.stacked) < 400 else 6
     for label, side in (("positives", points.positives), ("negatives", points.negatives)):
-        look: dict[str, Any] = {"alpha": 0.55, "linewidths": 0, "color": _SIDES[label]}
+        look: dict[str, Any] = {"alpha": 0.55, "linewidths": 0, "color": _COLOUR[label]}
         axes.scatter(side[:, 0], side[:, 1], s=size, label=label, **look)
     x, y = points.zero_filled.T
-    crossed: dict[str, Any] = {"marker": "x", "linewidths": 1.3, "zorder": 4}
-    axes.scatter(x, y, s=40, color=palette.ink, label="zero-filled", **crossed)
+    crossed: dict[str, Any] = {"marker": "x", "linewidths": 1.6, "zorder": 6}
+    axes.scatter(x, y, s=44, color=_COLOUR["zero-filled"], label="zero-filled", **crossed)
     strengthening = LinearSegmentedColormap.from_list("path", [palette.faint, palette.ink])
     for path in points.paths:
         steps = np.stack([path[:-1], path[1:]], axis=1)  # (step, end, 2)

@@ -141,12 +141,12 @@ def make_groups(
         folders = {row["run"] for row in members}
         mine = [run for run in runs if str(run.folder) in folders]
         pictures = make_pictures(mine, config.embedding_slices)
-        note = _missing_pictures(mine, {p.label for p in pictures}, config.embedding_slices)
+        note = missing_pictures(mine, {p.label for p in pictures}, config.embedding_slices)
         groups.append(Group(table, members, panels, read_curves(mine), pictures, note))
     return groups
 
 
-def _missing_pictures(runs: list[Run], drawn: set[str], most_scans: int) -> str:
+def missing_pictures(runs: list[Run], drawn: set[str], most_scans: int) -> str:
     """Say which runs have no picture of their embeddings, and why."""
     if not most_scans:
         return "Not drawn: embedding_slices=0."

@@ -1,6 +1,7 @@
 """The UMAP picture: what is read, how it is laid out, what is drawn and said."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -15,6 +16,7 @@ from mrisem.report.embedding_files import Points
 from mrisem.report.figures import DARK, LIGHT, as_png, similarity_curves
 from mrisem.report.runs import Run
 from mrisem.types import InputError
+from mrisem.verbs.report import missing_pictures
 
 LEVELS = ("1", "13", "5")
 
@@ -145,3 +147,12 @@ def test_similarities_of_a_level_share_a_figure_and_levels_come_by_number(make_r
     figure = similarity_curves("similarity", sides, [run.label], LIGHT)
     bold = [line for line in figure.axes[0].get_lines() if line.get_linewidth() == 2]
     assert [line.get_linestyle() for line in bold] == ["-", "--"]
+
+
+def test_missing_pictures_says_which_runs_have_none_and_why(make_run):
+    run = make_run({})
+    plain = replace(run, method="unrolled", label="unrolled")
+    assert "no prior in these runs" in missing_pictures([plain], set(), 12)
+    assert "kept in unrolled + image_same, though" in missing_pictures([plain, run], set(), 12)
+    assert missing_pictures([plain, run], {run.label}, 12) == ""
+    assert "embedding_slices=0" in missing_pictures([plain, run], set(), 0)
