@@ -16,10 +16,9 @@ from mrisem.prior.response_bank import LanguageBank
 from mrisem.prior.semantic import Jitter
 from mrisem.types import InputError
 
-TEMPERATURES = (0.1, 0.7)  # tau_pos, tau_neg (Feng et al., arXiv:2511.19641; method.md section 3)
-
-
 logger = logging.getLogger(__name__)
+
+TEMPERATURES = (0.1, 0.7)  # tau_pos, tau_neg (Feng et al., arXiv:2511.19641; method.md section 3)
 
 
 class Responder(Protocol):
@@ -155,9 +154,10 @@ class LanguagePrior:
         return {"says_wanted": torch.tensor(said, device=magnitude.device)}
 
     def signature(self, magnitude: Tensor) -> dict[str, Tensor]:
-        """Return each image's response less the bank's mean, ``(batch, width)``: for pictures."""
+        """Return what the loss compares, for pictures: unit responses, ``(batch, width)``."""
         with torch.no_grad():
-            return {"response": self.encoder(magnitude, self.prompt) - self.mean}
+            responses = self.encoder(magnitude, self.prompt)
+            return {"response": normalize(responses - self.mean, dim=-1)}
 
     def bank_signature(self) -> dict[str, tuple[Tensor, Tensor]]:
         """Return the same of the bank: wanted and unwanted responses, each ``(n, width)``."""

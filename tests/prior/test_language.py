@@ -169,6 +169,13 @@ def test_diagnosis_says_whether_the_answer_is_the_wanted_word():
         assert prior.diagnose(images, 11) == {}
 
 
+def test_signature_is_on_the_banks_own_scale(encoder, bank):
+    prior, images = LanguagePrior(encoder, PROMPT, bank), draw(2, 40, 24)
+    ((own,), ((wanted, _),)) = prior.signature(images).values(), prior.bank_signature().values()
+    expected = prior.losses(images)["positives_response"]
+    torch.testing.assert_close((own @ wanted.T).mean(1), expected, rtol=1e-4, atol=1e-6)
+
+
 def test_bad_input_gets_one_line(folder, encoder, bank):
     for call, match in (
         (lambda: load_language_model(str(folder), dtype="float16"), "prior.dtype"),
