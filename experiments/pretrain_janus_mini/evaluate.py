@@ -16,6 +16,7 @@ from transformers import JanusForConditionalGeneration
 
 FIRST_SEED = 9_000_000  # of the held-out degradations
 BATCH = 16
+CLEAR = 0.12  # relative error above which the damage is plain to see
 
 
 @torch.no_grad()
@@ -71,6 +72,7 @@ def ask(
                     "wording": wording,
                     "kind": KINDS[pairs.kind[i]],
                     "truth": int(truth[i, which]),
+                    "clear": bool(pairs.kind[i] == 0 or pairs.error[i] > CLEAR),
                     "right": bool(right[i]),
                 }
                 for i in known[:, which].nonzero().flatten().tolist()
@@ -79,12 +81,12 @@ def ask(
 
 
 def summarise(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Accuracy and count by question, and within it by wording, by kind and by true answer."""
+    """Accuracy and count by question, and within it by clearness, wording, kind and true answer."""
     results: dict[str, dict[str, float]] = {}
     for name in QUESTIONS:
         mine = [row for row in rows if row["question"] == name]
         groups = {name: mine}
-        for key in ("wording", "kind", "truth"):
+        for key in ("clear", "wording", "kind", "truth"):
             for value in sorted({row[key] for row in mine}):
                 groups[f"{name}, {key} {value}"] = [row for row in mine if row[key] == value]
         for group, members in groups.items():
