@@ -89,6 +89,7 @@ def _quieten() -> None:
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message="Experiment logs directory .*")
 
 
 def _report(verb: str, error: BaseException, debug: bool) -> int:
