@@ -6,6 +6,7 @@ import math
 
 from einops import rearrange
 from torch import Tensor
+from torch.nn.functional import softplus
 
 
 def token_similarity(embedding: Tensor, bank: Tensor) -> Tensor:
@@ -45,7 +46,8 @@ def info_nce(similarity: Tensor, n_positives: int, temperature: float = 0.07) ->
     tensor([4.])
     """
     logits = similarity / temperature
-    return logits.logsumexp(1) - logits[:, :n_positives].logsumexp(1)
+    positives, negatives = logits[:, :n_positives], logits[:, n_positives:]
+    return softplus(negatives.logsumexp(1) - positives.logsumexp(1))  # keeps its digits near 0
 
 
 def attraction(similarity: Tensor, n_positives: int, temperature: float = 0.07) -> Tensor:

@@ -136,20 +136,21 @@ class LanguagePrior:
         """Return the model's decoded answer to each of ``(batch, y, x)`` magnitudes."""
         return self.encoder.answer(magnitude, self.prompt)
 
-    def diagnose(self, magnitude: Tensor, iteration: int) -> dict[str, Tensor]:
+    def diagnose(self, magnitude: Tensor, iteration: int | None) -> dict[str, Tensor]:
         """Ask for the answer in words, every ``answer_every`` iterations, and log it.
 
         Args:
             magnitude: ``(batch, y, x)``.
-            iteration: of the fit.
+            iteration: of the fit; None: it has ended.
 
         Returns:
             ``says_wanted``, ``(batch,)``: 1 where the answer is the wanted word; else nothing.
         """
-        if iteration % self.answer_every:
+        if iteration is not None and iteration % self.answer_every:
             return {}
         answers = self.answer(magnitude)
-        logger.info("iteration %d: the model says %s", iteration, answers)
+        when = "at the end" if iteration is None else f"iteration {iteration}"
+        logger.info("%s the model says %s", when, answers)
         said = [float(self.prompt.says_wanted(answer)) for answer in answers]
         return {"says_wanted": torch.tensor(said, device=magnitude.device)}
 

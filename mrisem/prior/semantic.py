@@ -124,7 +124,7 @@ class SemanticPrior:
             weighted.append(weight * named[f"semantic_{level}"])
         return {"semantic": torch.stack(weighted).sum(0), **named}
 
-    def diagnose(self, magnitude: Tensor, iteration: int) -> dict[str, Tensor]:
+    def diagnose(self, magnitude: Tensor, iteration: int | None) -> dict[str, Tensor]:
         """Return nothing: all that is worth a curve stands in `losses`."""
         return {}
 

@@ -20,8 +20,8 @@ class Prior(Protocol):
         """``(batch, y, x)`` magnitudes -> named ``(batch,)`` values; ``semantic`` is the loss."""
         ...
 
-    def diagnose(self, magnitude: Tensor, iteration: int) -> dict[str, Tensor]:
-        """Named ``(batch,)`` values that cost extra: looked at only when curves are logged."""
+    def diagnose(self, magnitude: Tensor, iteration: int | None) -> dict[str, Tensor]:
+        """Named ``(batch,)`` values that cost extra; iteration None: of the final image."""
         ...
 
     def signature(self, magnitude: Tensor) -> dict[str, Tensor]:
@@ -39,8 +39,8 @@ class Steering:
 
     Args:
         weight: lambda, in our scale (method.md section 1); without ``balance``.
-        balance: the prior's gradient norm at the image is made this share of the data term's,
-            smoothed over iterations, whatever the loss's own scale; None: ``weight`` counts.
+        balance: the prior's gradient norm at the image is made this share of the data term's, at
+            most, whatever the loss's own scale; it rises smoothly. None: ``weight`` counts.
         smoothing: memory of that balance, in [0, 1).
         start_iteration: the prior is silent before: the data term settles first.
         unmeasured_only: keep of the prior's gradient the part in unmeasured k-space,
@@ -95,7 +95,7 @@ class Guidance:
         values = {name: value.detach() for name, value in losses.items()}
         return values | {"gradient_balance": _norm(push) / norms[1]}, push
 
-    def diagnose(self, image: Tensor, iteration: int) -> dict[str, Tensor]:
+    def diagnose(self, image: Tensor, iteration: int | None) -> dict[str, Tensor]:
         """See `Prior.diagnose`; ``(batch, y, x)`` complex images."""
         return self.prior.diagnose(center_crop(image.detach().abs(), self.batch.crop), iteration)
 
@@ -110,6 +110,8 @@ class Guidance:
         now = self.steering.balance * data / own.clamp_min(torch.finfo(own.dtype).tiny)
         memory = self.steering.smoothing
         self._weight = now if self._weight is None else memory * self._weight + (1 - memory) * now
+        # never more than asked for: a loss near zero asks for a huge weight, and may wake up
+        self._weight = torch.minimum(self._weight, now)
         return self._weight
 
 

@@ -62,7 +62,7 @@ class UnrolledTask(ReconstructionTask):
         with torch.no_grad():
             result = apply_each(networks, self.forward_one, batch, None)
         if guidance is not None:
-            curves.add(batch.info, self.fit.iterations, guidance.diagnose(result.image, 0))
+            curves.add(batch.info, self.fit.iterations, guidance.diagnose(result.image, None))
             curves.paths.append((self.fit.iterations, guidance.signature(result.image)))
         return result, curves
 

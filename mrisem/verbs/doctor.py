@@ -38,7 +38,9 @@ def run(config: DictConfig) -> int:
     cache = Path(config.paths.cache)
     banks = len(list((cache / "banks").glob("*.safetensors")))
     print(f"cache       {cache} ({banks} banks)")
-    missing += _check("encoder", lambda: _encoder(config.encoder.path))
+    missing += _check(
+        "encoder", lambda: _encoder(config.encoder.path, config.encoder.get("revision"))
+    )
     if config.data.root is not None:
         missing += _check("data", lambda: _data(Path(config.data.root)))
     else:
@@ -74,8 +76,8 @@ def _device() -> str:
     return "CPU (no CUDA GPU found)"
 
 
-def _encoder(path: str) -> str:
-    folder = resolve_checkpoint(path)
+def _encoder(path: str, revision: str | None) -> str:
+    folder = resolve_checkpoint(path, revision)
     return f"{path}: {read_config(folder).get('model_type')} checkpoint in {folder}"
 
 

@@ -60,6 +60,7 @@ def language_banks(
         config.encoder.path,
         dtype=options.dtype,
         revision=config.encoder.get("revision"),
+        pad_value=config.encoder.get("pad_value"),
         gradient_checkpointing=options.gradient_checkpointing,
     ).to(device)
     prompt = instantiate(config.prompt)

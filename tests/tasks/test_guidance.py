@@ -66,6 +66,15 @@ def test_guidance_balance_is_smoothed(batch, image):
     torch.testing.assert_close(values["gradient_balance"], expected)
 
 
+def test_guidance_balance_does_not_overshoot_when_a_quiet_loss_wakes_up(batch, image):
+    guidance = Guidance(SquaredMagnitude(), batch, Steering(balance=0.1, smoothing=0.5))
+    data = torch.ones_like(image)
+    for _ in range(5):
+        guidance(1e-6 * image, data, 0)  # a gradient near zero asks for a weight of millions
+    values, _ = guidance(image, data, 1)
+    assert values["gradient_balance"].max() <= 0.1 * (1 + 1e-5)
+
+
 def test_guidance_is_silent_before_it_starts(batch, image):
     values, gradient = push(batch, image, iteration=4, start_iteration=5)
     assert values == {}
