@@ -125,18 +125,15 @@ class ReconstructionWriter(pl.Callback):
         for index, info in enumerate(batch.info):
             path = self.parts / info.file / f"{info.slice}.npz"
             path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_suffix(".partial")
-            with partial.open("wb") as stream:
-                np.savez(
-                    stream,
-                    reconstruction=magnitude[index].float().cpu().numpy(),
-                    slices=info.slice,
-                    acceleration=info.acceleration,
-                    data_consistency=residual[index].item(),
-                    seconds=prediction.seconds,
-                    key=self.provenance.key,
-                )
-            partial.replace(path)
+            part = {
+                "reconstruction": magnitude[index].float().cpu().numpy(),
+                "slices": info.slice,
+                "acceleration": info.acceleration,
+                "data_consistency": residual[index].item(),
+                "seconds": prediction.seconds,
+                "key": self.provenance.key,
+            }
+            _save_whole(path, part)
             self.n_written += 1
 
     def _append_curves(self, prediction: Prediction) -> None:
@@ -169,7 +166,7 @@ class ReconstructionWriter(pl.Callback):
                 arrays[f"negatives_{level}"] = negatives.cpu().numpy()
             folder = self.folder / "embeddings" / info.file
             folder.mkdir(parents=True, exist_ok=True)
-            np.savez(folder / f"{info.slice}.npz", **arrays)
+            _save_whole(folder / f"{info.slice}.npz", arrays)
 
     def _finish(self, info: SliceInfo) -> None:
         """Write the volume's file once all of its slices are there."""
@@ -199,3 +196,11 @@ class ReconstructionWriter(pl.Callback):
         shutil.rmtree(self.parts / info.file)
         if not any(self.parts.iterdir()):
             self.parts.rmdir()
+
+
+def _save_whole(path: Path, arrays: dict[str, Any]) -> None:
+    """Write a NumPy archive, wholly or not at all."""
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as stream:
+        np.savez(stream, **arrays)
+    partial.replace(path)
