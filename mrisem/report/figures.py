@@ -1,6 +1,7 @@
 """Matplotlib figures, each drawable for light and for dark pages, and images as PNG bytes."""
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -105,7 +106,9 @@ def paired_dots(rows: Sequence[Row], column: Column, palette: Palette) -> Figure
 
 
 def _folded(label: str) -> str:
-    return label.replace(" + ", "\n+ ").replace(" [", "\n[")
+    """Break a label where its parts meet; overrides may hold long paths."""
+    lines = label.replace(" + ", "\n+ ").replace(" [", "\n[").splitlines()
+    return "\n".join(part for line in lines for part in textwrap.wrap(line, 28))
 
 
 def loss_curves(
