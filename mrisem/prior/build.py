@@ -193,6 +193,11 @@ def _encode(
         ]
 
     for positive, negative, _ in tqdm(images, f"bank, {title}", unit="slice", disable=not progress):
+        if positive.shape != negative.shape:
+            raise InputError(
+                "positive and negative of a slice must be prepared alike, got images of "
+                f"{tuple(positive.shape)} and {tuple(negative.shape)}; crop both to one size"
+            )
         pair = torch.stack([positive, negative])
         if waiting and (len(waiting) == batch_size or waiting[0].shape != pair.shape):
             yield flush()

@@ -59,7 +59,7 @@ class SemanticPrior:
 
     Raises:
         InputError: when the number of weights is not that of the levels, or the bank's levels are
-            not the encoder's.
+            not the encoder's, or a side of the bank is empty.
     """
 
     def __init__(
@@ -79,6 +79,13 @@ class SemanticPrior:
                 f"prior.level_weights needs one number for each of the levels {[*bank.levels]}, "
                 f"got {list(level_weights)}"
             )
+        for level, one in bank.levels.items():
+            n_negatives = len(one.entries) - one.n_positives
+            if not one.n_positives or not n_negatives:
+                raise InputError(
+                    f"a bank needs positives and negatives, level {level} has {one.n_positives} + "
+                    f"{n_negatives}; build it from auxiliary slices of both kinds"
+                )
         self.encoder = encoder
         self.bank = bank
         self.level_weights = tuple(level_weights)

@@ -8,7 +8,7 @@ import torch
 from omegaconf import DictConfig
 
 from mrisem.prior.bank import EmbeddingBank
-from mrisem.prior.ranking import pair_ranking_share
+from mrisem.prior.ranking import pair_ranking_share, ranking_share
 from mrisem.prior.response_bank import LanguageBank
 from mrisem.types import InputError
 from mrisem.verbs.pieces import make_datamodule
@@ -48,15 +48,16 @@ def _describe_responses(acquisition: str, bank: LanguageBank, path: Path) -> str
     """A few lines on a bank of responses."""
     n, perturbations, width = bank.positives.shape
     sides = bank.positives.mean(1), bank.negatives.mean(1)  # one response an image
-    shares = [100 * pair_ranking_share(*sides, center) for center in (True, False)]
+    alone = [100 * ranking_share(*sides, center) for center in (True, False)]
+    pairs = [100 * pair_ranking_share(*sides, center) for center in (True, False)]
     return "\n".join(
         [
             _title(acquisition, bank.description["images"]),
             f"  prompt      {bank.description['prompt']['question']}",
             f"  responses   ({n} + {len(bank.negatives)}) images x {perturbations} perturbations, "
             f"width {width}",
-            f"  separation  leave-one-out, {shares[0]:.1f} % of the pairs ranked rightly "
-            f"({shares[1]:.1f} % without centring)",
+            "  separation  pairs ranked rightly (without centring): one left out "
+            f"{alone[0]:.1f} % ({alone[1]:.1f} %), its pair too {pairs[0]:.1f} % ({pairs[1]:.1f} %)",
             _file(path),
         ]
     )

@@ -1,8 +1,13 @@
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
 import pytest
 import torch
 from sklearn.decomposition import PCA
 
 from mrisem.prior.bank import EmbeddingBank, bank_key
+from mrisem.prior.bank_file import load_or_build
 from mrisem.prior.build import Pooled, build_bank
 from mrisem.prior.semantic import Jitter, SemanticPrior
 from mrisem.types import InputError
@@ -166,3 +171,43 @@ def test_prior_jitter_averages_embeddings(bank, pairs):
     torch.testing.assert_close(still.losses(image), plain.losses(image))
     moved = SemanticPrior(LinearEncoder(), bank, (0.5, 1.0), jitter=Jitter(3, 2, 0.0), seed=1)
     assert not torch.equal(moved.losses(image)["semantic"], plain.losses(image)["semantic"])
+
+
+def test_bank_refuses_sides_that_were_not_prepared_alike():
+    pairs = [(torch.ones(8, 8), torch.ones(8, 9), None)]
+    with pytest.raises(InputError, match="prepared alike"):
+        build_bank(LinearEncoder(), pairs, [3, 6], {}, progress=False)
+
+
+@pytest.mark.parametrize("n_positives", [0, 10])
+def test_prior_refuses_a_bank_of_one_side(bank, n_positives):
+    one_sided = {k: replace(v, n_positives=n_positives) for k, v in bank.levels.items()}
+    with pytest.raises(InputError, match="positives and negatives"):
+        SemanticPrior(LinearEncoder(), EmbeddingBank(one_sided, {}), (0.5, 1.0))
+
+
+def test_bank_file_is_built_once_by_two_that_want_it(bank, tmp_path):
+    path = tmp_path / "bank.safetensors"
+    builds = []
+
+    def build():
+        builds.append(1)
+        time.sleep(0.2)
+        return bank
+
+    def want():
+        return load_or_build(path, EmbeddingBank.load, build)
+
+    with ThreadPoolExecutor(2) as pool:
+        banks = [future.result() for future in [pool.submit(want), pool.submit(want)]]
+    assert len(builds) == 1
+    assert all(torch.equal(b.levels[1].entries, bank.levels[1].entries) for b in banks)
+
+
+def test_bank_file_damage_is_repaired_with_a_warning(bank, tmp_path):
+    path = tmp_path / "bank.safetensors"
+    bank.save(path)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.warns(UserWarning, match="built anew"):
+        load_or_build(path, EmbeddingBank.load, lambda: bank)
+    assert torch.equal(EmbeddingBank.load(path).levels[1].entries, bank.levels[1].entries)
