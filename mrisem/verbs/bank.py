@@ -57,7 +57,8 @@ def _describe_responses(acquisition: str, bank: LanguageBank, path: Path) -> str
             f"  responses   ({n} + {len(bank.negatives)}) images x {perturbations} perturbations, "
             f"width {width}",
             "  separation  pairs ranked rightly (without centring): one left out "
-            f"{alone[0]:.1f} % ({alone[1]:.1f} %), its pair too {pairs[0]:.1f} % ({pairs[1]:.1f} %)",
+            f"{alone[0]:.1f} % ({alone[1]:.1f} %), "
+            f"the pair left out {pairs[0]:.1f} % ({pairs[1]:.1f} %)",
             _file(path),
         ]
     )
