@@ -55,7 +55,8 @@ class LevelBank:
 
     def project(self, features: Tensor) -> Tensor:
         """``(n, token, feature)`` -> ``(n, token, component)``, each token of unit length."""
-        return normalize((features.float() - self.mean) @ self.components, dim=-1)
+        with torch.autocast(features.device.type, enabled=False):
+            return normalize((features.float() - self.mean) @ self.components, dim=-1)
 
     def limit(self, n_positives: int | None, n_negatives: int | None) -> LevelBank:
         """Return the bank with the first so many positives and negatives; None keeps all.

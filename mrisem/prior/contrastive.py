@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 
+import torch
 from einops import rearrange
 from torch import Tensor
 from torch.nn.functional import softplus
+
+_N_PARTS = 128  # of a bfloat16 product, each rounded by itself, summed in float32
 
 
 def token_similarity(embedding: Tensor, bank: Tensor) -> Tensor:
@@ -19,13 +22,19 @@ def token_similarity(embedding: Tensor, bank: Tensor) -> Tensor:
     Returns:
         ``(batch, n)`` float32 similarities in [-1, 1].
 
-    >>> import torch
     >>> z = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])
     >>> token_similarity(z, torch.tensor([[1.0, 0.0, 0.0, 1.0], [0.0, 1.0, 0.0, -1.0]]))
     tensor([[ 1.0000, -0.5000]])
     """
     flat = rearrange(embedding, "batch token feature -> batch (token feature)").to(bank.dtype)
-    return (flat @ bank.T).float() / embedding.shape[1]
+    with torch.autocast(flat.device.type, enabled=False):
+        if bank.dtype == torch.float32:
+            return flat @ bank.T / embedding.shape[1]
+        # a bfloat16 product is summed in float32 but handed back in bfloat16: hand back parts
+        size = -(-flat.shape[1] // _N_PARTS)
+        parts = zip(flat.split(size, 1), bank.split(size, 1), strict=True)
+        products = torch.stack([(z @ b.T).float() for z, b in parts])
+    return products.sum(0) / embedding.shape[1]
 
 
 def info_nce(similarity: Tensor, n_positives: int, temperature: float = 0.07) -> Tensor:
@@ -41,7 +50,6 @@ def info_nce(similarity: Tensor, n_positives: int, temperature: float = 0.07) ->
     Returns:
         ``(batch,)`` non-negative losses.
 
-    >>> import torch
     >>> info_nce(torch.zeros(1, 4), n_positives=1).exp()
     tensor([4.])
     """
@@ -61,7 +69,6 @@ def attraction(similarity: Tensor, n_positives: int, temperature: float = 0.07) 
     Returns:
         ``(batch,)`` non-negative losses.
 
-    >>> import torch
     >>> attraction(torch.tensor([[1.0, 1.0, -1.0]]), n_positives=2).abs()
     tensor([0.])
     """

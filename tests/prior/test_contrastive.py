@@ -49,3 +49,34 @@ def test_info_nce_does_not_overflow_at_low_temperature():
     similarity = torch.tensor([[1.0, -1.0], [-1.0, 1.0]])
     loss = info_nce(similarity, 1, temperature=1e-3)
     torch.testing.assert_close(loss, torch.tensor([0.0, 2000.0]))
+
+
+def make_unit(*shape):
+    generator = torch.Generator().manual_seed(3)
+    return torch.nn.functional.normalize(torch.randn(*shape, generator=generator) + 0.5, dim=-1)
+
+
+def test_token_similarity_is_float32_under_autocast():
+    z, bank = make_unit(2, 50, 16), make_unit(20, 50, 16).flatten(1)
+    with torch.autocast("cpu", torch.bfloat16):
+        got = token_similarity(z, bank)
+    assert torch.equal(got, token_similarity(z, bank))
+    assert got.dtype == torch.float32
+
+
+def test_token_similarity_of_a_bfloat16_bank_keeps_float32_sums():
+    z, bank = make_unit(2, 576, 16), make_unit(20, 576, 16).flatten(1)
+    rounded = bank.bfloat16()
+    exact = z.bfloat16().double().flatten(1) @ rounded.double().T / 576
+    error = (token_similarity(z, rounded) - exact).abs().max()
+    plain = ((z.flatten(1).bfloat16() @ rounded.T).float() / 576 - exact).abs().max()
+    assert error < 2e-4
+    assert error < plain / 3
+
+
+def test_token_similarity_gradient_through_a_bfloat16_bank():
+    z, bank = make_unit(2, 64, 16), make_unit(20, 64, 16).flatten(1)
+    leaf = z.clone().requires_grad_()
+    token_similarity(leaf, bank.bfloat16())[:, 3].sum().backward()
+    expected = bank[3].reshape(64, 16) / 64
+    torch.testing.assert_close(leaf.grad[0], expected, rtol=2e-2, atol=1e-5)
