@@ -21,6 +21,7 @@ from mrisem.prior.bank import EmbeddingBank, LevelBank
 from mrisem.prior.checkpoints import Normalisation
 from mrisem.prior.encoders import FrozenEncoder
 from mrisem.prior.semantic import SemanticPrior
+from mrisem.prior.towers import Tower
 
 LEVELS, COMPONENTS, WEIGHTS = (1, 13, 24), (64, 128, 256), (0.005, 0.5, 1.0)
 N_TOKENS, WIDTH, TAU = 576, 1024, 0.07
@@ -80,15 +81,16 @@ def our_step(prior: SemanticPrior, autocast: bool) -> Callable[[Tensor], tuple]:
     return step
 
 
-def seconds(step: Callable[[Tensor], tuple], image: Tensor, repeats: int) -> float:
-    """Median wall seconds of a step, after one that does not count."""
-    step(image)
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        step(image)
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+def seconds(image: Tensor, repeats: int, *steps: Callable[[Tensor], tuple]) -> list[float]:
+    """Median wall seconds of steps that take turns, after one each that does not count."""
+    times: list[list[float]] = [[] for _ in steps]
+    for turn in range(repeats + 1):
+        for step, kept in zip(steps, times, strict=True):
+            start = time.perf_counter()
+            step(image)
+            if turn:
+                kept.append(time.perf_counter() - start)
+    return [statistics.median(kept) for kept in times]
 
 
 def encoder_alone(encoder: FrozenEncoder, autocast: bool) -> Callable[[Tensor], tuple]:
@@ -123,26 +125,29 @@ def compare(n: int, image: Tensor, repeats: int) -> None:
     raw, bank = make_banks(n)
     plain = plain_step(tower, raw, n)
     plain_loss, plain_gradient = plain(image)
-    base = seconds(plain, image, repeats)
+    (base,) = seconds(image, repeats, plain)
     raw_bytes = sum(entries.nbytes for entries, _, _ in raw.values())
     del plain, raw
     print(f"\nbank of {n} + {n} entries, levels {LEVELS}, PCA {COMPONENTS}")
     print(f"  plain, float32                {base:7.2f} s   1.0 x   bank {raw_bytes / 1e9:6.2f} GB")
-    encoder = FrozenEncoder(
-        tower.embeddings, tower.encoder.layers, LEVELS, 384, Normalisation((0.5,) * 3, (0.5,) * 3)
+    parts = Tower(
+        tower.embeddings, tower.encoder.layers, (None,), 384, 3, 0, N_TOKENS, WIDTH, facts=()
     )
-    for name, dtype, autocast in (
-        ("ours, float32", torch.float32, False),
-        ("ours, bfloat16 autocast", torch.bfloat16, True),
+    encoder = FrozenEncoder(parts, LEVELS, Normalisation((0.5,) * 3, (0.5,) * 3))
+    for name, dtype, autocast, weights in (
+        ("ours, float32", torch.float32, False, torch.float32),
+        ("ours, bfloat16 autocast", torch.bfloat16, True, torch.float32),
+        ("ours, encoder.dtype=bfloat16", torch.bfloat16, False, torch.bfloat16),
     ):
+        encoder.to(weights)
         levels = {
             level: LevelBank(b.mean, b.components, b.entries.to(dtype), n, 1.0)
             for level, b in bank.levels.items()
         }
         ours = our_step(SemanticPrior(encoder, EmbeddingBank(levels, {}), WEIGHTS, TAU), autocast)
         loss, gradient = ours(image)
-        time_ours = seconds(ours, image, repeats)
-        time_encoder = seconds(encoder_alone(encoder, autocast), image, repeats)
+        alone = encoder_alone(encoder, autocast)
+        time_ours, time_encoder = seconds(image, repeats, ours, alone)
         size = sum(b.entries.nbytes + b.components.nbytes for b in levels.values())
         rest = 100 * (1 - time_encoder / time_ours)
         off = abs(loss / plain_loss - 1).item()
