@@ -38,22 +38,6 @@ def fit(batch, guidance=None, settings=SETTINGS):
     return fit_to_scans(make_network(), UnrolledTask.forward_one, batch, settings, guidance, seed=0)
 
 
-class SquaredMagnitude:
-    """A stand-in for a SemanticPrior whose gradient is known."""
-
-    def losses(self, magnitude):
-        return {"semantic": magnitude.square().sum((1, 2))}
-
-    def diagnose(self, magnitude, iteration):
-        return {}
-
-    def signature(self, magnitude):
-        return {"1": magnitude.mean((1, 2))[:, None].repeat(1, 3)}
-
-    def bank_signature(self):
-        return {"1": (torch.ones(2, 3), torch.zeros(2, 3))}
-
-
 def test_data_consistency_loss_equals_its_formula():
     batch = make_batch()
     image = torch.randn(2, Y, X, dtype=torch.complex64)
@@ -122,10 +106,10 @@ def test_fit_never_shows_the_network_what_the_loss_counts():
     assert torch.equal(torch.cat(seen[:2]) | hidden[0], batch.mask)
 
 
-def test_guidance_changes_the_fit_and_is_logged():
+def test_guidance_changes_the_fit_and_is_logged(squared_magnitude):
     batch = make_batch()
     plain, _ = fit(batch)
-    guidance = Guidance(SquaredMagnitude(), batch, Steering(weight=1.0))
+    guidance = Guidance(squared_magnitude, batch, Steering(weight=1.0))
     guided, curves = fit(batch, guidance)
     names = {row[3] for row in curves.rows}
     assert names == {"data_consistency", "semantic", "gradient_balance"}

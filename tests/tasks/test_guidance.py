@@ -6,22 +6,6 @@ from mrisem.tasks.guidance import Guidance, Steering
 from mrisem.types import Batch, SliceInfo
 
 
-class SquaredMagnitude:
-    """A stand-in for a prior whose gradient is known: 2 x inside the crop."""
-
-    def losses(self, magnitude):
-        return {"semantic": magnitude.square().sum((1, 2))}
-
-    def diagnose(self, magnitude, iteration):
-        return {}
-
-    def signature(self, magnitude):
-        return {"1": magnitude.mean((1, 2))[:, None].repeat(1, 3)}
-
-    def bank_signature(self):
-        return {"1": (torch.ones(2, 3), torch.zeros(2, 3))}
-
-
 @pytest.fixture
 def batch():
     generator = torch.Generator().manual_seed(0)
@@ -38,27 +22,33 @@ def image():
     return torch.randn(2, 12, 8, dtype=torch.complex64, generator=torch.Generator().manual_seed(1))
 
 
-def push(batch, image, iteration=0, data=None, **steering):
-    guidance = Guidance(SquaredMagnitude(), batch, Steering(**steering))
-    return guidance(image, torch.ones_like(image) if data is None else data, iteration)
+@pytest.fixture
+def push(batch, squared_magnitude):
+    """Evaluate fresh guidance once at an image, beside a data gradient of ones."""
+
+    def evaluate(image, iteration=0, **steering):
+        guidance = Guidance(squared_magnitude, batch, Steering(**steering))
+        return guidance(image, torch.ones_like(image), iteration)
+
+    return evaluate
 
 
-def test_guidance_gradient_equals_autograd_through_the_whole(batch, image):
-    _, gradient = push(batch, image, weight=0.5)
+def test_guidance_gradient_equals_autograd_through_the_whole(batch, image, push):
+    _, gradient = push(image, weight=0.5)
     leaf = image.clone().requires_grad_()
     (0.5 * leaf[:, 3:9].abs().square().sum()).backward()
     torch.testing.assert_close(gradient, leaf.grad)
 
 
-def test_guidance_balance_sets_the_ratio_of_norms(batch, image):
-    values, gradient = push(batch, image, balance=0.1, weight=1e9)
+def test_guidance_balance_sets_the_ratio_of_norms(batch, image, push):
+    values, gradient = push(image, balance=0.1, weight=1e9)
     ratio = gradient.flatten(1).norm(dim=1) / torch.ones_like(image).flatten(1).norm(dim=1)
     torch.testing.assert_close(ratio, torch.full((2,), 0.1))
     torch.testing.assert_close(values["gradient_balance"], ratio)
 
 
-def test_guidance_balance_is_smoothed(batch, image):
-    guidance = Guidance(SquaredMagnitude(), batch, Steering(balance=0.1, smoothing=0.75))
+def test_guidance_balance_is_smoothed(batch, image, squared_magnitude):
+    guidance = Guidance(squared_magnitude, batch, Steering(balance=0.1, smoothing=0.75))
     data = torch.ones_like(image)
     guidance(image, data, 0)
     values, _ = guidance(image, 5 * data, 1)  # wants five times the weight: gets a quarter of it
@@ -66,8 +56,8 @@ def test_guidance_balance_is_smoothed(batch, image):
     torch.testing.assert_close(values["gradient_balance"], expected)
 
 
-def test_guidance_balance_does_not_overshoot_when_a_quiet_loss_wakes_up(batch, image):
-    guidance = Guidance(SquaredMagnitude(), batch, Steering(balance=0.1, smoothing=0.5))
+def test_guidance_balance_does_not_overshoot_when_a_loss_wakes_up(batch, image, squared_magnitude):
+    guidance = Guidance(squared_magnitude, batch, Steering(balance=0.1, smoothing=0.5))
     data = torch.ones_like(image)
     for _ in range(5):
         guidance(1e-6 * image, data, 0)  # a gradient near zero asks for a weight of millions
@@ -75,16 +65,16 @@ def test_guidance_balance_does_not_overshoot_when_a_quiet_loss_wakes_up(batch, i
     assert values["gradient_balance"].max() <= 0.1 * (1 + 1e-5)
 
 
-def test_guidance_is_silent_before_it_starts(batch, image):
-    values, gradient = push(batch, image, iteration=4, start_iteration=5)
+def test_guidance_is_silent_before_it_starts(batch, image, push):
+    values, gradient = push(image, iteration=4, start_iteration=5)
     assert values == {}
     assert not gradient.any()
-    assert push(batch, image, iteration=5, start_iteration=5)[1].any()
+    assert push(image, iteration=5, start_iteration=5)[1].any()
 
 
-def test_guidance_unmeasured_only_keeps_out_of_measured_kspace(batch, image):
-    _, plain = push(batch, image, weight=1.0)
-    _, gradient = push(batch, image, weight=1.0, unmeasured_only=True)
+def test_guidance_unmeasured_only_keeps_out_of_measured_kspace(batch, image, push):
+    _, plain = push(image, weight=1.0)
+    _, gradient = push(image, weight=1.0, unmeasured_only=True)
     sense = SenseOperator.of(batch)
     rest = SenseOperator(batch.sensitivity_maps, ~batch.mask)
     torch.testing.assert_close(gradient, rest.normal(plain), atol=1e-5, rtol=1e-4)
