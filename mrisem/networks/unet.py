@@ -7,6 +7,9 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mrisem.physics.sense import SenseOperator
+from mrisem.types import Batch, Reconstruction
+
 
 def complex_to_channels(image: Tensor) -> Tensor:
     """``(batch, y, x)`` complex -> ``(batch, 2, y, x)`` real: the real and imaginary part."""
@@ -57,3 +60,59 @@ class ResidualUnet(nn.Module):
         channels = functional.pad(complex_to_channels(image), padding)
         channels = self.unet(channels)[..., padding[2] :, padding[0] :][..., :y, :x]
         return image + channels_to_complex(channels)
+
+
+class Unet(nn.Module):
+    """One residual U-Net on the zero-filled image (method.md section 4, the U-Net column).
+
+    It corrects the image of the samples it is given and knows nothing of coils; the solve that
+    restores consistency with the data belongs to whoever applies it. `Unrolled.load_unet` starts
+    every stage from this network's weights.
+
+    Args:
+        channels: width of the first level (paper: 64).
+        levels: number of poolings (paper: 4).
+    """
+
+    def __init__(self, channels: int = 64, levels: int = 4) -> None:
+        super().__init__()
+        self.unet = ResidualUnet(channels, levels)
+
+    def forward(self, batch: Batch, mask: Tensor | None = None) -> Reconstruction:
+        """Reconstruct a batch from the part of its k-space that ``mask`` selects.
+
+        Args:
+            batch: slices of equal shape.
+            mask: ``(batch, y, x)`` bool, what the network may see; all samples if None.
+
+        Returns:
+            The corrected image; iterates hold the zero-filled image and it.
+        """
+        zero_filled = SenseOperator.of(batch, mask).adjoint(batch.masked_kspace)
+        image = on_central_rows(self.unet, zero_filled, batch.crop[0])
+        return Reconstruction(image, (zero_filled, image))
+
+
+def on_central_rows(network: nn.Module, image: Tensor, n_rows: int) -> Tensor:
+    """Apply a network to the central ``n_rows`` readout rows, leaving the others as they are.
+
+    The readout is fully sampled, so image rows do not mix, and the rows that targets do not have
+    need no network.
+
+    Args:
+        network: ``(batch, n_rows, x)`` complex64 -> the same.
+        image: ``(batch, y, x)`` complex64.
+        n_rows: the rows that targets keep, at most ``y``; the same as `center_crop` takes.
+
+    Returns:
+        ``(batch, y, x)`` complex64.
+
+    Raises:
+        ValueError: when ``n_rows`` exceeds the image.
+    """
+    y = image.shape[-2]
+    if n_rows > y:
+        raise ValueError(f"n_rows must be at most the image's y = {y}, got {n_rows}")
+    top = y // 2 - n_rows // 2
+    bottom = top + n_rows
+    return torch.cat([image[:, :top], network(image[:, top:bottom]), image[:, bottom:]], dim=1)

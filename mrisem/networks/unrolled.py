@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from mrisem.networks.unet import ResidualUnet
+from mrisem.networks.unet import ResidualUnet, on_central_rows
 from mrisem.physics.sense import SenseOperator
 from mrisem.physics.solvers import solve_data_consistency
 from mrisem.types import Batch, Reconstruction
@@ -47,6 +48,18 @@ class Unrolled(nn.Module):
         self.cg_iterations = cg_iterations
         self.cg_tolerance = cg_tolerance
 
+    def load_unet(self, state: Mapping[str, Tensor]) -> None:
+        """Start every stage from the same U-Net, as the paper does (method.md section 4, start).
+
+        The stages' weights stay separate and may drift apart in fitting.
+
+        Args:
+            state: ``Unet(channels, levels).state_dict()`` of the same channels and levels.
+        """
+        stage = {name.removeprefix("unet."): value for name, value in state.items()}
+        for unet in self.unets:
+            unet.load_state_dict(stage)
+
     def forward(self, batch: Batch, mask: Tensor | None = None) -> Reconstruction:
         """Reconstruct a batch from the part of its k-space that ``mask`` selects.
 
@@ -61,7 +74,7 @@ class Unrolled(nn.Module):
         adjoint = sense.adjoint(batch.masked_kspace)
         iterates = [adjoint]
         for unet, log_lambda in zip(self.unets, self.log_lambdas, strict=True):
-            image = _on_central_rows(unet, iterates[-1], batch.crop[0])
+            image = on_central_rows(unet, iterates[-1], batch.crop[0])
             iterates.append(
                 solve_data_consistency(
                     sense,
@@ -73,11 +86,3 @@ class Unrolled(nn.Module):
                 )
             )
         return Reconstruction(iterates[-1], tuple(iterates))
-
-
-def _on_central_rows(unet: nn.Module, image: Tensor, n_rows: int) -> Tensor:
-    """Apply a network to the central ``n_rows`` readout rows, leaving the others as they are."""
-    top = image.shape[-2] // 2 - n_rows // 2
-    bottom = image.shape[-2] - top - n_rows
-    change = unet(image[:, top : top + n_rows]) - image[:, top : top + n_rows]
-    return image + functional.pad(change, (0, 0, top, bottom))

@@ -1,0 +1,114 @@
+"""fastMRI's end-to-end variational network, returning a complex image."""
+
+from __future__ import annotations
+
+import fastmri
+import torch
+from torch import Tensor, nn
+
+from mrisem.physics.coils import combine
+from mrisem.physics.masks import calibration_lines
+from mrisem.physics.sense import SenseOperator
+from mrisem.types import Batch, InputError, Reconstruction
+
+
+class EndToEndVarNet(nn.Module):
+    """Cascades of soft data consistency and a U-Net in k-space, with learnt sensitivities.
+
+    Source: Sriram et al., MICCAI 2020, arXiv:2004.06688, by fastMRI's own modules; the defaults are
+    its published sizes. Its own sensitivity network serves the cascades only. The refined coil
+    images are combined with the batch's maps, ``sum_c conj(S_c) x_c``, where fastMRI takes the root
+    of the sum of squares: that has no phase, and the data term, the final solve and the scores of
+    all methods use the same maps, so every backbone stands on one footing.
+
+    Weights that fastMRI published load into the attribute ``varnet``, whose names are fastMRI's:
+    ``network.varnet.load_state_dict(torch.load(file, weights_only=True))``. The network normalises
+    its own input, so the scale of k-space does not matter to them.
+
+    Args:
+        cascades: number of cascades (published: 12).
+        channels: width of each cascade's U-Net (published: 18).
+        levels: poolings of each cascade's U-Net (published: 4).
+        sensitivity_channels: width of the sensitivity network (published: 8).
+        sensitivity_levels: poolings of the sensitivity network (published: 4).
+    """
+
+    def __init__(
+        self,
+        cascades: int = 12,
+        channels: int = 18,
+        levels: int = 4,
+        sensitivity_channels: int = 8,
+        sensitivity_levels: int = 4,
+    ) -> None:
+        super().__init__()
+        from fastmri.models import VarNet
+
+        self.varnet = VarNet(cascades, sensitivity_channels, sensitivity_levels, channels, levels)
+
+    def forward(self, batch: Batch, mask: Tensor | None = None) -> Reconstruction:
+        """Reconstruct a batch from the part of its k-space that ``mask`` selects.
+
+        Args:
+            batch: slices of equal shape; every slice needs sampled central columns.
+            mask: ``(batch, y, x)`` bool, what the network may see; all samples if None.
+
+        Returns:
+            The combined image; iterates hold the zero-filled image and it.
+
+        Raises:
+            InputError: when the central column of a slice is not sampled.
+        """
+        zero_filled = SenseOperator.of(batch, mask).adjoint(batch.masked_kspace)
+        image = combine(self.coil_images(batch, mask), batch.sensitivity_maps)
+        return Reconstruction(image, (zero_filled, image))
+
+    def coil_images(self, batch: Batch, mask: Tensor | None = None) -> Tensor:
+        """Return the refined coil images; their root of the sum of squares is fastMRI's output.
+
+        Args:
+            batch: as for `forward`.
+            mask: as for `forward`.
+
+        Returns:
+            ``(batch, coil, y, x)`` complex64.
+        """
+        seen = (batch.mask if mask is None else mask & batch.mask)[:, None]
+        sampled = torch.view_as_real(torch.where(seen, batch.masked_kspace, 0))
+        maps = self._sensitivities(sampled, seen[..., None], _calibration_lines(batch))
+        kspace = sampled
+        for cascade in self.varnet.cascades:
+            kspace = cascade(kspace, sampled, seen[..., None], maps)
+        return torch.view_as_complex(fastmri.ifft2c(kspace).contiguous())
+
+    def _sensitivities(self, sampled: Tensor, seen: Tensor, lines: list[int]) -> Tensor:
+        """Run fastMRI's sensitivity network, which takes one number of lines for a whole batch.
+
+        The number is passed on, as the network would otherwise count it in the first row of
+        ``seen``, which says nothing when points were held out one by one.
+
+        Args:
+            sampled: ``(batch, coil, y, x, 2)`` float32 k-space.
+            seen: ``(batch, 1, y, x, 1)`` bool.
+            lines: calibration lines of each slice.
+
+        Returns:
+            ``(batch, coil, y, x, 2)`` float32.
+        """
+        if len(set(lines)) == 1:
+            return self.varnet.sens_net(sampled, seen, lines[0])
+        return torch.cat(
+            [self.varnet.sens_net(sampled[i, None], seen[i, None], n) for i, n in enumerate(lines)]
+        )
+
+
+def _calibration_lines(batch: Batch) -> list[int]:
+    """Count the calibration lines of each slice, from the columns that were acquired."""
+    lines = [calibration_lines(columns) for columns in batch.mask.any(dim=1).cpu()]
+    if 0 in lines:
+        raise InputError(
+            "varnet estimates sensitivities from the central phase-encode columns, got a mask "
+            f"without column {batch.mask.shape[-1] // 2} in {batch.info[lines.index(0)].file}; "
+            "sample calibration lines (mask.calibration_lines or mask.center_fraction)"
+        )
+    return lines
