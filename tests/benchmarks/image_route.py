@@ -17,6 +17,7 @@ from torch.nn.functional import normalize
 from transformers.models.janus.configuration_janus import JanusVisionConfig
 from transformers.models.janus.modeling_janus import JanusVisionModel
 
+from mrisem.prior import attention
 from mrisem.prior.bank import EmbeddingBank, LevelBank
 from mrisem.prior.checkpoints import Normalisation
 from mrisem.prior.encoders import FrozenEncoder
@@ -130,6 +131,7 @@ def compare(n: int, image: Tensor, repeats: int) -> None:
     del plain, raw
     print(f"\nbank of {n} + {n} entries, levels {LEVELS}, PCA {COMPONENTS}")
     print(f"  plain, float32                {base:7.2f} s   1.0 x   bank {raw_bytes / 1e9:6.2f} GB")
+    tower.config._attn_implementation = attention.register()  # as `load_tower` asks for
     parts = Tower(
         tower.embeddings, tower.encoder.layers, (None,), 384, 3, 0, N_TOKENS, WIDTH, facts=()
     )
