@@ -14,6 +14,7 @@ from mrisem.data.auxiliary import AuxiliarySettings, AuxiliarySlices, as_setting
 from mrisem.data.dataset import SliceGroups, SliceOf, central_slices, without
 from mrisem.data.folders import Folders, select_acquisition
 from mrisem.data.volumes import UNNAMED, FailedScan, VolumeInfo
+from mrisem.physics.coils import check_estimator
 from mrisem.physics.masks import ColumnMask, stable_seed
 from mrisem.types import Batch, InputError
 
@@ -44,6 +45,7 @@ class FastMRI(pl.LightningDataModule):
         auxiliary: settings of the auxiliary set.
         train_subjects: ``remaining`` or ``auxiliary``.
         n_workers: processes that read ahead.
+        sensitivity_maps: their estimator, ``torch`` (ours) or ``sigpy``.
     """
 
     anatomy: ClassVar[str]
@@ -66,8 +68,10 @@ class FastMRI(pl.LightningDataModule):
         auxiliary: AuxiliarySettings | Mapping[str, Any] | None = None,
         train_subjects: Literal["remaining", "auxiliary"] = "remaining",
         n_workers: int = 0,
+        sensitivity_maps: str = "torch",
     ):
         super().__init__()
+        check_estimator(sensitivity_maps)
         if root is None:
             raise InputError("data.root must name the data set's folder: set data.root=DIR")
         if max_volumes is not None and max_volumes < 1:
@@ -91,6 +95,7 @@ class FastMRI(pl.LightningDataModule):
         self.auxiliary = as_settings(auxiliary)
         self.train_subjects = train_subjects
         self.n_workers = n_workers
+        self.sensitivity_maps = sensitivity_maps
         self._folders = Folders(on_error)
         self._done: set[tuple[str, int]] = set()
 
@@ -235,6 +240,7 @@ class FastMRI(pl.LightningDataModule):
             cache_folder=self.cache_folder,
             on_error=self.on_error,
             failed=failed,
+            sensitivity_maps=self.sensitivity_maps,
         )
         generator = torch.Generator().manual_seed(stable_seed("order", self.seed))
         return DataLoader(

@@ -161,6 +161,7 @@ class SliceGroups(Dataset):
         cache_folder: for sensitivity maps; None: not kept.
         on_error: ``raise`` at a bad scan, or ``skip`` it and return a `FailedScan`.
         failed: files already found to be bad.
+        sensitivity_maps: their estimator, ``torch`` or ``sigpy``.
     """
 
     slices: Sequence[SliceOf]
@@ -170,6 +171,7 @@ class SliceGroups(Dataset):
     cache_folder: Path | None = None
     on_error: str = "raise"
     failed: Sequence[FailedScan] = ()
+    sensitivity_maps: str = "torch"
     groups: list[list[SliceOf]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -204,22 +206,29 @@ class SliceGroups(Dataset):
         for part in group:
             kspace, stored, target = read_slice(volume, part.slice)
             columns, acceleration = volume_mask(volume, self.mask, self.seed, kspace, stored)
-            masked, scale = undersample(kspace, columns)
-            lines = calibration_lines(columns)
-            maps = estimate_sensitivity_maps(masked, lines, self.cache_folder)
-            rows.append((masked, repeat(columns, "x -> y x", y=volume.shape[2]), maps, scale))
+            rows.append((*undersample(kspace, columns), columns))
             info.append(slice_info(part, acceleration))
             targets += [] if target is None else [target]
-        masked, mask, maps, scale = (torch.stack(column) for column in zip(*rows, strict=True))
+        masked, scale, columns = (torch.stack(column) for column in zip(*rows, strict=True))
         return Batch(
             masked_kspace=masked,
-            mask=mask,
-            sensitivity_maps=maps,
+            mask=repeat(columns, "b x -> b y x", y=volume.shape[2]).contiguous(),
+            sensitivity_maps=self._maps(masked, columns),
             scale=scale,
             crop=volume.crop,
             info=tuple(info),
             target=torch.stack(targets) if targets else None,
         )
+
+    def _maps(self, masked: Tensor, columns: Tensor) -> Tensor:
+        """``(batch, coil, y, x)``: slices with equally many calibration lines in one go."""
+        lines = torch.tensor([calibration_lines(row) for row in columns])
+        maps = torch.empty_like(masked)
+        for n in lines.unique().tolist():
+            maps[lines == n] = estimate_sensitivity_maps(
+                masked[lines == n], n, self.cache_folder, estimator=self.sensitivity_maps
+            )
+        return maps
 
 
 def undersample(kspace: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:

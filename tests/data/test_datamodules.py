@@ -47,6 +47,13 @@ def test_no_subject_plays_two_parts(root):
     assert not trained & auxiliary
 
 
+def test_sensitivity_maps_are_chosen_by_name(root):
+    data = FastMRIBrain(root, MASK, sensitivity_maps="sigpy")
+    assert data.predict_dataloader().dataset.sensitivity_maps == "sigpy"
+    with pytest.raises(InputError, match=r"must be one of \['torch', 'sigpy'\], got 'bart'"):
+        FastMRIBrain(root, MASK, sensitivity_maps="bart")
+
+
 def test_training_on_the_auxiliary_subjects_is_named(root):
     data = FastMRIBrain(
         root, MASK, auxiliary={"n_subjects": 2}, train_subjects="auxiliary", acquisition="AXT2"

@@ -6,9 +6,9 @@ import torch
 
 from mrisem.data.dataset import SliceGroups, central_slices, without
 from mrisem.data.volumes import FailedScan, inspect_volume
-from mrisem.physics.coils import root_sum_of_squares
+from mrisem.physics.coils import ESTIMATORS, estimate_sensitivity_maps, root_sum_of_squares
 from mrisem.physics.fourier import center_crop, ifft2c
-from mrisem.physics.masks import FileMask, GaussianMask
+from mrisem.physics.masks import FileMask, GaussianMask, calibration_lines
 from mrisem.types import InputError
 
 MASK = GaussianMask(4, calibration_lines=8)
@@ -58,6 +58,29 @@ def test_scale_returns_to_the_units_of_the_target(tmp_path, make_file):
     batch = groups(make_file(tmp_path / "a.h5"), mask=GaussianMask(1, calibration_lines=8))[0]
     image = root_sum_of_squares(ifft2c(batch.masked_kspace)) * batch.scale[:, None, None]
     torch.testing.assert_close(center_crop(image, batch.crop), batch.target)
+
+
+def test_sensitivity_maps_come_from_the_estimator_that_is_named(tmp_path, make_file):
+    path = make_file(tmp_path / "a.h5")
+    for name in ESTIMATORS:
+        batch = groups(path, sensitivity_maps=name)[0]
+        n = calibration_lines(batch.mask[0, 0])
+        expected = estimate_sensitivity_maps(batch.masked_kspace, n, estimator=name)
+        torch.testing.assert_close(batch.sensitivity_maps, expected)
+    with pytest.raises(InputError, match=r"data\.sensitivity_maps must be one of .*, got 'bart'"):
+        groups(path, sensitivity_maps="bart")[0]
+
+
+def test_slices_calibrate_on_their_own_lines(tmp_path, make_file):
+    path = make_file(tmp_path / "a.h5")
+    edit(path, "kspace", lambda k: k[1, ..., :12].fill(0))
+    with pytest.warns(UserWarning, match="only 12 to 46 hold data"):
+        batch = groups(path, mask=GaussianMask(1, calibration_lines=8))[0]
+    lines = [calibration_lines(mask[0]) for mask in batch.mask]
+    assert lines[0] != lines[1]
+    for i, n in enumerate(lines):
+        expected = estimate_sensitivity_maps(batch.masked_kspace[i : i + 1], n)
+        torch.testing.assert_close(batch.sensitivity_maps[i : i + 1], expected)
 
 
 def test_mask_depends_on_file_name_and_seed_not_on_order(tmp_path, make_file):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from mrisem.physics.coils import combine, estimate_sensitivity_maps, root_sum_of_squares
+import mrisem.physics.coils as coils
+from mrisem.physics.coils import ESTIMATORS, combine, root_sum_of_squares
 from mrisem.physics.fourier import fft2c, ifft2c
 from mrisem.types import InputError
 
@@ -33,6 +34,11 @@ def simulated(n_coils=4, size=(72, 60)):
     return kspace, torch.from_numpy(maps.astype(np.complex64)), torch.from_numpy(support)
 
 
+def estimate_sensitivity_maps(kspace, *arguments, **options):
+    """Of one slice."""
+    return coils.estimate_sensitivity_maps(kspace[None], *arguments, **options)[0]
+
+
 def alignment(maps, reference):
     """Per pixel, the cosine between coil vectors, blind to a common phase."""
     return (maps.conj() * reference).sum(0).abs()
@@ -52,23 +58,25 @@ def test_combine_inverts_the_coils_where_maps_are_of_unit_norm():
     torch.testing.assert_close(combine(maps * image, maps), image)
 
 
-def test_estimate_sensitivity_maps_finds_the_true_ones():
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_estimate_sensitivity_maps_finds_the_true_ones(estimator):
     kspace, truth, support = simulated()
-    maps = estimate_sensitivity_maps(kspace, 24)
+    maps = estimate_sensitivity_maps(kspace, 24, estimator=estimator)
     assert maps.shape == truth.shape
     assert maps.dtype == torch.complex64
     torch.testing.assert_close(root_sum_of_squares(maps), torch.ones(support.shape))
     assert alignment(maps, truth)[support].min() > 0.99
 
 
-def test_estimate_sensitivity_maps_agrees_with_sigpy_at_full_size():
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_estimate_sensitivity_maps_agrees_with_sigpy_at_full_size(estimator):
     from sigpy.mri.app import EspiritCalib
 
     kspace, _, support = simulated()
     expected = EspiritCalib(
         kspace.numpy(), calib_width=24, crop=0, max_iter=100, show_pbar=False
     ).run()
-    maps = estimate_sensitivity_maps(kspace, 24)
+    maps = estimate_sensitivity_maps(kspace, 24, estimator=estimator)
     assert alignment(maps, torch.from_numpy(expected))[support].min() > 0.9999
 
 
@@ -81,10 +89,36 @@ def test_estimate_sensitivity_maps_uses_the_calibration_lines_only():
     )
 
 
-def test_estimate_sensitivity_maps_survives_a_dead_first_coil():
+def test_estimators_agree_in_phase_too():
+    kspace, _, support = simulated()
+    ours, sigpys = (estimate_sensitivity_maps(kspace, 24, estimator=name) for name in ESTIMATORS)
+    relative = (ours.conj() * sigpys).sum(0)[support]
+    assert (relative / relative.mean() - 1).abs().max() < 1e-3
+
+
+def test_slices_of_a_batch_do_not_touch_each_other():
+    first, _, _ = simulated()
+    batch = torch.stack([first, first.flip(1), 1e-6 * first.flip(0)])
+    together = coils.estimate_sensitivity_maps(batch, 24)
+    for one, maps in zip(batch, together, strict=True):
+        torch.testing.assert_close(maps, estimate_sensitivity_maps(one, 24), atol=1e-3, rtol=0)
+
+
+def test_spline_weights_equal_scipys():
+    from scipy.ndimage import map_coordinates
+
+    values = np.random.default_rng(0).standard_normal(64)
+    weights = coils._spline_matrix(37, torch.zeros(1, dtype=torch.complex128)).real
+    position = (np.arange(37) - 18) * 64 / 37 + 32
+    expected = map_coordinates(values, position[None], order=3, mode="grid-wrap")
+    np.testing.assert_allclose(weights @ torch.from_numpy(values), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_estimate_sensitivity_maps_survives_a_dead_first_coil(estimator):
     kspace, truth, support = simulated()
     kspace[0] = 0
-    maps = estimate_sensitivity_maps(kspace, 24)
+    maps = estimate_sensitivity_maps(kspace, 24, estimator=estimator)
     assert bool(torch.isfinite(torch.view_as_real(maps)).all())
     alive = truth.clone()
     alive[0] = 0
@@ -111,24 +145,43 @@ def test_estimate_sensitivity_maps_refuses_too_little_to_go_by():
         estimate_sensitivity_maps(kspace, 4)
     with pytest.raises(InputError, match="must not be zero"):
         estimate_sensitivity_maps(torch.zeros_like(kspace), 24)
+    with pytest.raises(InputError, match=r"sensitivity_maps must be one of .* got 'barts'"):
+        estimate_sensitivity_maps(kspace, 24, estimator="barts")
 
 
 def test_sensitivity_cache_is_read_keyed_by_content_and_rebuilt_when_damaged(tmp_path, monkeypatch):
-    import mrisem.physics.coils as coils
-
     kspace, _, _ = simulated()
     first = estimate_sensitivity_maps(kspace, 24, tmp_path)
     (path,) = tmp_path.iterdir()
     with monkeypatch.context() as patched:
-        patched.delattr(coils, "_espirit")
+        patched.setitem(ESTIMATORS, "torch", pytest.fail)
         assert torch.equal(estimate_sensitivity_maps(kspace, 24, tmp_path), first)
     path.write_bytes(path.read_bytes()[:50])
     with pytest.warns(UserWarning, match="damaged sensitivity maps"):
         assert torch.equal(estimate_sensitivity_maps(kspace, 24, tmp_path), first)
     assert torch.equal(estimate_sensitivity_maps(kspace, 24, tmp_path), first)
     estimate_sensitivity_maps(kspace, 24, tmp_path, threshold=0.03)
+    estimate_sensitivity_maps(kspace, 24, tmp_path, estimator="sigpy")
     estimate_sensitivity_maps(2 * kspace, 24, tmp_path)
-    assert len(list(tmp_path.iterdir())) == 3
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_sensitivity_cache_computes_only_the_slices_that_are_missing(tmp_path, monkeypatch):
+    kspace, _, _ = simulated()
+    batch = torch.stack([kspace, kspace.flip(1), kspace.flip(2)])
+    expected = coils.estimate_sensitivity_maps(batch, 24)
+    coils.estimate_sensitivity_maps(batch[1:2], 24, tmp_path)
+    sizes, ours = [], ESTIMATORS["torch"]
+
+    def counted(calibration, **settings):
+        sizes.append(len(calibration))
+        return ours(calibration, **settings)
+
+    monkeypatch.setitem(ESTIMATORS, "torch", counted)
+    for _ in range(2):
+        maps = coils.estimate_sensitivity_maps(batch, 24, tmp_path)
+        torch.testing.assert_close(maps, expected, atol=1e-4, rtol=0)
+    assert sizes == [2]
 
 
 @pytest.mark.skipif(not BRAIN.exists(), reason="real brain k-space not found (MRISEM_TEST_DATA)")
