@@ -55,9 +55,10 @@ test: $(STAMP) ## run the tests (minutes)
 test-slow: $(STAMP) ## run the tests that take minutes each
 	@$(BIN)/python -m pytest -m slow
 
-bench: $(STAMP) ## time and memory of the prior, against a plain implementation (20 minutes, 20 GB)
+bench: $(STAMP) ## time and memory of the prior and of sensitivity maps, against others (25 minutes, 20 GB)
 	@$(BIN)/python tests/benchmarks/image_route.py
 	@$(BIN)/python tests/benchmarks/bank_memory.py
+	@$(BIN)/python tests/benchmarks/espirit.py
 
 check: $(STAMP) ## ruff, mypy and the import floors
 	@$(BIN)/ruff check .
