@@ -34,7 +34,7 @@ def test_conf_every_verb_composes_and_resolves(verb, scale):
 def test_conf_has_no_group_that_these_tests_leave_out():
     groups = {path.name for path in CONF.iterdir() if path.is_dir()}
     tested = {"scale", "model", "mask", "data", "encoder", "prior", "trainer", "metrics", "prompt"}
-    assert groups == tested
+    assert groups == tested | {"fit", "regulariser", "objective"}
 
 
 @pytest.mark.parametrize("name", options("model"))
@@ -42,6 +42,23 @@ def test_conf_every_model_can_be_made(name):
     config = composed("reconstruct", f"model={name}", "scale=smoke")
     assert config.model.name == name
     assert make_task(config) is not None
+
+
+@pytest.mark.parametrize("model", ["unet", "unrolled", "varnet"])
+@pytest.mark.parametrize("fit", options("fit"))
+@pytest.mark.parametrize("regulariser", options("regulariser"))
+def test_conf_every_way_of_fitting_can_be_made(model, fit, regulariser):
+    overrides = [f"model={model}", f"fit={fit}", f"regulariser={regulariser}", "scale=smoke"]
+    task = make_task(composed("reconstruct", *overrides))
+    assert (task.fit is None) == (fit == "none")
+    assert fit == "none" or (task.fit.lora is not None) == (fit == "lora")
+    assert getattr(task.regulariser, "name", "none") == regulariser
+
+
+@pytest.mark.parametrize("name", options("objective"))
+def test_conf_every_objective_can_be_made(name):
+    task = make_task(composed("train", f"objective={name}", "scale=smoke"))
+    assert task.objective.monitor
 
 
 @pytest.mark.parametrize("data", options("data"))

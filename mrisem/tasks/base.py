@@ -9,8 +9,8 @@ import pytorch_lightning as pl
 import torch
 
 from mrisem.data.volumes import FailedScan
-from mrisem.tasks.fitting import FitCurves
-from mrisem.tasks.guidance import Prior
+from mrisem.tasks.curves import FitCurves
+from mrisem.tasks.guidance import Guidance, Prior, Steering
 from mrisem.types import Batch, InputError, Reconstruction
 
 
@@ -34,6 +34,9 @@ class Prediction:
 class ReconstructionTask(pl.LightningModule):
     """Base of all tasks; a subclass says how one batch is reconstructed.
 
+    Args:
+        steering: how a prior counts.
+
     Attributes:
         priors: acquisition -> semantic prior; filled by the embedding bank's callback and empty
             without a prior. A plain dict: neither encoder nor bank enters the state_dict.
@@ -42,22 +45,23 @@ class ReconstructionTask(pl.LightningModule):
 
     takes_prior = False
 
-    def __init__(self) -> None:
+    def __init__(self, steering: Steering | None = None) -> None:
         super().__init__()
+        self.steering = steering or Steering()
         self.priors: dict[str, Prior] = {}
 
     def solve(self, batch: Batch) -> tuple[Reconstruction, FitCurves]:
         """Reconstruct a batch; the curves are empty when nothing was fitted."""
         raise NotImplementedError
 
-    def prior_for(self, batch: Batch) -> Prior | None:
-        """Return the prior whose bank serves the batch's acquisition; None without a prior."""
+    def guide(self, batch: Batch) -> Guidance | None:
+        """Return the guidance of a batch by the bank of its acquisition; None without a prior."""
         if not self.priors:
             return None
         acquisition = batch.info[0].acquisition
         if acquisition not in self.priors:
             raise InputError(f"no bank for acquisition {acquisition}, only {sorted(self.priors)}")
-        return self.priors[acquisition]
+        return Guidance(self.priors[acquisition], batch, self.steering)
 
     def predict_step(
         self, batch: Batch | FailedScan, batch_idx: int = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from mrisem.tasks.base import ReconstructionTask
-from mrisem.tasks.fitting import FitCurves
+from mrisem.tasks.curves import FitCurves
 from mrisem.types import Batch, Reconstruction
 
 

@@ -1,125 +1,169 @@
-"""Fitting a network to one scan: several slices at once, each with weights of its own."""
+"""Fitting networks to scans: several slices at once, each with weights of its own."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from mrisem.physics.masks import split_mask, stable_seed
-from mrisem.physics.sense import SenseOperator
+from mrisem.networks.adapters import LoRA
+from mrisem.tasks.curves import FitCurves
+from mrisem.tasks.early_stopping import Best
 from mrisem.tasks.guidance import Guidance
 from mrisem.tasks.losses import data_consistency_loss
-from mrisem.types import Batch, Reconstruction, SliceInfo
-
-Forward = Callable[[nn.Module, Batch, Tensor | None], Reconstruction]
+from mrisem.tasks.objectives import gradient_at
+from mrisem.tasks.regularisers import Regulariser
+from mrisem.tasks.splits import split_samples
+from mrisem.types import Batch, InputError, Reconstruction
 
 
 @dataclass(frozen=True)
 class PerScanFit:
-    """How a network is fitted to a scan (method.md section 4, column "Unrolled").
+    """How a network is fitted to a scan (method.md section 4).
 
     Args:
         iterations: optimiser steps (paper: 1500).
         learning_rate: of Adam (paper: 1e-3).
         halve_every: steps after which the learning rate is halved (paper: 1000).
-        loss_share: share of the samples held out for the loss (paper: 0.4).
+        loss_share: share of the samples held out for the loss, which the network does not see
+            (paper, unrolled: 0.4). None: network and loss both have all samples (paper: U-Net; INR,
+            which sees none).
+        validation_share: share of the samples that neither network nor loss have, to stop early on,
+            as zero-shot self-supervision does (Yaman et al., arXiv:2102.07737). None (paper): fit
+            to the end. A slice keeps the weights that predict these samples best.
+        patience: steps without a better prediction of them after which a slice is done.
+        lora: train low-rank factors only; None: all weights.
         log_every: steps between two rows of the fitting curves.
         progress: show a progress bar.
+
+    Raises:
+        InputError: a number is out of its range.
     """
 
     iterations: int = 1500
     learning_rate: float = 1e-3
     halve_every: int = 1000
-    loss_share: float = 0.4
+    loss_share: float | None = 0.4
+    validation_share: float | None = None
+    patience: int = 50
+    lora: LoRA | None = None
     log_every: int = 5
     progress: bool = True
 
+    def __post_init__(self) -> None:
+        """Check the counts; the shares are checked where the samples are split."""
+        for name in ("iterations", "halve_every", "patience", "log_every"):
+            if getattr(self, name) < 1:
+                raise InputError(f"fit.{name} must be at least 1, got {getattr(self, name)}")
+
 
 @dataclass
-class FitCurves:
-    """What was logged while a batch was fitted.
+class ScanFit:
+    """The fit of one network to each slice of a batch, self-supervised.
+
+    The samples are split once, per slice, into disjoint sets: ``mask_dc`` (the network's input and
+    its data consistency), ``mask_loss`` and, for early stopping, ``mask_validation``. Each loss's
+    gradient is taken at the image and then sent through the networks together, so that the network
+    is differentiated once and the share of the prior can be read off at no cost. The result for a
+    slice does not depend on its neighbours in the batch.
 
     Args:
-        rows: of ``fit.csv``: file, slice, iteration, name, value.
-        zero_filled: signature of the zero-filled images, level -> ``(batch, feature)``.
-        paths: the reconstructions' signatures, oldest first: iteration, level -> the same.
-        bank: signature of the bank, level -> positives, negatives.
-    """
-
-    rows: list[tuple[str, int, int, str, float]] = field(default_factory=list)
-    zero_filled: dict[str, Tensor] = field(default_factory=dict)
-    paths: list[tuple[int, dict[str, Tensor]]] = field(default_factory=list)
-    bank: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
-
-    def add(self, infos: tuple[SliceInfo, ...], iteration: int, values: dict[str, Tensor]) -> None:
-        """Add one row for each slice and value; values are ``(batch,)``."""
-        for name, value in values.items():
-            for info, number in zip(infos, value.tolist(), strict=True):
-                self.rows.append((info.file, info.slice, iteration, name, number))
-
-
-def fit_to_scans(
-    template: nn.Module,
-    forward: Forward,
-    batch: Batch,
-    settings: PerScanFit,
-    guidance: Guidance | None,
-    seed: int,
-) -> tuple[nn.ModuleList, FitCurves]:
-    """Fit a copy of ``template`` to each slice of a batch, self-supervised.
-
-    The samples are split once, per slice, into disjoint ``mask_dc`` (the network's input and data
-    consistency) and ``mask_loss``. Each loss's gradient is taken at the image and then sent through
-    the networks together, so that the network is differentiated once and the share of the prior can
-    be read off at no cost. The result for a slice does not depend on its neighbours in the batch.
-
-    Args:
-        template: the network to start from; it is left as it is.
-        forward: how a network reconstructs a batch of one from the part of it in a mask.
+        networks: one a slice, fitted in place (see `copies`).
         batch: the measurements.
         settings: iterations, learning rate and so on.
-        guidance: the semantic prior, or None.
         seed: of the split, together with file and slice.
-
-    Returns:
-        the fitted networks, one a slice, and the curves.
+        curves: where it is logged.
     """
-    networks = nn.ModuleList(copy.deepcopy(template) for _ in range(len(batch)))
-    mask_dc, mask_loss = _split(batch, settings.loss_share, seed)
-    optimiser = torch.optim.Adam(networks.parameters(), lr=settings.learning_rate)
-    schedule = torch.optim.lr_scheduler.StepLR(optimiser, settings.halve_every, gamma=0.5)
-    curves = FitCurves()
-    if guidance is not None:
-        curves.bank = guidance.prior.bank_signature()
-        zero_filled = SenseOperator.of(batch).adjoint(batch.masked_kspace)
-        curves.zero_filled = guidance.signature(zero_filled)
-    title = f"{batch.info[0].file} slices {[i.slice for i in batch.info]}"
-    for iteration in tqdm(range(settings.iterations), title, disable=not settings.progress):
-        image = apply_each(networks, forward, batch, mask_dc).image
-        values, gradient = _gradient(batch, image, mask_loss, guidance, iteration)
-        optimiser.zero_grad(set_to_none=True)
-        image.backward(gradient)
-        optimiser.step()
-        schedule.step()
-        if iteration % settings.log_every == 0 or iteration == settings.iterations - 1:
-            curves.add(batch.info, iteration, values)
-            if guidance is not None:
-                curves.add(batch.info, iteration, guidance.diagnose(image, iteration))
-                curves.paths.append((iteration, guidance.signature(image)))
-    return networks, curves
+
+    networks: nn.ModuleList
+    batch: Batch
+    settings: PerScanFit
+    seed: int
+    curves: FitCurves = field(default_factory=FitCurves)
+
+    def run(
+        self,
+        regulariser: Regulariser | None = None,
+        guidance: Guidance | None = None,
+        groups: Callable[[nn.Module], list[dict]] | None = None,
+        first: int = 0,
+    ) -> None:
+        """Fit.
+
+        Args:
+            regulariser: a conventional term beside the data term.
+            guidance: the semantic prior.
+            groups: a network -> its parameter groups for Adam; None: all that is trainable.
+            first: number of the first iteration in the curves.
+        """
+        settings, batch = self.settings, self.batch
+        mask_dc, mask_loss, mask_validation = self._split()
+        data = partial(_data_term, batch, mask_loss)
+        best = None if mask_validation is None else Best(self.networks, settings.patience)
+        optimiser = torch.optim.Adam(
+            [g for network in self.networks for g in (groups or _trainable)(network)],
+            lr=settings.learning_rate,
+        )
+        schedule = torch.optim.lr_scheduler.StepLR(optimiser, settings.halve_every, gamma=0.5)
+        for iteration in self._iterations(first):
+            image = apply_each(self.networks, batch, mask_dc).image
+            values, gradient = gradient_at(image, data, regulariser, guidance, iteration)
+            if best is not None and mask_validation is not None:
+                held_out = data_consistency_loss(batch, image.detach(), mask_validation)
+                values["validation"] = held_out
+                best.update(held_out)
+            done = best is not None and best.all_done
+            step = iteration - first
+            if done or step % settings.log_every == 0 or step == settings.iterations - 1:
+                self._log(iteration, image, values, guidance)
+            if done:
+                break
+            optimiser.zero_grad(set_to_none=True)
+            image.backward(gradient)
+            optimiser.step()
+            schedule.step()
+        if best is not None:
+            best.restore()
+
+    def _iterations(self, first: int) -> Iterator[int]:
+        slices = [info.slice for info in self.batch.info]
+        title = f"{self.batch.info[0].file} slices {slices}"
+        steps = range(first, first + self.settings.iterations)
+        yield from tqdm(steps, title, disable=not self.settings.progress)
+
+    def _log(
+        self, iteration: int, image: Tensor, values: dict[str, Tensor], guidance: Guidance | None
+    ) -> None:
+        self.curves.add(self.batch.info, iteration, values)
+        if guidance is not None:
+            self.curves.add_image(self.batch, iteration, image, guidance, final=False)
+
+    def _split(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return ``mask_dc``, ``mask_loss`` and ``mask_validation``, each ``(batch, y, x)``."""
+        mask, validation = self.batch.mask, None
+        if self.settings.validation_share is not None:
+            share = self.settings.validation_share
+            mask, validation = split_samples(self.batch, mask, share, "validation", self.seed)
+        if self.settings.loss_share is None:
+            return mask, mask, validation
+        share = self.settings.loss_share
+        return *split_samples(self.batch, mask, share, "split", self.seed), validation
 
 
-def apply_each(
-    networks: nn.ModuleList, forward: Forward, batch: Batch, mask: Tensor | None
-) -> Reconstruction:
-    """Reconstruct each slice with its own network."""
-    results = [
-        forward(network, batch.select(i), None if mask is None else mask[i : i + 1])
+def copies(template: nn.Module, n: int) -> nn.ModuleList:
+    """Return ``n`` networks with the template's weights; the template is left as it is."""
+    return nn.ModuleList(copy.deepcopy(template) for _ in range(n))
+
+
+def apply_each(networks: nn.ModuleList, batch: Batch, mask: Tensor | None) -> Reconstruction:
+    """Reconstruct each slice with its own network from the samples in ``mask`` (None: all)."""
+    results: list[Reconstruction] = [
+        network(batch.select(i), None if mask is None else mask[i : i + 1])
         for i, network in enumerate(networks)
     ]
     stages = zip(*(r.iterates for r in results), strict=True)
@@ -128,27 +172,9 @@ def apply_each(
     )
 
 
-def _gradient(
-    batch: Batch, image: Tensor, mask_loss: Tensor, guidance: Guidance | None, iteration: int
-) -> tuple[dict[str, Tensor], Tensor]:
-    """Return the named losses and the gradient of their weighted sum with respect to the image."""
-    leaf = image.detach().requires_grad_()
-    data = data_consistency_loss(batch, leaf, mask_loss)
-    (gradient,) = torch.autograd.grad(data.sum(), leaf)
-    values = {"data_consistency": data.detach()}
-    if guidance is not None:
-        semantic, push = guidance(image, gradient, iteration)
-        values |= semantic
-        gradient = gradient + push
-    return values, gradient
+def _data_term(batch: Batch, mask_loss: Tensor, image: Tensor) -> dict[str, Tensor]:
+    return {"data_consistency": data_consistency_loss(batch, image, mask_loss)}
 
 
-def _split(batch: Batch, loss_share: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Split each slice's samples by a generator of its own (run's seed, file, slice)."""
-    pairs = []
-    for index, info in enumerate(batch.info):
-        generator = torch.Generator().manual_seed(stable_seed("split", info.file, info.slice, seed))
-        mask = batch.mask[index : index + 1].cpu()
-        pairs.append(split_mask(mask, loss_share=loss_share, generator=generator))
-    mask_dc, mask_loss = (torch.cat(side) for side in zip(*pairs, strict=True))
-    return mask_dc.to(batch.mask.device), mask_loss.to(batch.mask.device)
+def _trainable(network: nn.Module) -> list[dict]:
+    return [{"params": [p for p in network.parameters() if p.requires_grad]}]

@@ -21,6 +21,8 @@ from mrisem.verbs.priors import make_priors
 
 logger = logging.getLogger(__name__)
 
+# How fits are called in tables, where not by their own name.
+_FITS = {"none": "as trained"}
 # What a result does not depend on: these may differ when a run is resumed.
 _FREE = ("output_dir", "on_error", "skip_existing", "paths", "trainer", "scale")
 
@@ -62,15 +64,21 @@ def make_task(config: DictConfig) -> ReconstructionTask:
     """Make the task of ``config.model``; the same seed gives the same starting weights.
 
     Raises:
-        InputError: when a method that cannot be guided is asked to use a prior.
+        InputError: when a method that has no place for a prior or a regulariser is given one.
     """
+    if config.regulariser.name != "none" and "regulariser" not in config.model.task:
+        raise InputError(
+            f"model={config.model.name} takes no regulariser, got "
+            f"regulariser={config.regulariser.name}; set regulariser=none, or a network that is "
+            "fitted, such as model=unrolled"
+        )
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         task: ReconstructionTask = instantiate(config.model.task)
     if config.prior.name != "none" and not task.takes_prior:
         raise InputError(
-            f"model={config.model.name} takes no prior, got prior={config.prior.name}; "
-            "set prior=none, or a model that is fitted, such as model=unrolled"
+            f"model={config.model.name} as it is takes no prior, got prior={config.prior.name}; "
+            "set prior=none, or a network that is fitted, such as model=unrolled fit=all"
         )
     checkpoint = config.model.get("checkpoint")
     if checkpoint:
@@ -98,9 +106,14 @@ def load_checkpoint(task: ReconstructionTask, path: Path) -> None:
 
 
 def method_name(config: DictConfig) -> str:
-    """Return the name of the method in tables, such as ``unrolled + image_same``."""
-    name: str = config.model.name
-    return name if config.prior.name == "none" else f"{name} + {config.prior.name}"
+    """Return the name of the method in tables, such as ``unrolled lora + image_same``.
+
+    A network whose weights are all fitted to the scan goes by its own name.
+    """
+    fit = config.fit.name if "fit" in config.model.task else "all"
+    name = config.model.name if fit == "all" else f"{config.model.name} {_FITS.get(fit, fit)}"
+    extra = [n for n in (config.regulariser.name, config.prior.name) if n != "none"]
+    return " + ".join([name, *extra])
 
 
 def provenance(config: DictConfig) -> Provenance:

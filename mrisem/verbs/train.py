@@ -1,16 +1,20 @@
-"""`mrisem train`: fit a backbone over a dataset, supervised: a warm start for `reconstruct`."""
+"""`mrisem train`: fit a backbone over a dataset: a warm start for `reconstruct`."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import pytorch_lightning as pl
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
 
+from mrisem.tasks.callbacks.embedding_bank import EmbeddingBankCallback
+from mrisem.tasks.network import NetworkTask
 from mrisem.types import InputError
 from mrisem.verbs.pieces import make_datamodule
+from mrisem.verbs.priors import make_priors
 from mrisem.verbs.reconstruct import make_task
 
 
@@ -19,29 +23,42 @@ def run(config: DictConfig) -> int:
 
     Goes on from ``checkpoints/last.ckpt`` when the run folder has one.
     """
-    if config.prior.name != "none":
-        raise InputError(
-            f"training over a dataset takes no prior yet, got prior={config.prior.name}; set "
-            "prior=none here and give the prior to mrisem reconstruct"
-        )
     folder = Path(config.output_dir)
     data = make_datamodule(config, config.scale.train.batch_size)
     task = make_task(config)
-    if not any(p.requires_grad for p in task.parameters()):
-        raise InputError(f"model={config.model.name} has nothing to train; set model=unrolled")
+    if not isinstance(task, NetworkTask) or task.objective is None:
+        raise InputError(
+            f"model={config.model.name} is not trained over a dataset; set model=unrolled, unet or "
+            "varnet"
+        )
+    monitor = f"val/{task.objective.monitor}"
     checkpoints = ModelCheckpoint(
-        folder / "checkpoints", filename="best", monitor="val/ssim_loss", save_last=True
+        folder / "checkpoints", filename="best", monitor=monitor, save_last=True
     )
+    callbacks: list[pl.Callback] = [checkpoints]
+    if config.prior.name != "none":
+        _check_subjects(config)
+        callbacks.insert(0, EmbeddingBankCallback(make_priors(config, data)))
     trainer = instantiate(
         config.trainer,
-        callbacks=[checkpoints],
+        callbacks=callbacks,
         logger=CSVLogger(folder, name="", version=""),
         default_root_dir=folder,
     )
     last = folder / "checkpoints" / "last.ckpt"
     trainer.fit(task, datamodule=data, ckpt_path=last if last.is_file() else None)
     print(
-        f"trained {config.model.name}: best val/ssim_loss {checkpoints.best_model_score:.4f}"
+        f"trained {config.model.name}: best {monitor} {checkpoints.best_model_score:.4f}"
         f"; use it with model.checkpoint={checkpoints.best_model_path}"
     )
     return 0
+
+
+def _check_subjects(config: DictConfig) -> None:
+    """Refuse to train on the very images that the bank is made of."""
+    if config.data.train_subjects == "auxiliary":
+        raise InputError(
+            "with a prior the network may not train on the bank's own subjects, got "
+            f"data.train_subjects=auxiliary and prior={config.prior.name}; set "
+            "data.train_subjects=remaining"
+        )

@@ -1,29 +1,18 @@
 import pytest
 import torch
 
+from mrisem.networks.adapters import LoRA
 from mrisem.networks.unrolled import Unrolled
 from mrisem.physics.sense import SenseOperator
-from mrisem.tasks.fitting import PerScanFit, apply_each, fit_to_scans
+from mrisem.tasks.early_stopping import Best
+from mrisem.tasks.fitting import PerScanFit, ScanFit, apply_each, copies
 from mrisem.tasks.guidance import Guidance, Steering
 from mrisem.tasks.losses import data_consistency_loss, data_consistency_residual
-from mrisem.tasks.unrolled import UnrolledTask
-from mrisem.types import Batch, SliceInfo
+from mrisem.tasks.network import NetworkTask
+from mrisem.tasks.regularisers import Regulariser
+from mrisem.types import InputError, Reconstruction
 
-Y, X, COILS = 72, 64, 3
-
-
-def make_batch(n=2, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    maps = torch.randn(n, COILS, 1, 1, dtype=torch.complex64, generator=generator)
-    maps = (maps / maps.abs().square().sum(1, keepdim=True).sqrt()).expand(n, COILS, Y, X)
-    yy, xx = torch.meshgrid(torch.linspace(-1, 1, Y), torch.linspace(-1, 1, X), indexing="ij")
-    image = ((yy**2 + xx**2) < 0.5).to(torch.complex64) * (1 + 0.3 * torch.cos(9 * xx))
-    mask = torch.zeros(n, Y, X, dtype=torch.bool)
-    mask[:, :, ::2] = True
-    mask[:, :, X // 2 - 12 : X // 2 + 12] = True
-    kspace = SenseOperator(maps, mask).forward(image.expand(n, Y, X))
-    info = tuple(SliceInfo("a.h5", i, n, "AXT2", "s", 1.5) for i in range(n))
-    return Batch(kspace, mask, maps, torch.ones(n), (36, X), info)
+SETTINGS = PerScanFit(iterations=4, log_every=1, progress=False)
 
 
 def make_network():
@@ -31,17 +20,34 @@ def make_network():
     return Unrolled(stages=1, channels=4, levels=2)
 
 
-SETTINGS = PerScanFit(iterations=4, log_every=1, progress=False)
+def fit(batch, settings=SETTINGS, network=None, **terms):
+    run = ScanFit(copies(network or make_network(), len(batch)), batch, settings, seed=0)
+    run.run(**terms)
+    return run
 
 
-def fit(batch, guidance=None, settings=SETTINGS):
-    return fit_to_scans(make_network(), UnrolledTask.forward_one, batch, settings, guidance, seed=0)
+def curve(run, name, index=0):
+    return [row[4] for row in run.curves.rows if row[1] == index and row[3] == name]
 
 
-def test_data_consistency_loss_equals_its_formula():
+class Recorder(torch.nn.Module):
+    """A network that notes which samples it was shown, and copies them."""
+
+    def __init__(self):
+        super().__init__()
+        self.gain = torch.nn.Parameter(torch.ones(()))
+        self.seen = []
+
+    def forward(self, batch, mask=None):
+        self.seen.append(batch.mask if mask is None else mask)
+        sense = SenseOperator.of(batch, mask)
+        return Reconstruction(self.gain * sense.adjoint(batch.masked_kspace))
+
+
+def test_data_consistency_loss_equals_its_formula(make_batch):
     batch = make_batch()
-    image = torch.randn(2, Y, X, dtype=torch.complex64)
-    mask = batch.mask & (torch.rand(2, Y, X) < 0.5)
+    image = torch.randn(2, 72, 64, dtype=torch.complex64)
+    mask = batch.mask & (torch.rand(2, 72, 64) < 0.5)
     error = SenseOperator.of(batch, mask).coil_kspace(image) - batch.masked_kspace
     for i in range(2):
         entries = error[i][:, mask[i]]
@@ -49,69 +55,125 @@ def test_data_consistency_loss_equals_its_formula():
         torch.testing.assert_close(data_consistency_loss(batch, image, mask)[i], expected)
 
 
-def test_data_consistency_residual_of_zero_is_one():
-    batch = make_batch()
-    zero = torch.zeros(2, Y, X, dtype=torch.complex64)
-    torch.testing.assert_close(data_consistency_residual(batch, zero), torch.ones(2))
+def test_data_consistency_residual_of_zero_is_one(make_batch):
+    zero = torch.zeros(2, 72, 64, dtype=torch.complex64)
+    torch.testing.assert_close(data_consistency_residual(make_batch(), zero), torch.ones(2))
 
 
-def test_fit_lowers_the_held_out_loss():
-    _, curves = fit(make_batch(), settings=PerScanFit(iterations=15, log_every=1, progress=False))
+def test_fit_lowers_the_held_out_loss(make_batch):
+    run = fit(make_batch(), PerScanFit(iterations=15, log_every=1, progress=False))
     for index in (0, 1):
-        losses = [r[4] for r in curves.rows if r[1] == index and r[3] == "data_consistency"]
+        losses = curve(run, "data_consistency", index)
         assert losses[-1] < losses[0]
 
 
-def test_fit_leaves_the_template_and_gives_each_slice_its_own_weights():
+def test_copies_are_apart_from_the_template_and_each_other(make_batch):
     template = make_network()
     before = {k: v.clone() for k, v in template.state_dict().items()}
-    networks, _ = fit_to_scans(
-        template, UnrolledTask.forward_one, make_batch(), SETTINGS, None, seed=0
-    )
+    run = fit(make_batch(), network=template)
     for name, value in template.state_dict().items():
         assert torch.equal(value, before[name])
-    first, second = (network.state_dict() for network in networks)
+    first, second = (network.state_dict() for network in run.networks)
     assert any(not torch.equal(first[name], second[name]) for name in first)
 
 
-def test_fit_of_a_slice_does_not_depend_on_its_neighbours():
+@pytest.mark.parametrize("validation_share", [None, 0.1])
+def test_fit_of_a_slice_does_not_depend_on_its_neighbours(make_batch, validation_share):
     batch = make_batch()
-    together, _ = fit(batch)
-    alone, _ = fit(batch.select(1))
-    image = apply_each(together, UnrolledTask.forward_one, batch, None).image[1:]
-    expected = apply_each(alone, UnrolledTask.forward_one, batch.select(1), None).image
+    settings = PerScanFit(6, validation_share=validation_share, patience=2, progress=False)
+    together, alone = fit(batch, settings), fit(batch.select(1), settings)
+    image = apply_each(together.networks, batch, None).image[1:]
+    expected = apply_each(alone.networks, batch.select(1), None).image
     torch.testing.assert_close(image, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_fit_never_shows_the_network_what_the_loss_counts():
-    batch = make_batch()
-    seen = []
-
-    def forward(network, one, mask):
-        if mask is not None:
-            seen.append(mask.clone())
-        return network(one, mask)
-
-    hidden = []
-    original = data_consistency_loss
+@pytest.mark.parametrize("validation_share", [None, 0.1])
+def test_fit_never_shows_the_network_what_loss_or_validation_count(
+    make_batch, monkeypatch, validation_share
+):
+    batch, counted = make_batch(1), []
 
     def spy(batch, image, mask):
-        hidden.append(mask.clone())
-        return original(batch, image, mask)
+        counted.append(mask)
+        return data_consistency_loss(batch, image, mask)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mrisem.tasks.fitting.data_consistency_loss", spy)
-        fit_to_scans(make_network(), forward, batch, SETTINGS, None, seed=0)
-    assert not (torch.cat(seen[:2]) & hidden[0]).any()
-    assert torch.equal(torch.cat(seen[:2]) | hidden[0], batch.mask)
+    monkeypatch.setattr("mrisem.tasks.fitting.data_consistency_loss", spy)
+    settings = PerScanFit(2, validation_share=validation_share, progress=False)
+    run = fit(batch, settings, Recorder())
+    sets = [run.networks[0].seen[0], *counted[: 1 if validation_share is None else 2]]
+    assert torch.equal(torch.stack(sets).sum(0), batch.mask.long())  # disjoint, and all of it
 
 
-def test_guidance_changes_the_fit_and_is_logged(squared_magnitude):
+def test_fit_without_a_loss_share_has_all_samples_on_both_sides(make_batch):
+    batch = make_batch(1)
+    run = fit(batch, PerScanFit(1, loss_share=None, progress=False), Recorder())
+    assert torch.equal(run.networks[0].seen[0], batch.mask)
+
+
+def test_copying_the_input_scores_no_better_than_zero(make_batch):
+    batch = make_batch(coils=1)  # with several coils, neighbouring samples do tell of each other
+    run = ScanFit(copies(Recorder(), 2), batch, SETTINGS, seed=0)
+    mask_dc, mask_loss, _ = run._split()
+    copied = apply_each(run.networks, batch, mask_dc).image.detach()
+    zero = data_consistency_loss(batch, torch.zeros_like(copied), mask_loss)
+    torch.testing.assert_close(data_consistency_loss(batch, copied, mask_loss), zero)
+    leaked = apply_each(run.networks, batch, None).image.detach()
+    assert (data_consistency_loss(batch, leaked, mask_loss) < 1e-5 * zero.max()).all()
+
+
+def test_fit_stops_each_slice_where_it_predicts_held_out_samples_best(make_batch):
+    # a learning rate at which every step makes it worse: the start is the best
+    settings = PerScanFit(
+        30, learning_rate=5.0, validation_share=0.1, patience=3, log_every=1, progress=False
+    )
+    start = make_network()
+    run = fit(make_batch(), settings, start)
+    assert len(curve(run, "validation")) < 30
+    expected = start.state_dict()
+    for network in run.networks:
+        assert all(torch.equal(v, expected[n]) for n, v in network.state_dict().items())
+
+
+def test_best_keeps_the_lowest_and_ignores_a_slice_that_is_done():
+    networks = copies(torch.nn.Linear(1, 1, bias=False), 2)
+    best = Best(networks, patience=2)
+    for step, losses in enumerate([(3, 3), (2, 4), (4, 4), (5, 0), (6, 1)]):
+        for network in networks:
+            network.weight.data.fill_(step)
+        best.update(torch.tensor(losses, dtype=torch.float32))
+    assert best.all_done
+    best.restore()
+    assert [network.weight.item() for network in networks] == [1, 0]
+
+
+def test_fit_with_lora_trains_the_factors_only(make_batch):
+    task = NetworkTask(make_network(), PerScanFit(3, lora=LoRA(rank=2), progress=False))
+    result, _ = task.solve(make_batch())
+    plain, _ = NetworkTask(make_network(), None).solve(make_batch())
+    assert (result.image - plain.image).abs().max() > 1e-6
+    assert not any("lora" in name for name in task.state_dict())
+
+
+def test_regulariser_is_added_to_the_fit_and_lowers_its_term(make_batch):
+    batch, regulariser = make_batch(), Regulariser("tv", 1.0)
+    settings = PerScanFit(15, progress=False)
+    plain, smooth = fit(batch, settings), fit(batch, settings, regulariser=regulariser)
+    assert "tv" in {row[3] for row in smooth.curves.rows}
+    values = [regulariser(apply_each(r.networks, batch, None).image) for r in (plain, smooth)]
+    assert (values[1] < values[0]).all()
+
+
+def test_guidance_changes_the_fit_and_is_logged(make_batch, squared_magnitude):
     batch = make_batch()
-    plain, _ = fit(batch)
     guidance = Guidance(squared_magnitude, batch, Steering(weight=1.0))
-    guided, curves = fit(batch, guidance)
-    names = {row[3] for row in curves.rows}
+    plain, guided = fit(batch), fit(batch, guidance=guidance)
+    names = {row[3] for row in guided.curves.rows}
     assert names == {"data_consistency", "semantic", "gradient_balance"}
-    a, b = (apply_each(n, UnrolledTask.forward_one, batch, None).image for n in (plain, guided))
+    a, b = (apply_each(r.networks, batch, None).image for r in (plain, guided))
     assert (a - b).abs().max() > 1e-5
+
+
+@pytest.mark.parametrize("name", ["iterations", "patience", "log_every", "halve_every"])
+def test_fit_refuses_counts_below_one(name):
+    with pytest.raises(InputError, match=f"fit.{name} must be at least 1"):
+        PerScanFit(**{name: 0})

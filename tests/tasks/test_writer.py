@@ -8,7 +8,7 @@ import torch
 from mrisem.data.volumes import FailedScan
 from mrisem.tasks.base import Prediction
 from mrisem.tasks.callbacks.writer import Provenance, ReconstructionWriter
-from mrisem.tasks.fitting import FitCurves
+from mrisem.tasks.curves import FitCurves
 from mrisem.types import Batch, InputError, Reconstruction, SliceInfo
 
 PROVENANCE = Provenance("unrolled", "gaussian", "key-1")

@@ -24,6 +24,14 @@ class EmbeddingBankCallback(pl.Callback):
         self.make_priors = make_priors
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Before scans are reconstructed."""
+        self._give(pl_module)
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Before training over a dataset."""
+        self._give(pl_module)
+
+    def _give(self, pl_module: pl.LightningModule) -> None:
         """Build or load the banks on the task's device.
 
         Raises:

@@ -1,0 +1,100 @@
+"""The implicit neural representation as a task: fitted from scratch, in two stages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from mrisem.networks.inr import INR
+from mrisem.tasks.base import ReconstructionTask
+from mrisem.tasks.curves import FitCurves
+from mrisem.tasks.fitting import PerScanFit, ScanFit, apply_each, copies
+from mrisem.tasks.guidance import Steering
+from mrisem.tasks.network import finish
+from mrisem.tasks.regularisers import Regulariser
+from mrisem.types import Batch, Reconstruction
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Adam's learning rates (method.md section 4, the INR column).
+
+    Args:
+        siren: paper: 1e-4.
+        adaptor: paper: 1e-3.
+    """
+
+    siren: float = 1e-4
+    adaptor: float = 1e-3
+
+    def __call__(self, network: nn.Module) -> list[dict]:
+        """Return the parameter groups of what is trainable in an `INR`."""
+        rates = {"siren": self.siren, "adaptor": self.adaptor}
+        parts = {name: [*network.get_submodule(name).parameters()] for name in rates}
+        return [
+            {"params": weights, "lr": rates[name]}
+            for name, weights in parts.items()
+            if any(weight.requires_grad for weight in weights)
+        ]
+
+
+class INRTask(ReconstructionTask):
+    """SIREN and adaptor with the data term and TV, then the adaptor alone with the prior.
+
+    The network sees coordinates only, so the loss has all samples (``loss_share=None``).
+
+    Args:
+        network: its weights are every slice's start.
+        first: settings of stage 1, both parts.
+        second: settings of stage 2, SIREN frozen, where a prior counts.
+        first_regulariser: of stage 1 (paper: 3 TV).
+        final_lambda: of the last data-consistency solve (paper: 0.05).
+        rates: learning rates.
+        steering: how a prior counts.
+        seed: of held-out samples, should a stage stop early.
+    """
+
+    takes_prior = True
+
+    def __init__(
+        self,
+        network: INR,
+        first: PerScanFit,
+        second: PerScanFit,
+        first_regulariser: Regulariser | None = None,
+        final_lambda: float | None = 0.05,
+        rates: Groups | None = None,
+        steering: Steering | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(steering)
+        self.network = network
+        self.first = first
+        self.second = second
+        self.first_regulariser = first_regulariser
+        self.final_lambda = final_lambda
+        self.rates = rates or Groups()
+        self.seed = seed
+
+    def solve(self, batch: Batch) -> tuple[Reconstruction, FitCurves]:
+        """Fit both stages, then reconstruct."""
+        guidance = self.guide(batch)
+        curves = FitCurves()
+        if guidance is not None:
+            curves.begin(batch, guidance)
+        networks = copies(self.network, len(batch))
+        with torch.enable_grad():
+            fit = ScanFit(networks, batch, self.first, self.seed, curves)
+            fit.run(self.first_regulariser, groups=self.rates)
+            for network in networks:
+                network.siren.requires_grad_(False)
+            fit = ScanFit(networks, batch, self.second, self.seed, curves)
+            fit.run(None, guidance, self.rates, first=self.first.iterations)
+        with torch.no_grad():
+            result = finish(batch, apply_each(networks, batch, None), self.final_lambda)
+        if guidance is not None:
+            end = self.first.iterations + self.second.iterations
+            curves.add_image(batch, end, result.image, guidance, final=True)
+        return result, curves

@@ -1,0 +1,135 @@
+"""Any network as a task: applied as it is, fitted per scan, or trained over a dataset."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+from torch import Tensor, nn
+
+from mrisem.networks.adapters import LoRA, attach
+from mrisem.physics.masks import stable_seed
+from mrisem.physics.sense import SenseOperator
+from mrisem.physics.solvers import solve_data_consistency
+from mrisem.tasks.base import ReconstructionTask
+from mrisem.tasks.curves import FitCurves
+from mrisem.tasks.fitting import PerScanFit, ScanFit, apply_each, copies
+from mrisem.tasks.guidance import Steering
+from mrisem.tasks.objectives import Objective, gradient_at
+from mrisem.tasks.regularisers import Regulariser
+from mrisem.types import Batch, InputError, Reconstruction
+
+logger = logging.getLogger(__name__)
+
+
+class NetworkTask(ReconstructionTask):
+    """U-Net, unrolled network, VarNet, or any module of their form (method.md section 4).
+
+    Args:
+        network: ``(batch, mask | None) -> Reconstruction``; the starting point of every fit, and
+            what training over a dataset changes.
+        fit: per-scan settings; None applies the network as it is.
+        final_lambda: weight mu of a last data-consistency solve,
+            ``argmin |A x - y|^2 + mu |x - x_net|^2`` (paper: 0.5 for the U-Net); None: no solve.
+        regulariser: a conventional term beside the data term, in fits and in training.
+        steering: how a prior counts, likewise.
+        objective: of training over a dataset; None: the task cannot train.
+        learning_rate: of Adam when training over a dataset.
+        seed: of the split into input and loss samples, and of LoRA's factors.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        fit: PerScanFit | None = None,
+        final_lambda: float | None = None,
+        regulariser: Regulariser | None = None,
+        steering: Steering | None = None,
+        objective: Objective | None = None,
+        learning_rate: float = 1e-3,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(steering)
+        self.network = network
+        self.fit = fit
+        self.final_lambda = final_lambda
+        self.regulariser = regulariser
+        self.objective = objective
+        self.learning_rate = learning_rate
+        self.seed = seed
+        self.takes_prior = fit is not None or objective is not None
+
+    def solve(self, batch: Batch) -> tuple[Reconstruction, FitCurves]:
+        """Fit to the batch if asked to, then reconstruct from all samples."""
+        if self.fit is None:
+            return finish(batch, self.network(batch), self.final_lambda), FitCurves()
+        guidance = self.guide(batch)
+        curves = FitCurves()
+        if guidance is not None:
+            curves.begin(batch, guidance)
+        template = self.network if self.fit.lora is None else self._adapted(self.fit.lora)
+        networks = copies(template, len(batch))
+        with torch.enable_grad():
+            ScanFit(networks, batch, self.fit, self.seed, curves).run(self.regulariser, guidance)
+        with torch.no_grad():
+            result = finish(batch, apply_each(networks, batch, None), self.final_lambda)
+        if guidance is not None:
+            curves.add_image(batch, self.fit.iterations, result.image, guidance, final=True)
+        return result, curves
+
+    def _adapted(self, settings: LoRA) -> nn.Module:
+        """Return a copy of the network with LoRA factors."""
+        (network,) = copies(self.network, 1)
+        generator = torch.Generator().manual_seed(stable_seed("lora", self.seed))
+        report = attach(network, settings, generator)
+        share, trained = 100 * report.share, report.trainable
+        logger.info("LoRA trains %.1f %% of the weights: %d of %d", share, trained, report.total)
+        return network
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Log the terms; return a scalar whose gradient is theirs."""
+        values, scalar = self._evaluate(batch)
+        logged = {f"train/{name}": value.mean() for name, value in values.items()}
+        self.log_dict(logged, batch_size=len(batch), prog_bar=True, on_epoch=True)
+        return scalar
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Log the terms of the objective."""
+        image, terms = self._objective(self.network, batch, 0, self.seed)
+        logged = {f"val/{name}": value.mean() for name, value in terms(image).items()}
+        self.log_dict(logged, batch_size=len(batch), prog_bar=True)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Adam over the network."""
+        return torch.optim.Adam(self.network.parameters(), lr=self.learning_rate)
+
+    def _evaluate(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
+        image, terms = self._objective(self.network, batch, self.current_epoch, self.seed)
+        guidance = self.guide(batch)
+        values, gradient = gradient_at(image, terms, self.regulariser, guidance, self.global_step)
+        # the gradient of Re <gradient, image> with respect to the image is `gradient`
+        scalar = torch.linalg.vecdot(gradient.flatten(), image.flatten()).real / len(batch)
+        return values, scalar
+
+    @property
+    def _objective(self) -> Objective:
+        if self.objective is None:
+            raise InputError("training over a dataset needs an objective; set objective=supervised")
+        return self.objective
+
+
+def finish(batch: Batch, result: Reconstruction, weight: float | None) -> Reconstruction:
+    """Restore consistency with all samples: ``argmin |A x - y|^2 + weight |x - x_net|^2``.
+
+    Args:
+        batch: the measurement.
+        result: of a network.
+        weight: mu; None leaves the result as it is.
+    """
+    if weight is None:
+        return result
+    sense = SenseOperator.of(batch)
+    adjoint = sense.adjoint(batch.masked_kspace)
+    mu = torch.as_tensor(weight, device=adjoint.device)
+    image = solve_data_consistency(sense, adjoint, result.image, mu, max_iterations=30)
+    return Reconstruction(image, (*result.iterates, image))

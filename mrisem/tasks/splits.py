@@ -1,0 +1,33 @@
+"""Disjoint parts of the samples, drawn by generators of each slice's own."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mrisem.physics.masks import split_mask, stable_seed
+from mrisem.types import Batch
+
+
+def split_samples(
+    batch: Batch, mask: Tensor, share: float, purpose: str, seed: int
+) -> tuple[Tensor, Tensor]:
+    """Hold out a share of the samples, by a generator of each slice's own.
+
+    Args:
+        batch: whose files and slices seed the generators, with ``purpose`` and ``seed``.
+        mask: ``(batch, y, x)`` bool, the samples to be divided.
+        share: see `split_mask`.
+        purpose: what the split is for; splits of different purpose are independent.
+        seed: of the run.
+
+    Returns:
+        what is left and what is held out: disjoint, together ``mask``.
+    """
+    pairs = []
+    for index, info in enumerate(batch.info):
+        generator = torch.Generator().manual_seed(stable_seed(purpose, info.file, info.slice, seed))
+        one = mask[index : index + 1].cpu()
+        pairs.append(split_mask(one, loss_share=share, generator=generator))
+    left, held_out = (torch.cat(side) for side in zip(*pairs, strict=True))
+    return left.to(mask.device), held_out.to(mask.device)
