@@ -98,10 +98,12 @@ class FastMRI(pl.LightningDataModule):
         self.sensitivity_maps = sensitivity_maps
         self._folders = Folders(on_error)
         self._done: set[tuple[str, int]] = set()
+        self._training = False
 
     def setup(self, stage: str | None = None) -> None:
         """Look for the files of a stage, so that bad input shows before anything is computed."""
-        if stage == "fit":
+        self._training = stage == "fit"
+        if self._training:
             self._volumes("val")
             self._training_volumes()
         else:
@@ -154,8 +156,12 @@ class FastMRI(pl.LightningDataModule):
 
     @property
     def reconstructed_acquisitions(self) -> list[str]:
-        """Acquisitions among the slices to be reconstructed: each has its own auxiliary set."""
-        return sorted({volume.acquisition for volume in self._volumes(self.split)})
+        """Acquisitions among the slices to be reconstructed: each has its own auxiliary set.
+
+        In training these are the training slices' too.
+        """
+        volumes = self._volumes(self.split) + (self._training_volumes() if self._training else [])
+        return sorted({volume.acquisition for volume in volumes})
 
     def _only_acquisition(self) -> str:
         found = self.reconstructed_acquisitions
