@@ -90,6 +90,8 @@ def _quieten() -> None:
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message="Experiment logs directory .*")
+    # a run that is resumed finds its own checkpoints
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
 
 
 def _report(verb: str, error: BaseException, debug: bool) -> int:

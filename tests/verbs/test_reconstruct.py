@@ -3,7 +3,6 @@ import csv
 import h5py
 import numpy as np
 import pytest
-import torch
 
 METHODS = {
     "zero_filled": ["model=zero_filled"],
@@ -12,6 +11,14 @@ METHODS = {
     "unrolled + image_same": ["model=unrolled", "prior=image_same"],
     "unrolled + image_cross": ["model=unrolled", "prior=image_cross"],
     "unrolled + image_language": ["prior=image_language", "prior.n_perturbations=2"],
+    "unrolled as trained": ["fit=none"],
+    "unrolled lora + image_same": ["fit=lora", "prior=image_same"],
+    "unrolled + tv": ["regulariser=tv"],
+    "unet + image_same": ["model=unet", "prior=image_same"],
+    "unet lora + l1_wavelet": ["model=unet", "fit=lora", "regulariser=l1_wavelet"],
+    "varnet + image_same": ["model=varnet", "prior=image_same"],
+    "varnet lora": ["model=varnet", "fit=lora"],
+    "inr + image_same": ["model=inr", "prior=image_same"],
 }
 
 
@@ -93,23 +100,6 @@ def test_reconstruct_is_the_same_for_the_same_seed(mrisem, arguments, tmp_path):
     assert not np.array_equal(images[0], images[2])
 
 
-def test_train_writes_a_checkpoint_that_warm_starts(mrisem, simulated, tmp_path):
-    data = ["data=brain", f"data.root={simulated / 'brain'}", "scale=smoke", "data.max_slices=1"]
-    data += ["data.acquisition=AXT2"]
-    train = ["train", *data, "data.train_subjects=auxiliary", f"output_dir={tmp_path}/t"]
-    code, out, err = mrisem(*train)
-    assert code == 0, err
-    checkpoint = next((tmp_path / "t" / "checkpoints").glob("best*.ckpt"))
-    assert str(checkpoint) in out
-    saved = torch.load(checkpoint, weights_only=True)["state_dict"]
-    assert all(name.startswith(("network.", "ssim_loss.")) for name in saved)
-    run = ["reconstruct", *data, f"model.checkpoint={checkpoint}", f"output_dir={tmp_path}/r"]
-    assert mrisem(*run)[0] == 0
-    code, _, err = mrisem(*run, "model.task.network.channels=8", f"output_dir={tmp_path}/x")
-    assert code == 1
-    assert "does not fit" in err
-
-
 def test_bank_is_built_once_and_described(mrisem, simulated):
     bank = ["bank", "data=brain", f"data.root={simulated / 'brain'}", "scale=smoke"]
     bank += ["data.acquisition=AXT2"]
@@ -131,3 +121,23 @@ def test_doctor_says_what_is_missing(mrisem, simulated, tmp_path):
     assert code == 1
     assert "MISSING" in out
     assert "data" in err
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reason"),
+    [
+        (["fit=none", "prior=image_same"], "model=unrolled as it is takes no prior"),
+        (["model=tv", "prior=image_same"], "model=tv as it is takes no prior"),
+        (["model=tv", "regulariser=tv"], "model=tv takes no regulariser"),
+        (["fit=lora", "fit.targets=nothing"], "LoRA targets must name layers"),
+        (["fit.loss_share=2"], "loss_share must lie between 0 and 1"),
+        (["fit.patience=0"], "fit.patience must be at least 1"),
+        (["regulariser=tv", "regulariser.weight=-1"], "weight must be at least 0"),
+    ],
+)
+def test_reconstruct_refuses_what_does_not_go_together(
+    mrisem, arguments, tmp_path, overrides, reason
+):
+    code, _, err = mrisem("reconstruct", *arguments, *overrides, f"output_dir={tmp_path}/r")
+    assert code == 1
+    assert reason in err.splitlines()[-1]
