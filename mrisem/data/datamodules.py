@@ -132,9 +132,13 @@ class FastMRI(pl.LightningDataModule):
         return self._loader(central_slices(self._volumes("val"), self.max_slices), ())
 
     def train_dataloader(self) -> DataLoader:
-        """Batches of the training subjects, in random order."""
+        """Batches of the training subjects, in random order; new masks and order each epoch.
+
+        For that the trainer has to ask again each epoch (``reload_dataloaders_every_n_epochs=1``).
+        """
         slices = central_slices(self._training_volumes(), self.max_slices)
-        return self._loader(slices, (), shuffle=True)
+        epoch = 0 if self.trainer is None else self.trainer.current_epoch
+        return self._loader(slices, (), epoch)
 
     def transfer_batch_to_device(
         self, batch: Batch | FailedScan, device: torch.device, dataloader_idx: int
@@ -236,23 +240,26 @@ class FastMRI(pl.LightningDataModule):
         return remaining
 
     def _loader(
-        self, slices: Sequence[SliceOf], failed: Sequence[FailedScan], shuffle: bool = False
+        self, slices: Sequence[SliceOf], failed: Sequence[FailedScan], epoch: int | None = None
     ) -> DataLoader:
+        """Load slices in their order; those of a training epoch at random, under its own masks."""
+        training = epoch is not None
+        seed = self.seed if epoch is None else stable_seed("epoch", self.seed, epoch)
         dataset = SliceGroups(
             slices,
             self.mask,
             slices_at_once=self.slices_at_once,
-            seed=self.seed,
-            cache_folder=self.cache_folder,
+            seed=seed,
+            cache_folder=None if training else self.cache_folder,  # masks never come again
             on_error=self.on_error,
             failed=failed,
             sensitivity_maps=self.sensitivity_maps,
         )
-        generator = torch.Generator().manual_seed(stable_seed("order", self.seed))
+        generator = torch.Generator().manual_seed(stable_seed("order", seed))
         return DataLoader(
             dataset,
             batch_size=None,
-            shuffle=shuffle,
+            shuffle=training,
             generator=generator,
             num_workers=self.n_workers,
         )

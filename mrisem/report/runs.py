@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-from omegaconf import OmegaConf
+from omegaconf import ListConfig, OmegaConf
 
 from mrisem.types import InputError
 
@@ -93,7 +93,8 @@ def read_run(folder: Path) -> Run:
     method, mask = str(attributes.get("method", folder.name)), str(attributes.get("mask", ""))
     nominal = OmegaConf.select(OmegaConf.create(config), "mask.acceleration")
     if nominal is not None and "R=" not in mask:
-        mask = f"{mask} R={nominal:g}".strip()
+        factors = nominal if isinstance(nominal, ListConfig) else [nominal]
+        mask = f"{mask} R={','.join(f'{factor:g}' for factor in factors)}".strip()
     overrides = _load(folder / ".hydra/reconstruct/overrides.yaml") or []
     return Run(folder, files, method, mask, config, tuple(map(str, overrides)), method)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mrisem.physics.masks import split_mask, stable_seed
+from mrisem.physics.masks import stable_seed
+from mrisem.physics.split import split_mask
 from mrisem.types import Batch
 
 

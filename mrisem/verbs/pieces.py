@@ -9,6 +9,8 @@ from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from mrisem.data.datamodules import FastMRI
+from mrisem.physics.masks import ColumnMask, MixedMask
+from mrisem.types import InputError
 
 
 def without(config: DictConfig, *names: str) -> dict[str, Any]:
@@ -23,10 +25,22 @@ def make_datamodule(config: DictConfig, slices_at_once: int) -> FastMRI:
     make: type[FastMRI] = get_class(config.data._target_)
     return make(
         **without(config.data, "_target_", "name"),
-        mask=instantiate(without(config.mask, "name")),
+        mask=make_mask(config),
         seed=config.seed,
         cache_folder=Path(config.paths.cache) / "sensitivity_maps",
         on_error=config.get("on_error", "raise"),
         slices_at_once=slices_at_once,
         auxiliary=without(config.auxiliary) | {"contrast": config.prior.get("contrast", "same")},
     )
+
+
+def make_mask(config: DictConfig) -> ColumnMask:
+    """Make ``config.mask``; a list of accelerations gives masks of each, drawn by volume."""
+    options = without(config.mask, "name")
+    factors = options.get("acceleration")
+    if not isinstance(factors, list):
+        mask: ColumnMask = instantiate(options)
+        return mask
+    if not factors:
+        raise InputError("mask.acceleration must be a number or a list of numbers, got []")
+    return MixedMask(tuple(instantiate(options | {"acceleration": r}) for r in factors))

@@ -187,3 +187,23 @@ def test_measured_files_become_batches(real_data, cls, shape):
     assert batch.masked_kspace.shape[2:] == shape
     assert batch.info[0].acceleration == 4
     assert batch.target.shape[1:] == batch.crop
+
+
+def test_datamodule_training_epochs_have_masks_and_orders_of_their_own(simulated):
+    from types import SimpleNamespace
+
+    module = FastMRIBrain(
+        simulated / "brain", GaussianMask(4), acquisition="AXT2", train_subjects="auxiliary"
+    )
+    module.setup("fit")
+
+    def epoch(number):
+        module.trainer = SimpleNamespace(current_epoch=number)
+        batches = list(module.train_dataloader())
+        return {b.info[0].file: b.mask[0, 0] for b in batches}
+
+    first, again, second = epoch(0), epoch(0), epoch(1)
+    assert first.keys() == second.keys()
+    assert list(first) == list(again)
+    assert all(torch.equal(first[file], again[file]) for file in first)
+    assert any(not torch.equal(first[file], second[file]) for file in first)
