@@ -1,0 +1,69 @@
+"""GRAPPA: missing samples from their neighbours in all coils, through pygrappa (CPU)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mrisem.baselines.slices import slice_by_slice
+from mrisem.physics.coils import combine
+from mrisem.physics.fourier import ifft2c
+from mrisem.physics.masks import calibration_lines
+from mrisem.types import Batch, InputError, Reconstruction
+
+
+class Grappa:
+    """Fill k-space of each coil, then combine the coils with the batch's sensitivity maps.
+
+    A kernel is calibrated on the central lines for every pattern of sampled neighbours that occurs,
+    so that masks may be irregular. A sample without any sampled neighbour within the kernel stays
+    zero: with wide gaps (Gaussian masks at high acceleration) the outer lines are zero-filled.
+    Measured samples are kept. Source: Griswold et al., Magn Reson Med 47:1202 (2002).
+
+    Args:
+        weight: Tikhonov weight of the calibration, relative to the mean size of its matrix.
+        kernel_size: ``(y, x)``, odd, in samples.
+    """
+
+    def __init__(self, weight: float = 0.01, kernel_size: tuple[int, int] = (5, 5)) -> None:
+        if any(width % 2 == 0 or width < 1 for width in kernel_size):
+            raise InputError(f"kernel_size must be two odd numbers, got {tuple(kernel_size)}")
+        self.weight = weight
+        self.kernel_size = tuple(kernel_size)
+
+    def __call__(self, batch: Batch) -> Reconstruction:
+        """Reconstruct a batch, slice by slice.
+
+        Raises:
+            InputError: when there is one coil only, or fewer calibration lines than the kernel is
+                wide.
+        """
+        n_coils = batch.masked_kspace.shape[1]
+        if n_coils < 2:
+            raise InputError(
+                f"grappa must have at least 2 coils to learn from, got {n_coils}; use "
+                "model=l1_wavelet for single-coil data"
+            )
+        return slice_by_slice(batch, self._solve)
+
+    def _solve(self, kspace: NDArray, maps: NDArray, mask: NDArray) -> NDArray:
+        from pygrappa import mdgrappa
+
+        calibration = self._calibration(kspace, mask)
+        with np.errstate(invalid="ignore"):  # patterns without a sampled neighbour: 0 / 0, unused
+            filled = mdgrappa(kspace, calibration, self.kernel_size, coil_axis=0, lamda=self.weight)
+        filled = np.where(mask, kspace, filled).astype(np.complex64)
+        image = combine(ifft2c(torch.from_numpy(filled)), torch.from_numpy(maps))
+        return image.numpy()
+
+    def _calibration(self, kspace: NDArray, mask: NDArray) -> NDArray:
+        """The fully sampled block of columns in the centre, ``(coil, y, lines)``."""
+        lines = calibration_lines(torch.from_numpy(mask.all(axis=0)))
+        if lines < self.kernel_size[1]:
+            raise InputError(
+                f"grappa must have at least {self.kernel_size[1]} calibration lines for its "
+                f"kernel, got {lines}; use a mask with a sampled centre or a smaller kernel_size"
+            )
+        start = kspace.shape[-1] // 2 - lines // 2
+        return np.ascontiguousarray(kspace[..., start : start + lines])

@@ -1,0 +1,164 @@
+"""Total variation and l1-wavelet SENSE, solved by sigpy on the CPU.
+
+Both minimise ``1/2 |A x - y|^2 + weight R(x)`` with the unitary Fourier transform: the objective,
+and so the weight, of BART's ``pics -w 1``. What sigpy's own `TotalVariationRecon` and
+`L1WaveletRecon` leave away, and BART has, is put together here from sigpy's parts:
+
+* TV of theirs is ``|dx| + |dy|`` and its step sizes are fixed, whatever the weight: after their 100
+  iterations it is up to 4 dB from the minimum. Here it is isotropic, with steps that follow the
+  weight.
+* a decimated wavelet transform leaves blocky artefacts, that depend on where its grid lies. Here
+  the grid moves in every iteration (cycle spinning): 1.5 dB on a measured brain.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import sigpy
+from numpy.typing import NDArray
+from sigpy.app import LinearLeastSquares
+from sigpy.mri.linop import Sense
+
+from mrisem.baselines.slices import slice_by_slice
+from mrisem.types import Batch, InputError, Reconstruction
+
+# |G|^2 of forward differences along two axes is at most 8 (Chambolle, J Math Imaging Vis 20:89,
+# 2004).
+_GRADIENT_NORM = 8.0
+# Dual over primal step, in units of the weight: dual variables are bounded by the weight, images
+# are scaled to 1, so the steps that suit both keep this ratio. Of 3 to 100, 20 came closest to the
+# minimum in 100 iterations for weights of 0.001 and 0.005.
+_DUAL_STEP = 20.0
+
+
+# Largest shift of the wavelet grid: as many as a transform of 4 levels tells apart. Further ones
+# would only carry the seam, where opposite edges meet, into the middle of the image.
+_SHIFTS = 16
+
+
+class TotalVariation:
+    """``argmin 1/2 |A x - y|^2 + weight sum sqrt(|d_x x|^2 + |d_y x|^2)``, isotropic TV.
+
+    Solved by the primal-dual method of Chambolle & Pock, J Math Imaging Vis 40:120 (2011), through
+    sigpy. Differences are periodic.
+
+    Args:
+        weight: for k-space scaled to a zero-filled maximum of 1.
+        iterations: primal-dual iterations.
+    """
+
+    def __init__(self, weight: float = 0.002, iterations: int = 100) -> None:
+        _check(weight, iterations)
+        self.weight = weight
+        self.iterations = iterations
+
+    def __call__(self, batch: Batch) -> Reconstruction:
+        """Reconstruct a batch, slice by slice."""
+        return slice_by_slice(batch, self._solve)
+
+    def _solve(self, kspace: NDArray, maps: NDArray, mask: NDArray) -> NDArray:
+        gradient = sigpy.linop.FiniteDifference(maps.shape[1:])
+        dual_step = _DUAL_STEP * self.weight
+        app = LinearLeastSquares(
+            _sense(maps, mask),
+            kspace,
+            proxg=_IsotropicThreshold(gradient.oshape, self.weight),
+            G=gradient,
+            sigma=dual_step,
+            tau=1 / (dual_step * (_sense_norm(maps) + _GRADIENT_NORM)),
+            max_iter=self.iterations,
+            show_pbar=False,
+        )
+        return np.asarray(app.run())
+
+
+class L1Wavelet:
+    """``argmin 1/2 |A x - y|^2 + weight |W x|_1`` with a wavelet grid that moves.
+
+    Solved by FISTA (Beck & Teboulle, SIAM J Imaging Sci 2:183, 2009) through sigpy, with a random
+    circular shift of the image under the wavelet transform in each iteration (Figueiredo & Nowak,
+    IEEE Trans Image Process 12:906, 2003).
+
+    Args:
+        weight: for k-space scaled to a zero-filled maximum of 1.
+        iterations: accelerated proximal-gradient iterations.
+        wavelet: name of the wavelet W, as in PyWavelets; db2 is BART's default.
+        seed: of the shifts, which start anew with every slice; None: no shifts.
+    """
+
+    def __init__(
+        self,
+        weight: float = 0.002,
+        iterations: int = 60,
+        wavelet: str = "db2",
+        seed: int | None = 0,
+    ) -> None:
+        _check(weight, iterations)
+        self.weight = weight
+        self.iterations = iterations
+        self.wavelet = wavelet
+        self.seed = seed
+
+    def __call__(self, batch: Batch) -> Reconstruction:
+        """Reconstruct a batch, slice by slice."""
+        return slice_by_slice(batch, self._solve)
+
+    def _solve(self, kspace: NDArray, maps: NDArray, mask: NDArray) -> NDArray:
+        wavelet = sigpy.linop.Wavelet(maps.shape[1:], wave_name=self.wavelet)
+        threshold = sigpy.prox.L1Reg(wavelet.oshape, self.weight)
+        prox = sigpy.prox.UnitaryTransform(threshold, wavelet)
+        if self.seed is not None:
+            prox = _Shifted(prox, np.random.default_rng(self.seed))
+        app = LinearLeastSquares(
+            _sense(maps, mask),
+            kspace,
+            proxg=prox,
+            alpha=1 / _sense_norm(maps),
+            max_iter=self.iterations,
+            show_pbar=False,
+        )
+        return np.asarray(app.run())
+
+
+class _IsotropicThreshold(sigpy.prox.Prox):
+    """Soft threshold of the gradient's length: shrinks (d_y x, d_x x) of each pixel together."""
+
+    def __init__(self, shape: list[int], weight: float) -> None:
+        self.weight = weight
+        super().__init__(shape)
+
+    def _prox(self, alpha: float, gradient: NDArray) -> NDArray:
+        length = np.sqrt((np.abs(gradient) ** 2).sum(axis=0, keepdims=True))
+        keep = np.maximum(length - self.weight * alpha, 0) / np.where(length > 0, length, 1)
+        return gradient * keep.astype(length.dtype)
+
+
+class _Shifted(sigpy.prox.Prox):
+    """Another proximal operator on a randomly, circularly shifted image."""
+
+    def __init__(self, prox: sigpy.prox.Prox, generator: np.random.Generator) -> None:
+        self.prox = prox
+        self.generator = generator
+        super().__init__(prox.shape)
+
+    def _prox(self, alpha: float, image: NDArray) -> NDArray:
+        shift = self.generator.integers(0, _SHIFTS, size=2)
+        shifted = self.prox(alpha, np.roll(image, shift, axis=(0, 1)))
+        return np.roll(shifted, -shift, axis=(0, 1))
+
+
+def _sense(maps: NDArray, mask: NDArray) -> sigpy.linop.Linop:
+    """``A = M F S``; sigpy takes the square root of the weights, which leaves 0 and 1."""
+    return Sense(maps, weights=mask.astype(np.float32))
+
+
+def _sense_norm(maps: NDArray) -> float:
+    """A bound of ``|A|^2``: the largest sum of squares of the maps, 1 where they have unit RSS."""
+    return max(float((np.abs(maps) ** 2).sum(axis=0).max()), 1e-6)
+
+
+def _check(weight: float, iterations: int) -> None:
+    if not weight > 0:
+        raise InputError(f"the regularisation weight must be positive, got {weight}; raise it")
+    if iterations < 1:
+        raise InputError(f"iterations must be at least 1, got {iterations}; raise it")
