@@ -19,7 +19,8 @@ class CGSense:
     """Tikhonov-regularised SENSE: ``argmin |A x - y|^2 + weight |x|^2`` by conjugate gradients.
 
     Args:
-        weight: Tikhonov weight, for k-space scaled to a zero-filled maximum of 1.
+        weight: Tikhonov weight, for k-space scaled to a zero-filled maximum of 1; chosen by
+            `make tune-baselines`.
         iterations: most CG iterations.
         tolerance: relative residual at which a slice is done.
     """

@@ -22,11 +22,12 @@ class Grappa:
     Measured samples are kept. Source: Griswold et al., Magn Reson Med 47:1202 (2002).
 
     Args:
-        weight: Tikhonov weight of the calibration, relative to the mean size of its matrix.
+        weight: Tikhonov weight of the calibration, relative to the norm of its matrix;
+            chosen by `make tune-baselines`.
         kernel_size: ``(y, x)``, odd, in samples.
     """
 
-    def __init__(self, weight: float = 0.01, kernel_size: tuple[int, int] = (5, 5)) -> None:
+    def __init__(self, weight: float = 0.1, kernel_size: tuple[int, int] = (5, 5)) -> None:
         if any(width % 2 == 0 or width < 1 for width in kernel_size):
             raise InputError(f"kernel_size must be two odd numbers, got {tuple(kernel_size)}")
         self.weight = weight

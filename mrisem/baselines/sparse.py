@@ -43,11 +43,11 @@ class TotalVariation:
     sigpy. Differences are periodic.
 
     Args:
-        weight: for k-space scaled to a zero-filled maximum of 1.
-        iterations: primal-dual iterations.
+        weight: for k-space scaled to a zero-filled maximum of 1; chosen by `make tune-baselines`.
+        iterations: primal-dual iterations; smaller weights need more.
     """
 
-    def __init__(self, weight: float = 0.002, iterations: int = 100) -> None:
+    def __init__(self, weight: float = 0.0005, iterations: int = 150) -> None:
         _check(weight, iterations)
         self.weight = weight
         self.iterations = iterations
@@ -80,7 +80,7 @@ class L1Wavelet:
     IEEE Trans Image Process 12:906, 2003).
 
     Args:
-        weight: for k-space scaled to a zero-filled maximum of 1.
+        weight: for k-space scaled to a zero-filled maximum of 1; chosen by `make tune-baselines`.
         iterations: accelerated proximal-gradient iterations.
         wavelet: name of the wavelet W, as in PyWavelets; db2 is BART's default.
         seed: of the shifts, which start anew with every slice; None: no shifts.
@@ -88,7 +88,7 @@ class L1Wavelet:
 
     def __init__(
         self,
-        weight: float = 0.002,
+        weight: float = 0.001,
         iterations: int = 60,
         wavelet: str = "db2",
         seed: int | None = 0,
