@@ -20,7 +20,10 @@ log = logging.getLogger(__name__)
 _NOT_NAMING = re.compile(
     r"^\+*(output_dir|data|auxiliary\.root|mask|hydra|on_error|skip_existing|logger|trainer)\b"
 )
-_ORDER = ("zero_filled", "cg_sense", "tv", "l1_wavelet", "unet", "unrolled", "varnet", "inr")
+_ORDER = (
+    *("zero_filled", "cg_sense", "grappa", "tv", "l1_wavelet"),
+    *("unet", "unrolled", "varnet", "inr"),
+)
 
 
 @dataclass(frozen=True)
@@ -155,8 +158,8 @@ def method_order(label: str) -> tuple[int, str, str]:
     >>> sorted(["unrolled + image_same", "tv", "unrolled", "zero_filled"], key=method_order)
     ['zero_filled', 'tv', 'unrolled', 'unrolled + image_same']
     """
-    base = re.split(r" \+ | \[", label)[0]
-    return (_ORDER.index(base) if base in _ORDER else len(_ORDER), base, label)
+    model = label.split()[0]
+    return (_ORDER.index(model) if model in _ORDER else len(_ORDER), model, label)
 
 
 def _load(path: Path) -> Any:

@@ -98,7 +98,8 @@ def value(row: Row, column: Column) -> float:
 def reference_of(label: str, labels: Sequence[str], wanted: str | None = None) -> str | None:
     """Return the method that ``label`` is tested against.
 
-    ``wanted`` when given; else the same method without its prior, else zero-filled, else the first.
+    ``wanted`` when given; else the same method without what was added last, such as a prior, else
+    zero-filled, else the first.
     None for the reference itself.
 
     >>> reference_of("unrolled + image_same", ["zero_filled", "unrolled", "unrolled + image_same"])
@@ -107,7 +108,7 @@ def reference_of(label: str, labels: Sequence[str], wanted: str | None = None) -
     'zero_filled'
     """
     if wanted is None:
-        base = re.split(r" \+ ", label)[0]
+        base = label.rpartition(" + ")[0]
         plain = [other for other in labels if re.split(r" \[", other)[0] == base]
         candidates = plain if " + " in label else []
         candidates += [other for other in labels if other.startswith("zero_filled")]
