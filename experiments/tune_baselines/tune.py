@@ -37,6 +37,8 @@ GRID: dict[str, tuple[Callable[..., Method], tuple[float, ...]]] = {
     "grappa": (Grappa, (0.03, 0.1, 0.3)),
 }
 ACCELERATIONS = (4, 8)
+TIE = 0.001
+"""Mean SSIMs closer than this count as equal: PSNR decides between them."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def score(method: Method, batch: Batch) -> dict[str, float]:
 
 
 def tune(root: Path, n_subjects: int) -> dict[str, Any]:
-    """Score every method at every weight; choose the weight of the highest mean SSIM."""
+    """Score every method at every weight; choose each one's best, see `choose`."""
     cases = {
         (module.anatomy, acceleration): auxiliary_batches(module, root, acceleration, n_subjects)
         for module in (FastMRIBrain, FastMRIKnee)
@@ -110,14 +112,17 @@ def tune(root: Path, n_subjects: int) -> dict[str, Any]:
 
 
 def choose(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """Return, of each method, the weight with the highest SSIM averaged over all cases."""
-    scores: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
+    """Of the weights within `TIE` of a method's best mean SSIM, the one of the best mean PSNR."""
+    groups: dict[str, dict[float, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
-        scores[row["method"]][row["weight"]].append(row["ssim"])
-    return {
-        name: max(weights, key=lambda weight, of=weights: float(np.mean(of[weight])))
-        for name, weights in scores.items()
-    }
+        groups[row["method"]][row["weight"]].append(row)
+    chosen = {}
+    for name, weights in groups.items():
+        ssims = {w: float(np.mean([row["ssim"] for row in found])) for w, found in weights.items()}
+        psnrs = {w: float(np.mean([row["psnr"] for row in found])) for w, found in weights.items()}
+        best = max(ssims.values())
+        chosen[name] = max((w for w in weights if ssims[w] > best - TIE), key=psnrs.__getitem__)
+    return chosen
 
 
 def table(results: dict[str, Any]) -> str:
