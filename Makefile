@@ -11,7 +11,7 @@ DEMO_DATA := data=brain,knee 'data.root=$(DEMO)/data/$${data.name}' data.max_sli
   mask.acceleration=4 output_dir=$(DEMO)/runs
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow bench tune-baselines check format clean
+.PHONY: help setup demo test test-slow bench tune-baselines main-table check format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -63,6 +63,10 @@ bench: $(STAMP) ## time and memory of the prior and of sensitivity maps, against
 tune-baselines: $(STAMP) ## choose the classical baselines' weights on auxiliary subjects (5 minutes)
 	@test -d outputs/demo/data/brain || $(MRISEM) simulate scale=demo output_dir=outputs/demo/data
 	@$(BIN)/python experiments/tune_baselines/tune.py
+
+SCALE ?= demo
+main-table: $(STAMP) ## every method, brain and knee, R = 4 and 8, one table (an hour and more on two cores)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" experiments/main_table/run.sh $(SCALE) outputs/main_table
 
 check: $(STAMP) ## ruff, mypy and the import floors
 	@$(BIN)/ruff check .
