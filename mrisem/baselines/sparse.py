@@ -26,8 +26,8 @@ from mrisem.types import Batch, InputError, Reconstruction
 # 2004).
 _GRADIENT_NORM = 8.0
 # Dual over primal step, in units of the weight: dual variables are bounded by the weight, images
-# are scaled to 1, so the steps that suit both keep this ratio. Of 10, 20 and 40, 20 came closest to the
-# minimum in 100 iterations for weights of 0.001 and 0.005.
+# are scaled to 1, so the steps that suit both keep this ratio. Of 10, 20 and 40, 20 came closest to
+# the minimum in 100 iterations at weights of 0.001 and 0.005.
 _DUAL_STEP = 20.0
 
 
