@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from torch import Tensor
+from torch.fft import fft2, ifft2, ifftshift
 
 from mrisem.physics.fourier import fft2c, ifft2c
 from mrisem.types import Batch
@@ -52,5 +54,18 @@ class SenseOperator:
         return (self.sensitivity_maps.conj() * coil_images).sum(1)
 
     def normal(self, image: Tensor) -> Tensor:
-        """``A^H A x``: ``(batch, y, x)`` -> ``(batch, y, x)``."""
-        return self.adjoint(self.coil_kspace(image))
+        """``A^H A x``: ``(batch, y, x)`` -> ``(batch, y, x)``.
+
+        ``F^H M F`` is a circular convolution and commutes with shifts, so the centring of F cancels
+        once M is shifted instead: no coil image is moved in memory.
+        """
+        kspace = fft2(self.sensitivity_maps * image[:, None], norm="ortho") * self._shifted_mask
+        return (self._conjugate_maps * ifft2(kspace, norm="ortho")).sum(1)
+
+    @cached_property
+    def _shifted_mask(self) -> Tensor:
+        return ifftshift(self.mask, dim=(-2, -1))[:, None]
+
+    @cached_property
+    def _conjugate_maps(self) -> Tensor:
+        return self.sensitivity_maps.conj().resolve_conj()
