@@ -9,6 +9,7 @@
 # STARTS   folder of warm starts; default: OUT/warm_start, trained on DATA's auxiliary subjects
 # BRAIN, KNEE   overrides of their own, such as data.max_slices=2
 # METHODS  which parts: classical trained lora regularised all inr
+# BASELINES  which classical ones, such as zero_filled,tv: grappa needs several coils
 set -euo pipefail
 SCALE=${1:?scale} OUT=${2:?output folder}
 TEST=${TEST:-${DATA:-$OUT/data}} DATA=${DATA:-$OUT/data} STARTS=${STARTS:-$OUT/warm_start}
@@ -42,11 +43,14 @@ sweep() {  # anatomy overrides...: both accelerations
 
 reconstruct() {  # anatomy
   local start=model.checkpoint=$STARTS/$1/'${model.name}'/checkpoints/last.ckpt
-  local prior="prior=none,image_same prior.balance=0.1"
+  local prior=prior=none,image_same  # at the paper's weight
+  local balanced="prior=image_same prior.balance=0.1"
   for part in $METHODS; do case $part in
-    classical) sweep "$1" model=zero_filled,cg_sense,tv,l1_wavelet,grappa ;;
+    classical) sweep "$1" model="${BASELINES:-zero_filled,cg_sense,grappa,tv,l1_wavelet}" ;;
     trained) sweep "$1" model=unet,unrolled,varnet fit=none "$start" ;;
-    lora) sweep "$1" model=unet,unrolled,varnet fit=lora "$start" $prior ;;
+    lora)
+      sweep "$1" model=unet,unrolled,varnet fit=lora "$start" $prior
+      sweep "$1" model=unet,unrolled fit=lora "$start" $balanced ;;
     regularised) sweep "$1" model=unrolled fit=lora "$start" regulariser=tv,l1_wavelet ;;
     all) sweep "$1" model=unrolled fit=all "$start" $prior ;;
     inr) sweep "$1" model=inr $prior ;;
