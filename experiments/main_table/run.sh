@@ -7,6 +7,7 @@
 # DATA     folder with brain/ and knee/ in the fastMRI format; default: simulated into OUT/data
 # TEST     folder whose multicoil_val is reconstructed, with brain/ and knee/; default: DATA
 # STARTS   folder of warm starts; default: OUT/warm_start, trained on DATA's auxiliary subjects
+# ITERATIONS  of per-scan fits; default: the scale's
 # BRAIN, KNEE   overrides of their own, such as data.max_slices=2
 # METHODS  which parts: classical trained lora regularised all inr
 # BASELINES  which classical ones, such as zero_filled,tv: grappa needs several coils
@@ -38,7 +39,7 @@ sweep() {  # anatomy overrides...: both accelerations
   own=$([ "$anatomy" = brain ] && echo "$BRAIN" || echo "$KNEE")
   mrisem reconstruct --multirun data="$anatomy" data.root="$TEST/$anatomy" $own \
     auxiliary.root="$DATA/$anatomy" scale="$SCALE" mask.acceleration=4,8 $LINES_ \
-    output_dir="$OUT/runs" "$@"
+    output_dir="$OUT/runs" ${ITERATIONS:+scale.fit.iterations=$ITERATIONS} "$@"
 }
 
 reconstruct() {  # anatomy
@@ -52,7 +53,7 @@ reconstruct() {  # anatomy
       sweep "$1" model=unet,unrolled,varnet fit=lora "$start" $prior
       sweep "$1" model=unet,unrolled fit=lora "$start" $balanced ;;
     regularised) sweep "$1" model=unrolled fit=lora "$start" regulariser=tv,l1_wavelet ;;
-    all) sweep "$1" model=unrolled fit=all "$start" $prior ;;
+    all) sweep "$1" model=unrolled fit=all "$start" ;;
     inr) sweep "$1" model=inr $prior ;;
   esac; done
 }
