@@ -20,7 +20,9 @@ from mrisem.report.summary import Column, Row, labels_of, value
 ERROR_MAP = "inferno"
 # Okabe & Ito's colours, told apart by colour-blind readers too; black follows the page.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1")
+_SHADES = (0.0, 0.45, -0.4)
 _DPI = 140
+_MANY = 8  # methods, above which their names stand upright
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,16 @@ DARK = Palette("dark", "#e6edf3", "#161b22", "#444c56")
 
 
 def colours(labels: Sequence[str]) -> dict[str, str]:
-    """Return one colour for each method, in order."""
-    return {label: _COLOURS[i % len(_COLOURS)] for i, label in enumerate(labels)}
+    """Return one colour for each method, in order; each turn through the colours has its shade."""
+    n = len(_COLOURS)
+    return {label: _shade(_COLOURS[i % n], _SHADES[i // n % 3]) for i, label in enumerate(labels)}
+
+
+def _shade(colour: str, shade: float) -> str:
+    """Mix a colour with white (``shade`` > 0) or black (< 0)."""
+    end = float(shade > 0)
+    red, green, blue = (c + abs(shade) * (end - c) for c in mpl.colors.to_rgb(colour))
+    return mpl.colors.to_hex((red, green, blue))
 
 
 def as_png(figure: Figure) -> bytes:
@@ -82,7 +92,8 @@ def _axes(size: tuple[float, float], palette: Palette) -> tuple[Figure, Axes]:
 def paired_dots(rows: Sequence[Row], column: Column, palette: Palette) -> Figure:
     """Draw every slice as a dot for each method, joined by a line, and the methods' means."""
     labels = labels_of(rows)
-    figure, axes = _axes((4.4, 3.4), palette)
+    many = len(labels) > _MANY
+    figure, axes = _axes((4.4, 4.6 if many else 3.4), palette)
     slices: dict[tuple[str, int], dict[str, float]] = {}
     for row in rows:
         key = (row["file"], row["slice"])
@@ -96,13 +107,23 @@ def paired_dots(rows: Sequence[Row], column: Column, palette: Palette) -> Figure
         finite = [h for h in heights if np.isfinite(h)]
         if finite:
             axes.plot([i - 0.28, i + 0.28], [np.mean(finite)] * 2, color=palette.ink, linewidth=2)
-    axes.set_xticks(range(len(labels)), [_folded(label) for label in labels])
-    if len(labels) > 4:
-        axes.tick_params(axis="x", rotation=35)
+    _name_methods(axes, labels, upright=many)
     axes.set_xlim(-0.6, len(labels) - 0.4)
     direction = "higher is better" if column.better == "higher" else "lower is better"
     axes.set_title(f"{column.label}, {direction}", fontsize=10, color=palette.ink)
     return figure
+
+
+def _name_methods(axes: Axes, labels: Sequence[str], upright: bool) -> None:
+    """Write the methods below the axis, so that no two names overlap."""
+    if upright:
+        names = [textwrap.fill(label, 32) for label in labels]
+        axes.set_xticks(range(len(labels)), names, rotation=90, linespacing=0.9)
+        axes.tick_params(axis="x", labelsize=6)
+        return
+    axes.set_xticks(range(len(labels)), [_folded(label) for label in labels])
+    if len(labels) > 4:
+        axes.tick_params(axis="x", rotation=35)
 
 
 def _folded(label: str) -> str:

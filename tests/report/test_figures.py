@@ -1,14 +1,25 @@
 """Figures as pictures: windows, colours, sizes."""
 
 import io
+from itertools import pairwise
 
 import matplotlib as mpl
 import numpy as np
 import pytest
 from PIL import Image
 
-from mrisem.report.figures import DARK, LIGHT, as_png, image_png, loss_curves, panel_figure
+from mrisem.report.figures import (
+    DARK,
+    LIGHT,
+    as_png,
+    colours,
+    image_png,
+    loss_curves,
+    paired_dots,
+    panel_figure,
+)
 from mrisem.report.panels import Panel, Tile
+from mrisem.report.summary import Column
 
 
 def opened(png):
@@ -41,3 +52,18 @@ def test_panel_figure_has_a_row_of_errors_only_with_a_target():
     without = Panel("a.h5", 0, "AXT2", 1.0, 0.15, (Tile("tv", image, None, {"psnr": 30.0}),))
     tall, low = (opened(as_png(panel_figure(p))) for p in (panel, without))
     assert tall.shape[0] > 1.5 * low.shape[0]
+
+
+def test_paired_dots_names_of_many_methods_do_not_overlap():
+    names = [f"unrolled lora + image_same [prior.balance={i / 10}]" for i in range(21)]
+    rows = [{"file": "a.h5", "slice": 0, "method": name, "psnr": 30.0} for name in names]
+    figure = paired_dots(rows, Column("psnr", "PSNR [dB]", "higher", 2), LIGHT)
+    as_png(figure)  # lays it out
+    boxes = [text.get_window_extent() for text in figure.axes[0].get_xticklabels()]
+    assert len(boxes) == 21
+    assert all(left.x1 <= right.x0 + 1 for left, right in pairwise(boxes))
+
+
+def test_colours_tells_21_methods_apart():
+    found = colours([str(i) for i in range(21)])
+    assert len(set(found.values())) == 21
