@@ -10,7 +10,17 @@ import yaml
 from mrisem.physics.fourier import fft2c
 
 RECIPE = Path(__file__).parents[1] / "experiments" / "pretrain_janus_mini"
-MODULES = ("degrade", "janus", "pool", "questions", "evaluate", "start", "train")
+MODULES = (
+    "degrade",
+    "janus",
+    "pool",
+    "questions",
+    "evaluate",
+    "start",
+    "train",
+    "gradient",
+    "material",
+)
 
 
 def train(output, *arguments):
@@ -55,10 +65,13 @@ def test_train_repeats_bit_for_bit_when_stopped_and_resumed(trained, tmp_path):
         assert whole.read_bytes() == resumed.read_bytes(), name
 
 
-def test_train_writes_results_of_both_questions(trained):
+def test_train_writes_results_of_every_question_and_of_the_gradient(trained):
     results = yaml.safe_load((trained[0] / "results.json").read_text())
-    assert {"quality", "artefact"} <= results.keys()
-    assert all(0 <= score["accuracy"] <= 1 and score["n"] > 0 for score in results.values())
+    assert {"quality", "contrast", "anatomy"} <= results.keys()
+    assert all(score["n"] > 0 for score in results.values())
+    cosines = [s["mean"] for name, s in results.items() if name.startswith("cosine")]
+    assert cosines
+    assert all(-1 <= cosine <= 1 for cosine in cosines)
 
 
 def test_train_exports_a_checkpoint_that_the_encoder_loads(trained):
@@ -88,7 +101,10 @@ def test_encode_and_answer_match_the_whole_model(recipe, trained):
     ids = torch.tensor([[1, 4, *[image_token] * 36, 5, 7]]).expand(2, -1)
     with torch.no_grad():
         whole = model(input_ids=ids, pixel_values=janus.to_pixels(images, 48)).logits[:, [-2, -1]]
-        tokens = janus.encode(model, images)
+        tokens, levels = janus.encode(model, images)
+        tower = model.model.vision_model(janus.to_pixels(images, 48), output_hidden_states=True)
+        for level in (1, 2):
+            torch.testing.assert_close(levels[level], tower.hidden_states[level])
         last = torch.tensor([[38, 39]]).expand(2, -1)
         torch.testing.assert_close(janus.answer(model, tokens, ids, last), whole)
 
@@ -108,14 +124,47 @@ def test_line_masks_reach_the_acceleration_and_keep_the_centre(recipe):
     assert (reached < acceleration + 0.2).all()
 
 
-def test_pairs_have_no_error_when_clean_and_lines_missing_when_aliased(recipe):
+def slices(recipe, n, size):
+    contrast = torch.zeros(n, dtype=torch.long)
+    return recipe("pool").Slices(phantom(n, size), contrast, -torch.ones_like(contrast))
+
+
+def test_pairs_have_no_error_when_clean_and_one_when_degraded(recipe):
     degrade = recipe("degrade")
-    pairs = degrade.make_pairs(phantom(48, 64), 64, generator(1))
+    pairs = degrade.make_pairs(slices(recipe, 48, 64), 64, generator(1))
     clean = pairs.kind == 0
     assert (pairs.error[clean] < 1e-6).all()
     assert (pairs.local[clean] < 1e-6).all()
     assert pairs.error[~clean].mean() > 0.05
-    assert (pairs.acceleration[pairs.kind == 1] >= 2).all()
+    rest = pairs.image - pairs.truth  # the truth is scaled to fit best: what is left is orthogonal
+    assert (rest * pairs.truth).sum((1, 2)).abs().max() < 1e-2
+
+
+def test_draw_pairs_never_enlarges(recipe):
+    degrade = recipe("degrade")
+    pool = [slices(recipe, 2, 48), slices(recipe, 2, 64)]
+    sizes = {degrade.draw_pairs(pool, [40, 60], 2, generator(i)).image.shape[-1] for i in range(20)}
+    assert sizes == {40, 60}
+    assert degrade.draw_pairs(pool[:1], [40, 60], 2, generator()).image.shape[-1] == 40
+
+
+def test_draw_material_moves_image_and_truth_together(recipe):
+    degrade = recipe("degrade")
+    truth = torch.rand(3, 32, 32, generator=generator())
+    image = truth.clone()
+    image[:, 10, 12] += 0.5
+    codes = torch.full((3,), 6)
+    material = degrade.compare(image, truth, codes, 0 * codes, -1 + 0 * codes)
+    drawn = degrade.draw_material(material, 20, generator(1))
+    spots = drawn.local.flatten(1)
+    assert (spots.topk(2, dim=1).values[:, 1] < 0.1 * spots.amax(1)).all()
+
+
+def test_ghosts_keep_the_energy_and_move_it(recipe):
+    truth = torch.polar(phantom(4, 64), torch.zeros(4, 64, 64))
+    ghosted = recipe("degrade")._ghosted(truth, torch.zeros(4), generator())
+    torch.testing.assert_close(ghosted.square().sum(), truth.abs().square().sum())
+    assert (ghosted - truth.abs()).flatten(1).norm(dim=1).min() > 0.01 * truth[0].norm()
 
 
 def test_blur_lowers_high_frequencies(recipe):
@@ -136,15 +185,91 @@ def test_dense_target_places_the_error_on_its_token(recipe):
     torch.testing.assert_close(target, expected)
 
 
-def test_answerable_leaves_the_ambiguous_out(recipe):
+def test_answers_leave_the_ambiguous_out(recipe):
     degrade, questions = recipe("degrade"), recipe("questions")
-    error = torch.tensor([0.0, 0.02, 0.2, 0.2, 0.2])
-    kind = torch.tensor([0, 1, 1, 2, 4])
-    pairs = degrade.Pairs(error, kind, error, error, error)
-    known, answers = questions.answerable(pairs)
-    assert known.tolist() == [[1, 0], [0, 0], [1, 1], [1, 1], [1, 0]]
-    assert answers[:, 0].tolist() == [0, 0, 1, 1, 1]
-    assert answers[2:4, 1].tolist() == [1, 0]
+    error = torch.tensor([0.0, 0.02, 0.2, 0.2, 0.2, 0.2])
+    kind = torch.tensor([0, 1, 1, 3, 4, 6])
+    contrast, lesion = torch.tensor([0, 1, 2, 3, 4, 0]), torch.tensor([1, 0, -1, -1, -1, 0])
+    pairs = degrade.Pairs(error, error, kind, error, error, contrast, lesion)
+    found = dict(zip(questions.QUESTIONS, questions.answers_of(pairs).T.tolist(), strict=True))
+    none = questions.IGNORE
+    assert found["quality"] == [0, none, 1, 1, 1, 1]
+    assert found["artefact"] == [none, none, 1, 0, none, none]
+    assert found["kind"] == [0, none, 1, 2, 3, none]
+    assert found["contrast"] == [0, 1, 2, 3, 4, 0]
+    assert found["anatomy"] == [0, 0, 0, 1, 1, 0]
+    assert found["lesion"] == [0, 1, none, none, none, 1]
+
+
+def test_prompts_hold_the_wordings_that_the_package_asks():
+    shipped = yaml.safe_load((RECIPE / "prompts.yaml").read_text())
+    conf = Path(__file__).parents[1] / "conf" / "prompt"
+    for file, question in (("high_low_quality", "quality"), ("blurred_aliasing", "artefact")):
+        asked = yaml.safe_load((conf / f"{file}.yaml").read_text())["wordings"]
+        assert set(asked) <= set(shipped[question]["wordings"])
+
+
+def test_batch_prior_equals_a_naive_loop(recipe):
+    gradient = recipe("gradient")
+    hidden = torch.randn(6, 4, 5, generator=generator()).double()
+    error = torch.tensor([0.2, 0.0, 0.3])
+    odds, losses = gradient.batch_prior({2: hidden}, {2: 0.5}, error)
+    images, truths = hidden[:3].float(), hidden[3:].float()
+    mean = torch.cat([truths, images[[0, 2]]]).mean((0, 1))
+
+    def similarity(a, b):
+        tokens = zip(a - mean, b - mean, strict=True)
+        return sum(torch.cosine_similarity(x, y, 0) for x, y in tokens) / (4 * 0.07)
+
+    for row in range(6):
+        own, one = row % 3, hidden[row].float()
+        good = sum(similarity(one, truths[j]).exp() for j in range(3) if j != own)
+        bad = sum(similarity(one, images[j]).exp() for j in (0, 2) if j != own)
+        torch.testing.assert_close(odds[row], (bad / good).log())
+        torch.testing.assert_close(losses[row], -0.5 * (good / (good + bad)).log())
+
+
+def test_alignment_is_one_where_the_loss_is_the_squared_error(recipe):
+    gradient = recipe("gradient")
+    truth = torch.rand(2, 8, 8, generator=generator())
+    error = torch.randn(2, 8, 8, generator=generator(1))
+    image = (truth + error).requires_grad_()
+    area = (slice(0, 8), slice(0, 8))
+    size = torch.tensor([0.5, 0.001])  # the second has not moved
+    loss = (image - truth).square().sum((1, 2))
+    cosine, moved = gradient.alignment(loss, image, truth, size, area)
+    assert moved.tolist() == [True, False]
+    torch.testing.assert_close(cosine, torch.ones(1))
+
+
+def test_attack_lowers_the_loss_and_stays_within_its_radius(recipe):
+    image = torch.rand(2, 8, 8, generator=generator()) + 0.5
+    gradient = torch.randn(2, 8, 8, generator=generator(1))
+    attacked = recipe("gradient").attack(image, gradient, 0.02)
+    assert ((attacked - image) * gradient).sum() < 0
+    limit = 0.02 * image.amax((1, 2), keepdim=True) + 1e-6
+    assert ((attacked - image).abs() <= limit).all()
+
+
+@pytest.mark.parametrize("size", [40, 48, 63, 64])
+def test_area_of_a_window_is_what_its_tokens_see(recipe, trained, size):
+    from transformers import JanusForConditionalGeneration
+
+    janus = recipe("janus")
+    model = JanusForConditionalGeneration.from_pretrained(
+        trained[0] / "janus_mini", attn_implementation="eager"
+    ).eval()
+    window = janus.Window(top=2, left=3, side=2)
+    image = torch.rand(1, size, size, generator=generator())
+    image[0, -1, -1] = 2  # the maximum, whose gradient is of the scaling
+    image.requires_grad_()
+    janus.encode(model, image, window)[0].square().sum().backward()
+    rows, columns = recipe("gradient").area_of(window, 8, 48, image.shape)
+    image.grad[0, -1, -1] = 0
+    seen = torch.zeros_like(image)
+    seen[:, rows, columns] = 1
+    assert (image.grad[seen == 0] == 0).all()
+    assert (image.grad[:, rows, columns] != 0).float().mean() > 0.9
 
 
 def test_whiten_patches_starts_from_uncorrelated_embeddings(recipe, trained):
@@ -152,7 +277,9 @@ def test_whiten_patches_starts_from_uncorrelated_embeddings(recipe, trained):
 
     janus, start = recipe("janus"), recipe("start")
     model = JanusForConditionalGeneration.from_pretrained(trained[0] / "janus_mini")
-    clean = torch.rand(4, 64, 64, generator=generator())  # rough: every component above the floor
+    pool = recipe("pool")
+    rough = torch.rand(4, 64, 64, generator=generator())  # every component above the floor
+    clean = [pool.Slices(rough, torch.zeros(4).long(), torch.zeros(4).long())]
     start.whiten_patches(model, clean, [48], generator(1))
     images = recipe("degrade").draw_pairs(clean, [48], 32, generator(2)).image
     embed = model.model.vision_model.embeddings.patch_embedding
@@ -164,7 +291,17 @@ def test_whiten_patches_starts_from_uncorrelated_embeddings(recipe, trained):
 
 
 def test_by_artefact_sorts_errors_into_channels(recipe):
-    target = torch.ones(5, 2)
-    sorted_errors = recipe("degrade").by_artefact(target, torch.arange(5))
-    assert sorted_errors[:, 0].tolist() == [[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 1, 0], [0, 0, 1]]
+    sorted_errors = recipe("degrade").by_artefact(torch.ones(7, 2), torch.arange(7))
+    channel = {1: 0, 2: 1, 3: 1, 4: 2, 5: 3, 6: 4}
+    for kind in range(7):
+        expected = [float(channel.get(kind) == c) for c in range(5)]
+        assert sorted_errors[kind, 0].tolist() == expected
     assert torch.equal(sorted_errors[:, 0], sorted_errors[:, 1])
+
+
+def test_pool_knows_which_slices_show_a_lesion(recipe):
+    pool = recipe("pool")
+    found = pool._slices("brain", 64, 2, range(6))
+    assert found.lesion.shape == found.contrast.shape == (36,)
+    assert {0, 1} == set(found.lesion.tolist())
+    assert set(pool._slices("knee", 64, 1, range(1)).lesion.tolist()) == {-1}

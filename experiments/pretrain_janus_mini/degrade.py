@@ -6,17 +6,18 @@ Images are ``(n, y, x)``; x is the phase-encode axis.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
+from pool import Pool, Slices
 from torch import Tensor
 from torch.nn.functional import affine_grid, avg_pool2d, grid_sample, interpolate, pad
 
 from mrisem.physics.fourier import fft2c, ifft2c
 
-KINDS = ("clean", "aliasing", "blur", "smooth", "noise")
-SHARES = (0.38, 0.26, 0.17, 0.11, 0.08)
-ARTEFACTS = ((1,), (2, 3), (4,))  # kinds that share a channel of the dense target
+KINDS = ("clean", "aliasing", "blur", "smooth", "noise", "ghost", "reconstruction")
+SHARES = (0.1, 0.33, 0.22, 0.13, 0.11, 0.11)  # of what is made here; reconstructions come made
+ARTEFACTS = ((1,), (2, 3), (4,), (5,), (6,))  # kinds that share a channel of the dense target
 HIGH, LOW = 0.015, 0.04  # relative error below which an image is high-, above which low-quality
 ERROR_UNIT = 0.02  # of the image's maximum: the local error whose dense target is log 2
 N_COILS = 4
@@ -24,51 +25,105 @@ N_COILS = 4
 
 @dataclass(frozen=True)
 class Pairs:
-    """Degraded images, what is wrong with them, and where.
+    """Images, the truth that each should be, what is wrong with them, and where.
 
     Args:
         image: ``(n, y, x)`` float32 magnitude, as the encoder gets it.
+        truth: ``(n, y, x)`` float32, scaled to fit the image best.
         kind: ``(n,)`` index into `KINDS`.
         error: ``(n,)`` l2 error relative to the image.
         local: ``(n, y, x)`` error magnitude relative to the image's maximum.
-        acceleration: ``(n,)`` of the aliased ones, 0 for the others.
+        contrast: ``(n,)`` index into `pool.CONTRASTS`.
+        lesion: ``(n,)``: 1 yes, 0 no, -1 unknown.
     """
 
     image: Tensor
+    truth: Tensor
     kind: Tensor
     error: Tensor
     local: Tensor
-    acceleration: Tensor
+    contrast: Tensor
+    lesion: Tensor
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def choose(self, index: Tensor) -> Pairs:
+        """Pairs ``index``."""
+        return Pairs(*(getattr(self, f.name)[index] for f in fields(self)))
 
 
-def draw_pairs(clean: Tensor, sizes: list[int], n: int, generator: torch.Generator) -> Pairs:
-    """Draw ``n`` clean slices and degrade them at one matrix size, drawn from ``sizes``."""
-    chosen = torch.randint(len(clean), (n,), generator=generator)
-    size = sizes[int(torch.randint(len(sizes), (), generator=generator))]
-    return make_pairs(clean[chosen].float(), size, generator)
+def join(parts: list[Pairs]) -> Pairs:
+    """Pairs of one matrix size, one after the other."""
+    return Pairs(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Pairs)))
 
 
-def make_pairs(clean: Tensor, size: int, generator: torch.Generator) -> Pairs:
+def compare(image: Tensor, truth: Tensor, kind: Tensor, contrast: Tensor, lesion: Tensor) -> Pairs:
+    """Measure the damage up to a factor: the encoder divides every image by its own maximum."""
+    factor = (image * truth).sum((-2, -1)) / truth.square().sum((-2, -1))
+    truth = factor.view(-1, 1, 1) * truth
+    difference = (image - truth).abs()
+    error = difference.flatten(1).norm(dim=1) / image.flatten(1).norm(dim=1)
+    local = difference / image.amax((-2, -1), keepdim=True)
+    return Pairs(image, truth, kind, error, local, contrast, lesion)
+
+
+def truths_of(pairs: Pairs) -> Pairs:
+    """The truths as images of their own: clean."""
+    zero = torch.zeros_like
+    clean = zero(pairs.kind), zero(pairs.error), zero(pairs.local)
+    return Pairs(pairs.truth, pairs.truth, *clean, pairs.contrast, pairs.lesion)
+
+
+def draw_pairs(pool: Pool, sizes: list[int], n: int, generator: torch.Generator) -> Pairs:
+    """Draw ``n`` clean slices and degrade them at one matrix size, drawn from ``sizes``.
+
+    Slices are drawn among those of one size of the pool, and never enlarged.
+    """
+    group = pool[int(torch.randint(len(pool), (), generator=generator))]
+    chosen = torch.randint(len(group.image), (n,), generator=generator)
+    fitting = [size for size in sizes if size <= group.image.shape[-1]]
+    size = fitting[int(torch.randint(len(fitting), (), generator=generator))]
+    return make_pairs(group.choose(chosen), size, generator)
+
+
+def make_pairs(clean: Slices, size: int, generator: torch.Generator) -> Pairs:
     """Vary clean images at random, degrade them at random, and measure the damage.
 
     Args:
-        clean: ``(n, Y, X)`` magnitudes with maximum 1.
+        clean: slices.
         size: matrix size of the degraded images.
         generator: source of randomness.
 
     Returns:
         pairs at ``(size, size)``.
     """
-    n = len(clean)
+    n = len(clean.image)
     kind = torch.multinomial(torch.tensor(SHARES), n, replacement=True, generator=generator)
-    acceleration = 2 + 6 * _uniform(generator, n)
-    truth = _natural(_vary(clean, size, generator), generator)
-    severity = torch.where(_uniform(generator, n) < 0.5, 1.0, _uniform(generator, n))
+    acceleration = 2 + 8 * _uniform(generator, n)
+    truth = _natural(_vary(clean.image, size, generator), generator)
     worst = _worst(truth, kind, acceleration, generator)
-    share = severity.view(-1, 1, 1) * (kind > 0).view(-1, 1, 1)
-    image = (truth.abs() + share * (worst - truth.abs())).clamp_min(0)
-    error, local = _errors(image, truth.abs())
-    return Pairs(image, kind, error, local, torch.where(kind == 1, acceleration, 0.0))
+    image = scale_down(worst, truth.abs(), generator)
+    return compare(image, truth.abs(), kind, clean.contrast, clean.lesion)
+
+
+def draw_material(material: Pairs, n: int, generator: torch.Generator) -> Pairs:
+    """Draw ``n`` reconstructions, mirror and shift them, and blend them with their truth."""
+    pairs = material.choose(torch.randint(len(material), (n,), generator=generator))
+    both = torch.stack([pairs.image, pairs.truth], 1)
+    mirrored = _uniform(generator, n, 1, 1, 1) < 0.5
+    both = torch.where(mirrored, both.flip(-1), both)
+    shifts = torch.randint(-8, 9, (n, 2), generator=generator).tolist()
+    both = torch.stack([b.roll(tuple(s), (-2, -1)) for b, s in zip(both, shifts, strict=True)])
+    image = scale_down(both[:, 0], both[:, 1], generator)
+    return compare(image, both[:, 1], pairs.kind, pairs.contrast, pairs.lesion)
+
+
+def scale_down(worst: Tensor, truth: Tensor, generator: torch.Generator) -> Tensor:
+    """Leave half of the images as they are, blend the others with their truth at random."""
+    n = len(worst)
+    severity = torch.where(_uniform(generator, n) < 0.5, 1.0, _uniform(generator, n))
+    return (truth + severity.view(-1, 1, 1) * (worst - truth)).clamp_min(0)
 
 
 def dense_target(local: Tensor, image_size: int, patch: int) -> Tensor:
@@ -97,7 +152,7 @@ def by_artefact(target: Tensor, kind: Tensor) -> Tensor:
         kind: ``(n,)`` index into `KINDS`.
 
     Returns:
-        ``(n, token, artefact)``: aliasing, blur, noise.
+        ``(n, token, artefact)``: aliasing, blur, noise, ghosts, errors of reconstructions.
     """
     channels = [sum(kind == code for code in codes) for codes in ARTEFACTS]
     return target[..., None] * torch.stack(channels, -1)[:, None, :]
@@ -108,9 +163,11 @@ def _vary(clean: Tensor, size: int, generator: torch.Generator) -> Tensor:
     n = len(clean)
     scale = (0.95 + 0.2 * _uniform(generator, n)).reciprocal()
     angle = 0.1 * torch.randn(n, generator=generator)
+    still = _uniform(generator, n) < 0.5  # resampling softens: half stay as sharp as they were
+    scale, angle = scale.where(~still, torch.ones(n)), angle.where(~still, torch.zeros(n))
     flip = torch.where(_uniform(generator, n) < 0.5, -1.0, 1.0)
     upside = torch.where(_uniform(generator, n) < 0.2, -1.0, 1.0)
-    shift = 0.16 * (_uniform(generator, n, 2) - 0.5)
+    shift = 0.16 * (_uniform(generator, n, 2) - 0.5) * ~still[:, None]
     rows = [scale * angle.cos() * flip, -scale * angle.sin(), shift[:, 0]]
     columns = [scale * angle.sin() * flip, scale * angle.cos() * upside, shift[:, 1]]
     theta = torch.stack([torch.stack(rows, -1), torch.stack(columns, -1)], 1)
@@ -134,7 +191,7 @@ def _natural(magnitude: Tensor, generator: torch.Generator) -> Tensor:
 def _worst(truth: Tensor, kind: Tensor, acceleration: Tensor, generator: torch.Generator) -> Tensor:
     """Magnitude at full severity, each image by its own kind; clean ones unchanged."""
     worst = truth.abs()
-    makers = {1: _zero_filled, 2: _blurred, 3: _smoothed, 4: _noisy}
+    makers = {1: _zero_filled, 2: _blurred, 3: _smoothed, 4: _noisy, 5: _ghosted}
     for code, maker in makers.items():
         chosen = kind == code
         if chosen.any():
@@ -215,12 +272,18 @@ def _noisy(truth: Tensor, _: Tensor, generator: torch.Generator) -> Tensor:
     return (truth + sigma * _complex_noise(generator, truth.shape)).abs()
 
 
-def _errors(image: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-    """Compare up to a factor: the encoder divides every image by its own maximum."""
-    factor = (image * truth).sum((-2, -1)) / truth.square().sum((-2, -1))
-    difference = (image - factor.view(-1, 1, 1) * truth).abs()
-    relative = difference.flatten(1).norm(dim=1) / image.flatten(1).norm(dim=1)
-    return relative, difference / image.amax((-2, -1), keepdim=True)
+def _ghosted(truth: Tensor, _: Tensor, generator: torch.Generator) -> Tensor:
+    """Shift the object while a share of the phase-encode lines is acquired: motion ghosts."""
+    n, size = len(truth), truth.shape[-1]
+    frequency = (torch.arange(size) - size // 2) / size
+    shift = (1.0 + 3.0 * _uniform(generator, n, 2)) * torch.sign(_uniform(generator, n, 2) - 0.5)
+    ramp = shift[:, 0, None, None] * frequency[:, None] + shift[:, 1, None, None] * frequency
+    n_segments = int(torch.randint(4, 17, (), generator=generator))
+    moved = _uniform(generator, n, n_segments) < 0.15 + 0.25 * _uniform(generator, n, 1)
+    segment = torch.arange(size) * n_segments // size
+    lines = moved[:, segment] & (frequency.abs() > 0.03)  # the centre stays: no double image
+    phase = torch.where(lines[:, None, :], 2 * math.pi * ramp, 0.0)
+    return ifft2c(fft2c(truth) * torch.polar(torch.ones_like(phase), phase)).abs()
 
 
 def _coil_maps(generator: torch.Generator, n: int, n_coils: int, size: int) -> Tensor:

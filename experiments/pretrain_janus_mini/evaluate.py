@@ -4,49 +4,70 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from degrade import KINDS, Pairs, draw_pairs
+from degrade import KINDS, LOW, Pairs, draw_material, draw_pairs
+from gradient import alignment, batch_prior
 from janus import answer, encode
-from questions import QUESTIONS, Questions, answerable
-from torch import Tensor
+from questions import IGNORE, QUESTIONS, Questions, answers_of
 from tqdm import tqdm
 from transformers import JanusForConditionalGeneration
 
+if TYPE_CHECKING:
+    from train import Trainer
+
 FIRST_SEED = 9_000_000  # of the held-out degradations
 BATCH = 16
-CLEAR = 0.12  # relative error above which the damage is plain to see
+
+
+def evaluate(trainer: Trainer, output: Path) -> None:
+    """Ask held-out images every wording, measure the prior's gradient; write ``results.json``.
+
+    Args:
+        trainer: after its last step.
+        output: folder of ``results.json``, whose table is printed.
+    """
+    config, rows = trainer.config, []
+    cosines: dict[str, list[float]] = {}
+    for start in tqdm(range(0, config["n_evaluate"], BATCH), desc="held-out subjects"):
+        generator = torch.Generator().manual_seed(FIRST_SEED + start)
+        pairs = draw_pairs(trainer.pool["held_out"], config["sizes"], BATCH, generator)
+        batches = [pairs]
+        if "held_out" in trainer.material:
+            batches.append(draw_material(trainer.material["held_out"], BATCH, generator))
+        for batch in batches:
+            rows += ask(trainer.model, trainer.questions, batch)
+            for kind, cosine in measure_alignment(trainer.model, config["levels"], batch):
+                cosines.setdefault(KINDS[kind], []).append(cosine)
+    results = summarise(rows)
+    for kind, values in sorted(cosines.items()):
+        results[f"cosine of gradient and error, {kind}"] = {
+            "mean": sum(values) / len(values),
+            "n": len(values),
+        }
+    (output / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    for group, score in results.items():
+        value = 100 * score["accuracy"] if "accuracy" in score else score["mean"]
+        print(f"{group:45s} {value:7.2f}  n = {score['n']}")
+
+
+def measure_alignment(
+    model: JanusForConditionalGeneration, weights: dict[int, float], pairs: Pairs
+) -> list[tuple[int, float]]:
+    """Kind of artefact, and cosine between the prior's gradient and the error, of each image."""
+    if not (pairs.error > LOW).any():
+        return []
+    image = pairs.image.clone().requires_grad_()
+    _, hidden = encode(model, torch.cat([image, pairs.truth]))
+    levels = {level: hidden[level] for level in weights}
+    _, prior = batch_prior(levels, weights, pairs.error)
+    everything = (slice(None), slice(None))
+    cosine, moved = alignment(prior[: len(pairs)], image, pairs.truth, pairs.error, everything)
+    return list(zip(pairs.kind[moved].tolist(), cosine.tolist(), strict=True))
 
 
 @torch.no_grad()
-def evaluate(
-    model: JanusForConditionalGeneration,
-    questions: Questions,
-    pool: dict[str, Tensor],
-    config: dict[str, Any],
-    output: Path,
-) -> None:
-    """Ask held-out images every wording; write ``results.json`` and print its table.
-
-    Args:
-        model: trained.
-        questions: tokenised.
-        pool: its ``held_out`` slices are used.
-        config: the run's.
-        output: folder of ``results.json``.
-    """
-    rows: list[dict[str, Any]] = []
-    for start in tqdm(range(0, config["n_evaluate"], BATCH), desc="held-out subjects"):
-        generator = torch.Generator().manual_seed(FIRST_SEED + start)
-        pairs = draw_pairs(pool["held_out"], config["sizes"], BATCH, generator)
-        rows += ask(model, questions, pairs)
-    results = summarise(rows)
-    (output / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    for group, score in results.items():
-        print(f"{group:45s} {100 * score['accuracy']:6.2f} %  n = {score['n']}")
-
-
 def ask(
     model: JanusForConditionalGeneration, questions: Questions, pairs: Pairs
 ) -> list[dict[str, Any]]:
@@ -57,36 +78,35 @@ def ask(
     Returns:
         one row an image, question and wording.
     """
-    known, truth = answerable(pairs)
-    tokens = encode(model, pairs.image)
+    truth = answers_of(pairs)
+    tokens, _ = encode(model, pairs.image)
     rows = []
     for which, name in enumerate(QUESTIONS):
+        words = torch.tensor(questions.answers[which])
         for wording, prompt in enumerate(questions.prompts[which]):
             ids = torch.tensor(prompt).expand(len(tokens), -1)
             last = torch.full((len(tokens), 1), len(prompt) - 1)
             said = answer(model, tokens, ids, last)[:, 0].argmax(-1)
-            right = said == questions.answers[which, truth[:, which]]
             rows += [
                 {
                     "question": name,
                     "wording": wording,
                     "kind": KINDS[pairs.kind[i]],
                     "truth": int(truth[i, which]),
-                    "clear": bool(pairs.kind[i] == 0 or pairs.error[i] > CLEAR),
-                    "right": bool(right[i]),
+                    "right": bool(said[i] == words[truth[i, which]]),
                 }
-                for i in known[:, which].nonzero().flatten().tolist()
+                for i in (truth[:, which] != IGNORE).nonzero().flatten().tolist()
             ]
     return rows
 
 
 def summarise(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Accuracy and count by question, and within it by clearness, wording, kind and true answer."""
+    """Accuracy and count by question, and within it by wording, kind and true answer."""
     results: dict[str, dict[str, float]] = {}
     for name in QUESTIONS:
         mine = [row for row in rows if row["question"] == name]
         groups = {name: mine}
-        for key in ("clear", "wording", "kind", "truth"):
+        for key in ("wording", "kind", "truth"):
             for value in sorted({row[key] for row in mine}):
                 groups[f"{name}, {key} {value}"] = [row for row in mine if row[key] == value]
         for group, members in groups.items():

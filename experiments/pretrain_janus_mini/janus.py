@@ -145,7 +145,8 @@ def make_model(
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = JanusForConditionalGeneration(config)
+        # attention written out: it can be differentiated twice
+        model = JanusForConditionalGeneration._from_config(config, attn_implementation="eager")
     model.generation_config = GenerationConfig(
         **tokens, generation_kwargs={"boi_token_id": tokenizer.convert_tokens_to_ids(BEGIN)}
     )
@@ -199,7 +200,7 @@ def to_pixels(magnitude: Tensor, image_size: int) -> Tensor:
 
 def encode(
     model: JanusForConditionalGeneration, magnitude: Tensor, window: Window | None = None
-) -> Tensor:
+) -> tuple[Tensor, dict[int, Tensor]]:
     """Embed images by the vision tower.
 
     Args:
@@ -208,13 +209,19 @@ def encode(
         window: encode this part of the token grid alone, as if there were no other tokens.
 
     Returns:
-        tokens after the tower's final norm, ``(n, token, feature)``.
+        tokens after the tower's final norm, ``(n, token, feature)``, and each layer's output,
+        counted from 1, the same shape.
     """
     tower, config = model.model.vision_model, model.config.vision_config
-    tokens = tower.embeddings(to_pixels(magnitude, config.image_size))
+    hidden = tower.embeddings(to_pixels(magnitude, config.image_size))
     if window is not None:
-        tokens = window.cut(tokens, config.image_size // config.patch_size)
-    return tower.post_layernorm(tower.encoder(inputs_embeds=tokens).last_hidden_state)
+        hidden = window.cut(hidden, config.image_size // config.patch_size)
+    levels = {}
+    for level, layer in enumerate(tower.encoder.layers, start=1):
+        hidden = layer(hidden, None)
+        hidden = hidden[0] if isinstance(hidden, tuple) else hidden
+        levels[level] = hidden
+    return tower.post_layernorm(hidden), levels
 
 
 def answer(

@@ -9,12 +9,16 @@ import torch
 import yaml
 from degrade import HIGH, LOW, Pairs
 from janus import conversation
+from pool import N_BRAIN
 from torch import Tensor
 from transformers import JanusProcessor, PreTrainedTokenizerFast
 
 PROMPTS = yaml.safe_load((Path(__file__).parent / "prompts.yaml").read_text(encoding="utf-8"))
 QUESTIONS = tuple(PROMPTS)
 IGNORE = -100
+# `KINDS` -> answer to "kind"; reconstructions err in a way of their own: not asked
+_KIND_ANSWERS = torch.tensor([0, 1, 2, 2, 3, 4, IGNORE])
+_WHOLE = ("contrast", "anatomy", "lesion")  # questions that a small part of the image cannot answer
 
 
 def sentences() -> list[str]:
@@ -30,13 +34,13 @@ class Questions:
 
     Args:
         prompts: token ids, with the image's placeholders in place.
-        answers: ``(question, 2)`` token ids: wanted word, unwanted word.
+        answers: token ids of each question's words, in the order of ``prompts.yaml``.
         end: token id that ends an answer.
         image: token id that stands for an image token.
     """
 
     prompts: list[list[list[int]]]
-    answers: Tensor
+    answers: list[list[int]]
     end: int
     image: int
 
@@ -62,7 +66,7 @@ def tokenise(processor: JanusProcessor) -> Questions:
         prompts.append([processor(text=t, images=[blank])["input_ids"][0].tolist() for t in texts])
     answers = [[_one_token(tokenizer, a) for a in PROMPTS[name]["answers"]] for name in QUESTIONS]
     image = tokenizer.convert_tokens_to_ids(processor.image_token)
-    return Questions(prompts, torch.tensor(answers), tokenizer.eos_token_id, image)
+    return Questions(prompts, answers, tokenizer.eos_token_id, image)
 
 
 def _one_token(tokenizer: PreTrainedTokenizerFast, answer: str) -> int:
@@ -72,22 +76,27 @@ def _one_token(tokenizer: PreTrainedTokenizerFast, answer: str) -> int:
     return ids[0]
 
 
-def answerable(pairs: Pairs) -> tuple[Tensor, Tensor]:
-    """Say which question has which answer; images between `HIGH` and `LOW` have none.
+def answers_of(pairs: Pairs) -> Tensor:
+    """Say what the answers are; images between `HIGH` and `LOW` are not asked for artefacts.
 
     Args:
         pairs: the images.
 
     Returns:
-        ``known`` ``(n, question)`` bool, and ``answer`` ``(n, question)``: 0 wanted, 1 unwanted.
+        ``(n, question)``: index of the right word, `IGNORE` where there is none.
     """
-    low = pairs.error > LOW
-    quality_known = (pairs.error < HIGH) | low
-    artefact_known = low & ((pairs.kind == 1) | (pairs.kind == 2) | (pairs.kind == 3))
-    return (
-        torch.stack([quality_known, artefact_known], 1),
-        torch.stack([low, pairs.kind == 1], 1).long(),
-    )
+    high, low = pairs.error < HIGH, pairs.error > LOW
+    kind = _KIND_ANSWERS[pairs.kind]
+    unknown = torch.full_like(pairs.kind, IGNORE)
+    right = {
+        "quality": low.long().where(high | low, unknown),
+        "artefact": (kind == 1).long().where(low & ((kind == 1) | (kind == 2)), unknown),
+        "kind": torch.where(high, 0, kind.where(low, unknown)),
+        "contrast": pairs.contrast,
+        "anatomy": (pairs.contrast >= N_BRAIN).long(),
+        "lesion": (1 - pairs.lesion).where(pairs.lesion >= 0, unknown),
+    }
+    return torch.stack([right[name] for name in QUESTIONS], 1)
 
 
 @dataclass(frozen=True)
@@ -106,29 +115,35 @@ class Sequences:
 
 
 def draw_sequences(
-    questions: Questions, pairs: Pairs, n_tokens: int, generator: torch.Generator
+    questions: Questions, pairs: Pairs, n_tokens: int, whole: bool, generator: torch.Generator
 ) -> Sequences:
     """Ask every image one question that it can answer, in a random wording.
+
+    Half of the images that can answer the first question, quality, are asked that.
 
     Args:
         questions: to choose from.
         pairs: the images.
         n_tokens: image tokens to leave room for.
+        whole: the images are seen whole: ask what needs that, too.
         generator: source of randomness.
 
     Returns:
         what the language model is trained on.
     """
-    known, answers = answerable(pairs)
-    n = len(known)
-    question = known[:, 1].long() * torch.randint(2, (n,), generator=generator)
+    right = answers_of(pairs)
+    asked = torch.tensor([whole or name not in _WHOLE for name in QUESTIONS])
+    weights = (right != IGNORE) * asked + 1e-9
+    weights[:, 0] *= asked.sum() - 1
+    chosen = torch.multinomial(weights.float(), 1, generator=generator)[:, 0].tolist()
     rows, labels = [], []
-    for index, which in enumerate(question.tolist()):
+    for index, which in enumerate(chosen):
         wordings = questions.prompts[which]
         wording = wordings[int(torch.randint(len(wordings), (), generator=generator))]
-        word = int(questions.answers[which, answers[index, which]])
+        answer = int(right[index, which])
+        word = questions.answers[which][max(answer, 0)]
         rows.append([*_shorten(wording, questions.image, n_tokens), word, questions.end])
-        labels.append([word, questions.end] if known[index, which] else [IGNORE, IGNORE])
+        labels.append([word, questions.end] if answer != IGNORE else [IGNORE, IGNORE])
     length = max(len(row) for row in rows)
     ids = torch.tensor([row + [questions.end] * (length - len(row)) for row in rows])
     first = torch.tensor([[len(row) - 3] for row in rows])

@@ -12,7 +12,7 @@ import math
 import torch
 from degrade import draw_pairs
 from janus import to_pixels
-from torch import Tensor
+from pool import Pool
 from transformers import JanusForConditionalGeneration
 
 FLOOR = 0.02  # in units of the encoder's input: weaker patch components are not amplified further
@@ -33,7 +33,7 @@ def unit_gain(model: JanusForConditionalGeneration, generator: torch.Generator) 
 @torch.no_grad()
 def whiten_patches(
     model: JanusForConditionalGeneration,
-    clean: Tensor,
+    pool: Pool,
     sizes: list[int],
     generator: torch.Generator,
 ) -> None:
@@ -44,7 +44,7 @@ def whiten_patches(
 
     Args:
         model: changed in place.
-        clean: ``(n, y, x)`` training slices.
+        pool: training slices.
         sizes: matrix sizes to draw from.
         generator: source of randomness.
     """
@@ -52,7 +52,7 @@ def whiten_patches(
     patch = config.patch_size
     patches = torch.cat(
         [
-            to_pixels(draw_pairs(clean, sizes, BATCH, generator).image, config.image_size)[:, 0]
+            to_pixels(draw_pairs(pool, sizes, BATCH, generator).image, config.image_size)[:, 0]
             .unfold(1, patch, patch)
             .unfold(2, patch, patch)
             .reshape(-1, patch * patch)

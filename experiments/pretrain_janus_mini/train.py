@@ -8,9 +8,21 @@ from typing import Any
 
 import torch
 import yaml
-from degrade import ARTEFACTS, by_artefact, dense_target, draw_pairs
+from degrade import (
+    ARTEFACTS,
+    KINDS,
+    Pairs,
+    by_artefact,
+    dense_target,
+    draw_material,
+    draw_pairs,
+    join,
+    truths_of,
+)
 from evaluate import evaluate
+from gradient import alignment, area_of, attack, batch_prior, contrast_loss
 from janus import Window, answer, encode, export, make_model, make_processor, make_tokenizer
+from material import load_material
 from pool import load_pool
 from questions import IGNORE, draw_sequences, sentences, tokenise
 from start import unit_gain, whiten_patches
@@ -26,10 +38,11 @@ class Trainer:
 
     Args:
         config: see ``config.yaml``.
-        output: folder of the cache, the checkpoint of the training and its result.
+        output: folder of the checkpoint of the training and its result.
+        material: folder of the cached slices and of what `material.sh` made.
     """
 
-    def __init__(self, config: dict[str, Any], output: Path):
+    def __init__(self, config: dict[str, Any], output: Path, material: Path):
         self.config, self.output = config, output
         vision = config["vision"]
         tokenizer = make_tokenizer(sentences(), config["vocab_size"])
@@ -39,7 +52,8 @@ class Trainer:
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
         self.questions = tokenise(self.processor)
-        self.pool = load_pool(config["pool"], config["seed"], output)
+        self.pool = load_pool(config["pool"], config["seed"], material)
+        self.material = load_material(material, config["rounds"], config["material_size"])
         generator = torch.Generator().manual_seed(config["seed"] + 1)
         unit_gain(self.model, generator)
         whiten_patches(self.model, self.pool["train"], config["sizes"], generator)
@@ -48,7 +62,8 @@ class Trainer:
             lr=config["learning_rate"],
             betas=(0.9, 0.98),
         )
-        self.grid = vision["image_size"] // vision["patch_size"]
+        self.patch = vision["patch_size"]
+        self.grid = vision["image_size"] // self.patch
         self.step, self.log = 0, []
         self._resume()
 
@@ -71,21 +86,65 @@ class Trainer:
     def _train_step(self) -> dict[str, float]:
         """One batch; its random numbers depend on the seed and the step alone."""
         generator = torch.Generator().manual_seed(self.config["seed"] * 1_000_003 + self.step)
-        config, vision = self.config, self.config["vision"]
-        pairs = draw_pairs(self.pool["train"], config["sizes"], config["batch"], generator)
         window = self._draw_window(generator)
-        asked = draw_sequences(self.questions, pairs, window.side**2, generator)
-        with torch.autocast("cpu", torch.bfloat16, enabled=config["autocast"]):
-            tokens = encode(self.model, pairs.image, window)
-            logits = answer(self.model, tokens, asked.ids, asked.positions)
+        pairs = self._draw(generator)
+        image = pairs.image.clone().requires_grad_()
+        n, shares = len(pairs), self.config["ingredients"]
+        both = join([pairs, truths_of(pairs)])
+        asked = torch.randperm(2 * n, generator=generator)[:n]
+        whole = window.side == self.grid
+        questions = draw_sequences(
+            self.questions, both.choose(asked), window.side**2, whole, generator
+        )
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.config["autocast"]):
+            tokens, hidden = encode(self.model, torch.cat([image, pairs.truth]), window)
+            logits = answer(self.model, tokens[asked], questions.ids, questions.positions)
             dense = self.head(tokens)
-        labels = asked.labels.flatten()
-        word = cross_entropy(logits.float().flatten(0, 1), labels, ignore_index=IGNORE)
+        levels = {level: hidden[level] for level in self.config["levels"]}
+        odds, prior = batch_prior(levels, self.config["levels"], pairs.error)
+        area = area_of(window, self.patch, self.model.config.vision_config.image_size, image.shape)
+        losses = {
+            "word": word_loss(logits, questions.labels),
+            "dense": self._dense_loss(dense, both, window),
+            "contrast": contrast_loss(odds, pairs.error),
+        }
+        if shares["alignment"]:
+            cosine, moved = alignment(prior[:n], image, pairs.truth, pairs.error, area)
+            losses["alignment"] = (1 - cosine).sum() / n
+        if shares["attack"]:
+            losses["attack"] = self._attack_loss(prior[:n], image, pairs, window)
+        self._update(torch.stack([shares[k] * loss for k, loss in losses.items()]).sum())
+        shown = {name: round(loss.item(), 4) for name, loss in losses.items()}
+        if shares["alignment"]:
+            real = pairs.kind[moved] == KINDS.index("reconstruction")
+            for name, chosen in (("cosine", ~real), ("cosine_real", real)):
+                shown[name] = round(cosine[chosen].mean().item(), 3) if chosen.any() else 0.0
+        return shown
+
+    def _draw(self, generator: torch.Generator) -> Pairs:
+        """A batch of degraded images; now and then half of it what real methods made."""
+        config, n = self.config, self.config["batch"]
+        share = float(torch.rand((), generator=generator))
+        if "train" not in self.material or share > config["material_share"]:
+            return draw_pairs(self.pool["train"], config["sizes"], n, generator)
+        made = draw_pairs(self.pool["train"], [config["material_size"]], n - n // 2, generator)
+        return join([made, draw_material(self.material["train"], n // 2, generator)])
+
+    def _dense_loss(self, dense: Tensor, pairs: Pairs, window: Window) -> Tensor:
+        vision = self.config["vision"]
         target = dense_target(pairs.local, vision["image_size"], vision["patch_size"])
         target = window.cut(by_artefact(target, pairs.kind), self.grid)
-        local = len(ARTEFACTS) * smooth_l1_loss(dense.float(), target)
-        self._update(word + config["dense_weight"] * local)
-        return {"word": round(word.item(), 4), "local": round(local.item(), 4)}
+        return len(ARTEFACTS) * smooth_l1_loss(dense.float(), target)
+
+    def _attack_loss(self, prior: Tensor, image: Tensor, pairs: Pairs, window: Window) -> Tensor:
+        """Logistic loss of images that were moved to please the prior: they are still images."""
+        (gradient,) = torch.autograd.grad(prior.sum(), image, retain_graph=True)
+        attacked = attack(image.detach(), gradient, self.config["attack_radius"])
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.config["autocast"]):
+            _, hidden = encode(self.model, torch.cat([attacked, pairs.truth]), window)
+        levels = {level: hidden[level] for level in self.config["levels"]}
+        odds, _ = batch_prior(levels, self.config["levels"], pairs.error)
+        return contrast_loss(odds, pairs.error)
 
     def _draw_window(self, generator: torch.Generator) -> Window:
         """Parts of the token grid first, which is several times faster; then the whole."""
@@ -133,6 +192,13 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
 
 
+def word_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of the answers and their ends; 0 when no image had one."""
+    if (labels == IGNORE).all():
+        return 0 * logits.sum()
+    return cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORE)
+
+
 def _groups(
     model: nn.Module, head: nn.Module, weight_decay: float
 ) -> list[dict[str, list[nn.Parameter] | float]]:
@@ -151,6 +217,7 @@ def _groups(
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("outputs/pretrain_janus_mini"))
+    parser.add_argument("--material", type=Path, help="default: the output folder")
     parser.add_argument("--config", type=Path, default=HERE / "config.yaml")
     parser.add_argument(
         "--smoke", dest="config", action="store_const", const=HERE / "smoke.yaml", help="seconds"
@@ -165,12 +232,12 @@ def main() -> None:
     config = yaml.safe_load(arguments.config.read_text(encoding="utf-8"))
     torch.set_num_threads(config["threads"])
     arguments.output.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(config, arguments.output)
+    trainer = Trainer(config, arguments.output, arguments.material or arguments.output)
     if not trainer.run(arguments.stop_after):
         print(f"stopped after step {trainer.step}; the same command without --stop-after goes on")
         return
     export(trainer.model, trainer.processor, arguments.output / "janus_mini")
-    evaluate(trainer.model, trainer.questions, trainer.pool, config, arguments.output)
+    evaluate(trainer, arguments.output)
     print(f"checkpoint in {arguments.output / 'janus_mini'}")
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import h5py
 import numpy as np
+import torch
+from einops import repeat
 from torch import Tensor
 
 from mrisem.data.dataset import (
@@ -17,12 +19,29 @@ from mrisem.data.dataset import (
     central_slices,
     read_slice,
     slice_info,
+    undersample,
 )
 from mrisem.data.volumes import VolumeInfo
-from mrisem.physics.coils import root_sum_of_squares
+from mrisem.physics.coils import estimate_sensitivity_maps, root_sum_of_squares
 from mrisem.physics.fourier import center_crop, ifft2c
-from mrisem.physics.masks import GaussianMask, stable_seed
-from mrisem.types import InputError, SliceInfo
+from mrisem.physics.masks import GaussianMask, calibration_lines, stable_seed
+from mrisem.types import Batch, InputError, Reconstruction, SliceInfo
+
+CONTRASTS = ("same", "cross", "mixed")
+NEGATIVES = ("zero_filled", "reconstruction", "both")
+
+
+class Reconstructor(Protocol):
+    """What makes hard negatives: a network as it was trained, without a prior."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of its weights."""
+        ...
+
+    def __call__(self, batch: Batch) -> Reconstruction:
+        """Reconstruct a batch."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -34,7 +53,10 @@ class AuxiliarySettings:
             semantic embeddings: 20 knee, 50 brain).
         root: data set whose ``multicoil_train`` they come from; None: the one reconstructed.
         acquisition: take this one whatever is reconstructed; None: as ``contrast`` says.
-        contrast: ``same`` takes the scan's own acquisition, ``cross`` another one.
+        contrast: ``same`` takes the scan's own acquisition, ``cross`` another one, ``mixed`` every
+            one of the anatomy.
+        negatives: ``zero_filled`` images (the method's), the network's own ``reconstruction`` of
+            them, or ``both`` (method.md section 6).
         accelerations: of the negatives, drawn for each slice (same source: 3 to 8).
         calibration_lines: of the negatives' masks, at most half of the lines of narrow matrices.
         max_slices: central slices of each file; None: all.
@@ -44,7 +66,8 @@ class AuxiliarySettings:
     n_subjects: int = 20
     root: str | None = None
     acquisition: str | None = None
-    contrast: Literal["same", "cross"] = "same"
+    contrast: Literal["same", "cross", "mixed"] = "same"
+    negatives: Literal["zero_filled", "reconstruction", "both"] = "zero_filled"
     accelerations: Sequence[int] = (3, 4, 5, 6, 7, 8)
     calibration_lines: int = 24
     max_slices: int | None = None
@@ -54,8 +77,12 @@ class AuxiliarySettings:
         """Check the numbers."""
         if self.n_subjects < 1:
             raise InputError(f"auxiliary.n_subjects must be at least 1, got {self.n_subjects}")
-        if self.contrast not in ("same", "cross"):
-            raise InputError(f"auxiliary.contrast must be same or cross, got {self.contrast!r}")
+        for name, choices in (("contrast", CONTRASTS), ("negatives", NEGATIVES)):
+            value = getattr(self, name)
+            if value not in choices:
+                raise InputError(
+                    f"auxiliary.{name} must be one of {', '.join(choices)}, got {value!r}"
+                )
 
 
 def as_settings(given: AuxiliarySettings | Mapping[str, Any] | None) -> AuxiliarySettings:
@@ -102,7 +129,8 @@ class AuxiliarySlices:
     * positive ``(Y, X)`` float32: root-sum-of-squares of the fully sampled slice (the file's
       target, where there is one), in units of the file;
     * negative ``(Y, X)`` float32: the same slice zero-filled at an acceleration drawn from
-      ``settings.accelerations`` with a Gaussian mask;
+      ``settings.accelerations`` with a Gaussian mask, or its reconstruction from those samples;
+      with ``negatives=both`` the slice comes twice, once with either;
     * info: `SliceInfo`, with the acceleration that the negative reaches.
 
     Draws are seeded by file, slice and ``settings.seed``: neither order nor subset changes them.
@@ -111,24 +139,36 @@ class AuxiliarySlices:
     Args:
         volumes: fully sampled files.
         settings: how the negatives are made.
+        reconstructor: makes reconstructions, where they are asked for.
     """
 
-    def __init__(self, volumes: Sequence[VolumeInfo], settings: AuxiliarySettings):
+    def __init__(
+        self,
+        volumes: Sequence[VolumeInfo],
+        settings: AuxiliarySettings,
+        reconstructor: Reconstructor | None = None,
+    ):
         if not volumes:
             raise InputError("the auxiliary set must hold at least one file, got none")
+        if settings.negatives != "zero_filled" and reconstructor is None:
+            raise InputError(
+                f"auxiliary.negatives={settings.negatives} needs a network with model.checkpoint "
+                "that makes them; set both, or auxiliary.negatives=zero_filled"
+            )
         self.volumes = list(volumes)
         self.settings = settings
+        self.reconstructor = reconstructor
         self._slices = central_slices(self.volumes, settings.max_slices)
 
     def __len__(self) -> int:
-        return len(self._slices)
+        return len(self._slices) * (2 if self.settings.negatives == "both" else 1)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, SliceInfo]]:
         for part in self._slices:
-            yield self._pair(part)
+            yield from self._pairs(part)
 
-    def _pair(self, part: SliceOf) -> tuple[Tensor, Tensor, SliceInfo]:
-        """Positive, negative and description of one slice."""
+    def _pairs(self, part: SliceOf) -> Iterator[tuple[Tensor, Tensor, SliceInfo]]:
+        """Positive, negative and description of one slice, once for each kind of negative."""
         volume = part.volume
         kspace, stored, target = read_slice(volume, part.slice)
         if stored is not None and not np.all(stored):
@@ -139,8 +179,12 @@ class AuxiliarySlices:
         if target is None:
             target = center_crop(root_sum_of_squares(ifft2c(kspace)), volume.crop)
         columns, acceleration = self._mask(part, acquired_columns(volume, kspace, stored))
-        negative = center_crop(root_sum_of_squares(ifft2c(kspace * columns)), volume.crop)
-        return target, negative, slice_info(part, acceleration)
+        info = slice_info(part, acceleration)
+        if self.settings.negatives != "reconstruction":
+            zero_filled = root_sum_of_squares(ifft2c(kspace * columns))
+            yield target, center_crop(zero_filled, volume.crop), info
+        if self.reconstructor is not None and self.settings.negatives != "zero_filled":
+            yield target, _reconstruct(self.reconstructor, kspace, columns, volume, info), info
 
     def _mask(self, part: SliceOf, padding: tuple[int, int]) -> tuple[Tensor, float]:
         """Draw the negative's acceleration and sampled columns ``(x,)``."""
@@ -167,6 +211,8 @@ class AuxiliarySlices:
             settings.calibration_lines,
             settings.max_slices,
             settings.seed,
+            *([] if self.reconstructor is None else [settings.negatives]),
+            *([] if self.reconstructor is None else [self.reconstructor.fingerprint]),
         )
         digest.update(repr(recipe).encode())
         for volume in self.volumes:
@@ -186,9 +232,30 @@ class AuxiliarySlices:
             "subjects": sorted({volume.subject for volume in self.volumes}),
             "files": [volume.file for volume in self.volumes],
             "n_slices": len(self),
-            "negatives": "zero_filled",
+            "negatives": self.settings.negatives,
             "accelerations": [int(r) for r in self.settings.accelerations],
             "contrast": self.settings.contrast,
             "seed": self.settings.seed,
             "fingerprint": self.fingerprint,
         }
+
+
+@torch.no_grad()
+def _reconstruct(
+    reconstructor: Reconstructor,
+    kspace: Tensor,
+    columns: Tensor,
+    volume: VolumeInfo,
+    info: SliceInfo,
+) -> Tensor:
+    """Reconstruct one undersampled slice, ``(Y, X)`` in units of the file."""
+    masked, scale = undersample(kspace, columns)
+    batch = Batch(
+        masked_kspace=masked[None],
+        mask=repeat(columns, "x -> 1 y x", y=kspace.shape[-2]).contiguous(),
+        sensitivity_maps=estimate_sensitivity_maps(masked[None], calibration_lines(columns)),
+        scale=scale[None],
+        crop=volume.crop,
+        info=(info,),
+    )
+    return scale * center_crop(reconstructor(batch).image.abs()[0], volume.crop)

@@ -10,7 +10,13 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-from mrisem.data.auxiliary import AuxiliarySettings, AuxiliarySlices, as_settings, choose_subjects
+from mrisem.data.auxiliary import (
+    AuxiliarySettings,
+    AuxiliarySlices,
+    Reconstructor,
+    as_settings,
+    choose_subjects,
+)
 from mrisem.data.dataset import SliceGroups, SliceOf, central_slices, without
 from mrisem.data.folders import Folders, select_acquisition
 from mrisem.data.volumes import UNNAMED, FailedScan, VolumeInfo
@@ -146,17 +152,21 @@ class FastMRI(pl.LightningDataModule):
         """Move a batch's tensors."""
         return batch.to(device) if isinstance(batch, Batch) else batch
 
-    def auxiliary_slices(self, acquisition: str | None = None) -> AuxiliarySlices:
+    def auxiliary_slices(
+        self, acquisition: str | None = None, reconstructor: Reconstructor | None = None
+    ) -> AuxiliarySlices:
         """Auxiliary images for scans of one acquisition.
 
         Args:
             acquisition: of the scans to be reconstructed; None where all are of one.
+            reconstructor: makes the negatives where ``auxiliary.negatives`` are reconstructions.
 
         Raises:
             InputError: when there are no such subjects, or the acquisition is left open.
         """
         acquisition = acquisition or self._only_acquisition()
-        return AuxiliarySlices(self._auxiliary_volumes(acquisition), self.auxiliary)
+        volumes = self._auxiliary_volumes(acquisition)
+        return AuxiliarySlices(volumes, self.auxiliary, reconstructor)
 
     @property
     def reconstructed_acquisitions(self) -> list[str]:
@@ -198,20 +208,22 @@ class FastMRI(pl.LightningDataModule):
     def _auxiliary_volumes(self, acquisition: str) -> list[VolumeInfo]:
         """Volumes of the auxiliary set for scans of ``acquisition``."""
         root = Path(self.auxiliary.root or self.root)
-        wanted = self._auxiliary_acquisition(acquisition)
+        wanted = self._auxiliary_acquisitions(acquisition)
         found, _ = self._folders.inspect(root, "train")
-        candidates = [volume for volume in found if volume.acquisition == wanted]
+        candidates = [volume for volume in found if volume.acquisition in wanted]
         if not candidates:
             raise InputError(
-                f"the auxiliary set must hold {wanted} scans, {root}/multicoil_train holds "
-                f"{sorted({volume.acquisition for volume in found})}; set auxiliary.acquisition "
-                "or auxiliary.root"
+                f"the auxiliary set must hold {' or '.join(wanted)} scans, {root}/multicoil_train "
+                f"holds {sorted({volume.acquisition for volume in found})}; set "
+                "auxiliary.acquisition or auxiliary.root"
             )
         return choose_subjects(candidates, self._excluded(root), self.auxiliary)
 
-    def _auxiliary_acquisition(self, acquisition: str) -> str:
-        """Acquisition of the auxiliary images for scans of ``acquisition``."""
+    def _auxiliary_acquisitions(self, acquisition: str) -> tuple[str, ...]:
+        """Acquisitions of the auxiliary images for scans of ``acquisition``."""
         wanted = self.auxiliary.acquisition
+        if wanted is None and self.auxiliary.contrast == "mixed":
+            return self.acquisitions
         if wanted is None:
             wanted = (
                 acquisition if self.auxiliary.contrast == "same" else self.cross.get(acquisition)
@@ -221,7 +233,7 @@ class FastMRI(pl.LightningDataModule):
                 f"scans name no acquisition ({acquisition}): set auxiliary.acquisition to one of "
                 f"{list(self.acquisitions)}"
             )
-        return wanted
+        return (wanted,)
 
     def _training_volumes(self) -> list[VolumeInfo]:
         """Volumes to train on, see the class."""
@@ -288,3 +300,11 @@ class FastMRIKnee(FastMRI):
         "CORPD_FBK": "CORPDFS_FBK",
         "CORPDFS_FBK": "CORPD_FBK",
     }
+
+
+class FastMRIMixed(FastMRI):
+    """Brain and knee files in one folder, for networks that serve both."""
+
+    anatomy = "brain or knee"
+    acquisitions = FastMRIBrain.acquisitions + FastMRIKnee.acquisitions
+    cross: ClassVar[Mapping[str, str]] = {**FastMRIBrain.cross, **FastMRIKnee.cross}

@@ -32,6 +32,20 @@ def tenengrad(reconstruction: np.ndarray, target: np.ndarray, data_range: float)
     return float(squared[1:-1, 1:-1].mean())
 
 
+def tenengrad_distance(reconstruction: np.ndarray, target: np.ndarray, data_range: float) -> float:
+    """``|Tenengrad(reconstruction) - Tenengrad(target)|``: too blurred and too rough both count.
+
+    Range: [0, inf); lower is better.
+
+    Args:
+        reconstruction: ``(y, x)`` magnitude.
+        target: ``(y, x)`` magnitude, same units.
+        data_range: the target volume's maximum.
+    """
+    own, wanted = (tenengrad(image, target, data_range) for image in (reconstruction, target))
+    return abs(own - wanted)
+
+
 def log_kernel(size: int = _HFEN_SIZE, sigma: float = _HFEN_SIGMA) -> np.ndarray:
     """Return the Laplacian-of-Gaussian kernel of zero sum, ``(size, size)``.
 
@@ -68,4 +82,5 @@ def hfen(reconstruction: np.ndarray, target: np.ndarray, data_range: float = 1.0
 
 
 TENENGRAD = Score(tenengrad, "Tenengrad", "higher", 4)
+TENENGRAD_DISTANCE = Score(tenengrad_distance, "Tenengrad distance", "lower", 4)
 HFEN = Score(hfen, "HFEN", "lower", 3)

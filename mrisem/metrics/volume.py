@@ -19,6 +19,7 @@ DEFAULT_SCORES: dict[str, Score] = {
     "nmse": fidelity.NMSE,
     "lpips": perceptual.LPIPS,
     "tenengrad": sharpness.TENENGRAD,
+    "tenengrad_distance": sharpness.TENENGRAD_DISTANCE,
     "hfen": sharpness.HFEN,
     "haarpsi": perceptual.HAARPSI,
 }

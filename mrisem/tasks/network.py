@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 import torch
+from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
 from mrisem.networks.adapters import LoRA, attach
@@ -99,9 +100,15 @@ class NetworkTask(ReconstructionTask):
         logged = {f"val/{name}": value.mean() for name, value in terms(image).items()}
         self.log_dict(logged, batch_size=len(batch), prog_bar=True)
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Adam over the network."""
-        return torch.optim.Adam(self.network.parameters(), lr=self.learning_rate)
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """Adam over the network; its learning rate falls to zero along half a cosine."""
+        optimizer = torch.optim.Adam(self.network.parameters(), lr=self.learning_rate)
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
 
     def _evaluate(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
         image, terms = self._objective(self.network, batch, self.current_epoch, self.seed)

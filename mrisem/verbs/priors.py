@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
+from torch import nn
 
+from mrisem.data.auxiliary import Reconstructor
 from mrisem.data.datamodules import FastMRI
 from mrisem.prior.bank import EmbeddingBank, Encoder
 from mrisem.prior.build import BankSettings, Pooled, load_or_build_bank
@@ -19,21 +24,57 @@ from mrisem.prior.language import LanguagePrior
 from mrisem.prior.language_model import load_language_model
 from mrisem.prior.response_bank import LanguageBank, Perturbation, load_or_build_language_bank
 from mrisem.prior.semantic import Jitter, SemanticPrior
+from mrisem.tasks.base import ReconstructionTask
 from mrisem.tasks.guidance import Prior
-from mrisem.types import InputError
+from mrisem.tasks.network import NetworkTask
+from mrisem.types import Batch, InputError, Reconstruction
 from mrisem.verbs.pieces import without
 
 T = TypeVar("T")
 
 
-def make_priors(config: DictConfig, data: FastMRI) -> Callable[[torch.device], dict[str, Prior]]:
+@dataclass(frozen=True)
+class AsTrained:
+    """A network as it was trained, for reconstructions among a bank's negatives.
+
+    Args:
+        network: ``Batch -> Reconstruction``.
+    """
+
+    network: nn.Module
+
+    def __call__(self, batch: Batch) -> Reconstruction:
+        """Reconstruct on the network's device."""
+        device = next(self.network.parameters()).device
+        image = self.network(batch.to(device)).image
+        return Reconstruction(image.to(batch.masked_kspace.device))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the weights."""
+        digest = hashlib.sha256()
+        for name, value in sorted(self.network.state_dict().items()):
+            digest.update(name.encode() + value.cpu().numpy().tobytes())
+        return digest.hexdigest()
+
+
+def make_priors(
+    config: DictConfig, data: FastMRI, task: ReconstructionTask
+) -> Callable[[torch.device], dict[str, Prior]]:
     """Return what makes the priors of ``config.prior`` on a device: acquisition -> prior."""
-    route = _language_priors if "center" in config.prior else _image_priors
-    return lambda device: route(config, data, device)
+    if "center" in config.prior:
+        return lambda device: _language_priors(config, data, device)
+    reconstructor = None
+    if data.auxiliary.negatives != "zero_filled" and config.model.get("checkpoint"):
+        reconstructor = AsTrained(task.network) if isinstance(task, NetworkTask) else None
+    return lambda device: _image_priors(config, data, device, reconstructor)
 
 
 def image_banks(
-    config: DictConfig, data: FastMRI, device: torch.device
+    config: DictConfig,
+    data: FastMRI,
+    device: torch.device,
+    reconstructor: Reconstructor | None = None,
 ) -> tuple[Encoder, dict[str, tuple[EmbeddingBank, Path]]]:
     """Return the encoder, and for each acquisition its bank and the bank's file."""
     settings = BankSettings(
@@ -44,7 +85,7 @@ def image_banks(
     encoder = _load_encoder(config, device)
     banks = {
         acquisition: load_or_build_bank(
-            encoder, data.auxiliary_slices(acquisition), settings, device
+            encoder, data.auxiliary_slices(acquisition, reconstructor), settings, device
         )
         for acquisition in data.reconstructed_acquisitions
     }
@@ -81,9 +122,11 @@ def language_banks(
     return encoder, prompt, banks
 
 
-def _image_priors(config: DictConfig, data: FastMRI, device: torch.device) -> dict[str, Prior]:
+def _image_priors(
+    config: DictConfig, data: FastMRI, device: torch.device, reconstructor: Reconstructor | None
+) -> dict[str, Prior]:
     options = config.prior
-    encoder, banks = image_banks(config, data, device)
+    encoder, banks = image_banks(config, data, device, reconstructor)
     return {
         acquisition: SemanticPrior(
             encoder,

@@ -12,6 +12,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+import mrisem
 from mrisem.tasks.base import ReconstructionTask
 from mrisem.tasks.callbacks.embedding_bank import EmbeddingBankCallback
 from mrisem.tasks.callbacks.writer import Provenance, ReconstructionWriter
@@ -21,6 +22,8 @@ from mrisem.verbs.priors import make_priors
 
 logger = logging.getLogger(__name__)
 
+# Warm starts that come with the package; at scale=demo.
+SHIPPED = ("unrolled_mini",)
 # How fits are called in tables, where not by their own name.
 _FITS = {"none": "as trained"}
 # What a result does not depend on: these may differ when a run is resumed.
@@ -48,7 +51,7 @@ def run(config: DictConfig) -> int:
     if data.slices or data.failed:
         callbacks: list[pl.Callback] = [writer]
         if config.prior.name != "none" and data.slices:
-            callbacks.insert(0, EmbeddingBankCallback(make_priors(config, data)))
+            callbacks.insert(0, EmbeddingBankCallback(make_priors(config, data, task)))
         trainer = instantiate(config.trainer, callbacks=callbacks, default_root_dir=folder)
         trainer.predict(task, datamodule=data, return_predictions=False)
     for scan in writer.failed:
@@ -87,13 +90,18 @@ def make_task(config: DictConfig) -> ReconstructionTask:
 
 
 def load_checkpoint(task: ReconstructionTask, path: Path) -> None:
-    """Load weights that `mrisem train` wrote.
+    """Load weights that `mrisem train` wrote, or those that ship under a name of `SHIPPED`.
 
     Raises:
         InputError: when the file is missing or of another network.
     """
+    if str(path) in SHIPPED:
+        path = Path(mrisem.__file__).parent / "assets" / f"{path}.ckpt"
     if not path.is_file():
-        raise InputError(f"model.checkpoint must be a file written by mrisem train, got {path}")
+        raise InputError(
+            f"model.checkpoint must be {' or '.join(SHIPPED)}, or a file written by mrisem train, "
+            f"got {path}"
+        )
     weights = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
     try:
         task.load_state_dict(weights)

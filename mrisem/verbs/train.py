@@ -38,7 +38,7 @@ def run(config: DictConfig) -> int:
     callbacks: list[pl.Callback] = [checkpoints]
     if config.prior.name != "none":
         _check_subjects(config)
-        callbacks.insert(0, EmbeddingBankCallback(make_priors(config, data)))
+        callbacks.insert(0, EmbeddingBankCallback(make_priors(config, data, task)))
     trainer = instantiate(
         config.trainer,
         callbacks=callbacks,

@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# What reconstruction methods make of simulated subjects that nothing else uses: the hard part of
+# the training material. Resumable; brain and knee side by side, one thread each.
+#
+#   experiments/pretrain_janus_mini/material.sh [OUT] [ROUND]
+#
+# ROUND 1: zero-filled, CG-SENSE and TV stopped early, the unrolled network as trained and fitted.
+# ROUND 2: fitted under the prior of the encoder that round 1 gave (OUT/janus_mini): what it let pass.
+# SCALE    demo, or smoke for the test
+set -euo pipefail
+OUT=${1:-outputs/pretrain_janus_mini} ROUND=${2:-1} SCALE=${SCALE:-demo}
+START=${START:-unrolled_mini}
+SUBJECTS=${SUBJECTS:-16}
+export OMP_NUM_THREADS=1
+
+mrisem simulate seed=3141 scale="$SCALE" n_train=6 n_val="$SUBJECTS" output_dir="$OUT/simulated"
+
+reconstruct() {  # anatomy overrides...
+  local anatomy=$1; shift
+  mrisem reconstruct --multirun data="$anatomy" data.root="$OUT/simulated/$anatomy" \
+    scale="$SCALE" mask.acceleration="[2,3,4,6,8,10]" output_dir="$OUT/material/round$ROUND" "$@"
+}
+
+network() {  # anatomy overrides...
+  reconstruct "$1" model=unrolled model.checkpoint="$START" "${@:2}"
+}
+
+make_material() {  # anatomy
+  if [ "$ROUND" = 1 ]; then
+    reconstruct "$1" model=zero_filled mask=gaussian,equispaced
+    reconstruct "$1" model=cg_sense +model.task.method.iterations=3,20
+    reconstruct "$1" model=tv +model.task.method.iterations=10 data.max_slices=1
+    network "$1" fit=none mask=gaussian,equispaced,random seed=0
+    network "$1" fit=none seed=1
+    network "$1" fit=all fit.iterations=4,12 data.max_slices=1
+  else
+    network "$1" fit=all fit.iterations=12,24 data.max_slices=1 prior=image_same \
+      encoder.path="$OUT/janus_mini" prior.balance=0.3,1
+  fi
+}
+
+make_material brain & brain=$!
+make_material knee & knee=$!
+wait $brain; wait $knee
