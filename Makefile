@@ -4,14 +4,11 @@ BIN := .venv/bin
 STAMP := .venv/.up-to-date
 DEMO ?= outputs/demo
 MRISEM := $(BIN)/mrisem
-# the prior's gradient at the image is held at a tenth of the data term's; with the paper's fixed
-# weight the small encoder starts a hundred times above it
-DEMO_BALANCE := prior.balance=0.1
 DEMO_DATA := data=brain,knee 'data.root=$(DEMO)/data/$${data.name}' data.max_slices=1 scale=demo \
   mask.acceleration=4 output_dir=$(DEMO)/runs
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow bench tune-baselines main-table check format clean
+.PHONY: help setup demo test test-slow bench tune-baselines main-table prior-worth pretrain check format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -30,18 +27,15 @@ $(STAMP): requirements.lock pyproject.toml
 demo: $(STAMP) ## simulate, reconstruct by every method, report (minutes on two cores)
 	@echo "== 1/6 simulated brains and knees in the fastMRI format"
 	@$(MRISEM) simulate scale=demo output_dir=$(DEMO)/data
+	@echo "== 2/6 embedding banks of the auxiliary subjects"
 	@for anatomy in brain knee; do \
-	  echo "== 2/6 warm start: the unrolled network, trained shortly on the $$anatomy subjects of the bank"; \
-	  $(MRISEM) train data=$$anatomy data.root=$(DEMO)/data/$$anatomy scale=demo \
-	    data.train_subjects=auxiliary output_dir=$(DEMO)/warm_start/$$anatomy || exit 1; \
 	  $(MRISEM) bank data=$$anatomy data.root=$(DEMO)/data/$$anatomy scale=demo || exit 1; \
 	done
 	@echo "== 3/6 classical baselines"
 	@$(MRISEM) reconstruct --multirun $(DEMO_DATA) model=zero_filled,l1_wavelet
 	@echo "== 4/6 unrolled network, fitted to each scan, without and with the prior"
 	@$(MRISEM) reconstruct --multirun $(DEMO_DATA) model=unrolled prior=none,image_same \
-	  $(DEMO_BALANCE) \
-	  'model.checkpoint=$(DEMO)/warm_start/$${data.name}/checkpoints/last.ckpt'
+	  model.checkpoint=unrolled_mini
 	@echo "== 5/6 scores"
 	@$(MRISEM) evaluate output_dir=$(DEMO)/runs
 	@echo "== 6/6 report"
@@ -63,6 +57,14 @@ bench: $(STAMP) ## time and memory of the prior and of sensitivity maps, against
 tune-baselines: $(STAMP) ## choose the classical baselines' weights on auxiliary subjects (5 minutes)
 	@test -d outputs/demo/data/brain || $(MRISEM) simulate scale=demo output_dir=outputs/demo/data
 	@$(BIN)/python experiments/tune_baselines/tune.py
+
+prior-worth: $(STAMP) ## per-scan fits with and without the prior, brain and knee, R = 4 and 8
+	@PATH="$(CURDIR)/$(BIN):$$PATH" experiments/prior_worth/run.sh outputs/prior_worth
+
+pretrain: $(STAMP) ## train what ships anew: the unrolled network and janus_mini (two hours of two cores)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" experiments/pretrain_unrolled/run.sh outputs/pretrain_unrolled
+	@PATH="$(CURDIR)/$(BIN):$$PATH" experiments/pretrain_janus_mini/material.sh outputs/pretrain_janus_mini
+	@$(BIN)/python experiments/pretrain_janus_mini/train.py --output outputs/pretrain_janus_mini
 
 SCALE ?= demo
 main-table: $(STAMP) ## every method, brain and knee, R = 4 and 8, one table (an hour and more on two cores)

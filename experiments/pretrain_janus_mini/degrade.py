@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 import torch
 from pool import Pool, Slices
 from torch import Tensor
-from torch.nn.functional import affine_grid, avg_pool2d, grid_sample, interpolate, pad
+from torch.nn.functional import affine_grid, avg_pool2d, grid_sample, interpolate, pad, unfold
 
 from mrisem.physics.fourier import fft2c, ifft2c
 
@@ -137,11 +137,32 @@ def dense_target(local: Tensor, image_size: int, patch: int) -> Tensor:
     Returns:
         ``(n, token)``.
     """
-    height, width = local.shape[-2:]
-    top, left = image_size // 2 - height // 2, image_size // 2 - width // 2
-    margins = (left, image_size - width - left, top, image_size - height - top)
-    mean_square = avg_pool2d(pad(local.square(), margins)[:, None], patch)
+    whole = pad(local.square(), margins(local.shape, image_size))
+    mean_square = avg_pool2d(whole[:, None], patch)
     return torch.log1p(mean_square.sqrt() / ERROR_UNIT).flatten(1)
+
+
+def residual_target(pairs: Pairs, image_size: int, patch: int) -> Tensor:
+    """Cut ``image - truth`` into the encoder's tokens: what should be taken away, pixel by pixel.
+
+    Args:
+        pairs: the images.
+        image_size: of the encoder, to which errors are cropped or padded as images are.
+        patch: edge length of a token, pixels.
+
+    Returns:
+        ``(n, token, patch * patch)``, relative to the image's maximum, in units of `ERROR_UNIT`.
+    """
+    error = (pairs.image - pairs.truth) / pairs.image.amax((-2, -1), keepdim=True) / ERROR_UNIT
+    whole = pad(error, margins(error.shape, image_size))
+    return unfold(whole[:, None], patch, stride=patch).movedim(1, 2)
+
+
+def margins(shape: torch.Size, image_size: int) -> tuple[int, int, int, int]:
+    """Rows and columns to pad (or, negative, to crop) so that images fill the encoder's input."""
+    height, width = shape[-2:]
+    top, left = image_size // 2 - height // 2, image_size // 2 - width // 2
+    return left, image_size - width - left, top, image_size - height - top
 
 
 def by_artefact(target: Tensor, kind: Tensor) -> Tensor:

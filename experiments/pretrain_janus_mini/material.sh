@@ -26,15 +26,17 @@ network() {  # anatomy overrides...
 }
 
 make_material() {  # anatomy
+  local gaussian="mask=gaussian mask.calibration_lines=16" one=data.max_slices=1
   if [ "$ROUND" = 1 ]; then
-    reconstruct "$1" model=zero_filled mask=gaussian,equispaced
-    reconstruct "$1" model=cg_sense +model.task.method.iterations=3,20
-    reconstruct "$1" model=tv +model.task.method.iterations=10 data.max_slices=1
-    network "$1" fit=none mask=gaussian,equispaced,random seed=0
-    network "$1" fit=none seed=1
-    network "$1" fit=all fit.iterations=4,12 data.max_slices=1
+    network "$1" fit=none $gaussian seed=0,1
+    network "$1" fit=none mask=equispaced,random
+    network "$1" fit=all fit.iterations=4,12 $gaussian $one
+    reconstruct "$1" model=cg_sense +model.task.method.iterations=3,20 $gaussian
+    reconstruct "$1" model=zero_filled $gaussian
+    reconstruct "$1" model=zero_filled mask=equispaced
+    reconstruct "$1" model=tv +model.task.method.iterations=10 $gaussian $one
   else
-    network "$1" fit=all fit.iterations=12,24 data.max_slices=1 prior=image_same \
+    network "$1" fit=all fit.iterations=12,24 $gaussian $one prior=image_same \
       encoder.path="$OUT/janus_mini" prior.balance=0.3,1
   fi
 }

@@ -17,6 +17,7 @@ from degrade import (
     draw_material,
     draw_pairs,
     join,
+    residual_target,
     truths_of,
 )
 from evaluate import evaluate
@@ -48,7 +49,8 @@ class Trainer:
         tokenizer = make_tokenizer(sentences(), config["vocab_size"])
         self.processor = make_processor(tokenizer, vision["image_size"], vision["patch_size"])
         self.model = make_model(tokenizer, vision, config["text"], config["seed"])
-        self.head = nn.Linear(vision["hidden_size"], len(ARTEFACTS))
+        outputs = len(ARTEFACTS) + vision["patch_size"] ** 2
+        self.head = nn.Linear(vision["hidden_size"], outputs)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
         self.questions = tokenise(self.processor)
@@ -105,7 +107,8 @@ class Trainer:
         area = area_of(window, self.patch, self.model.config.vision_config.image_size, image.shape)
         losses = {
             "word": word_loss(logits, questions.labels),
-            "dense": self._dense_loss(dense, both, window),
+            "dense": self._dense_loss(dense[..., : len(ARTEFACTS)], both, window),
+            "residual": self._residual_loss(dense[..., len(ARTEFACTS) :], both, window),
             "contrast": contrast_loss(odds, pairs.error),
         }
         if shares["alignment"]:
@@ -123,9 +126,12 @@ class Trainer:
 
     def _draw(self, generator: torch.Generator) -> Pairs:
         """A batch of degraded images; now and then half of it what real methods made."""
-        config, n = self.config, self.config["batch"]
+        config = self.config
+        early = self.step < config["window_steps"]
+        n = config["batch"] if early else config["batch_whole"]
         share = float(torch.rand((), generator=generator))
-        if "train" not in self.material or share > config["material_share"]:
+        wanted = self.step >= config["material_from"] and share < config["material_share"]
+        if not wanted or "train" not in self.material:
             return draw_pairs(self.pool["train"], config["sizes"], n, generator)
         made = draw_pairs(self.pool["train"], [config["material_size"]], n - n // 2, generator)
         return join([made, draw_material(self.material["train"], n // 2, generator)])
@@ -135,6 +141,10 @@ class Trainer:
         target = dense_target(pairs.local, vision["image_size"], vision["patch_size"])
         target = window.cut(by_artefact(target, pairs.kind), self.grid)
         return len(ARTEFACTS) * smooth_l1_loss(dense.float(), target)
+
+    def _residual_loss(self, residual: Tensor, pairs: Pairs, window: Window) -> Tensor:
+        target = residual_target(pairs, self.model.config.vision_config.image_size, self.patch)
+        return smooth_l1_loss(residual.float(), window.cut(target, self.grid))
 
     def _attack_loss(self, prior: Tensor, image: Tensor, pairs: Pairs, window: Window) -> Tensor:
         """Logistic loss of images that were moved to please the prior: they are still images."""

@@ -7,7 +7,7 @@
 # SCALE   demo: what ships; smoke: seconds, for the test
 # EPOCHS  over the training slices
 set -euo pipefail
-OUT=${1:-outputs/pretrain_unrolled} SCALE=${SCALE:-demo} EPOCHS=${EPOCHS:-6}
+OUT=${1:-outputs/pretrain_unrolled} SCALE=${SCALE:-demo} EPOCHS=${EPOCHS:-5}
 SUBJECTS=${SUBJECTS:-24}
 HERE=$(dirname "$0")
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}

@@ -305,6 +305,6 @@ class FastMRIKnee(FastMRI):
 class FastMRIMixed(FastMRI):
     """Brain and knee files in one folder, for networks that serve both."""
 
-    anatomy = "brain or knee"
+    anatomy = "mixed"
     acquisitions = FastMRIBrain.acquisitions + FastMRIKnee.acquisitions
     cross: ClassVar[Mapping[str, str]] = {**FastMRIBrain.cross, **FastMRIKnee.cross}

@@ -9,7 +9,8 @@ import torch
 
 from mrisem.data.auxiliary import AuxiliarySettings, AuxiliarySlices
 from mrisem.data.volumes import inspect_volume
-from mrisem.types import InputError
+from mrisem.physics.sense import SenseOperator
+from mrisem.types import InputError, Reconstruction
 
 SETTINGS = AuxiliarySettings(calibration_lines=8)
 
@@ -102,7 +103,45 @@ def test_undersampled_scans_are_no_positives(tmp_path, make_file):
 def test_settings_are_checked(volumes):
     with pytest.raises(InputError, match="at least 1, got 0"):
         AuxiliarySettings(n_subjects=0)
-    with pytest.raises(InputError, match="same or cross"):
+    with pytest.raises(InputError, match="same, cross, mixed"):
         AuxiliarySettings(contrast="any")
     with pytest.raises(InputError, match="at least one file"):
         AuxiliarySlices([], SETTINGS)
+
+
+class Doubling:
+    """A reconstructor whose images are known: twice the zero-filled ones."""
+
+    fingerprint = "doubling"
+
+    def __call__(self, batch):
+        assert batch.mask.shape == (1, 64, 48)
+        return Reconstruction(2 * SenseOperator.of(batch).adjoint(batch.masked_kspace))
+
+
+def test_negatives_may_be_reconstructions_or_both(volumes):
+    zero_filled = [negative for _, negative, _ in AuxiliarySlices(volumes, SETTINGS)]
+    hard = replace(SETTINGS, negatives="reconstruction")
+    made = AuxiliarySlices(volumes, hard, Doubling())
+    assert len(made) == len(zero_filled)
+    for (_, negative, _), other in zip(made, zero_filled, strict=True):
+        seen = negative > 0.2 * negative.max()  # inside the support, maps have unit norm
+        torch.testing.assert_close(negative[seen], 2 * other[seen], rtol=0.2, atol=0.0)
+    both = AuxiliarySlices(volumes, replace(SETTINGS, negatives="both"), Doubling())
+    alternating = [negative for _, negative, _ in both]
+    assert len(alternating) == len(both) == 2 * len(zero_filled)
+    assert all(torch.equal(a, b) for a, b in zip(alternating[::2], zero_filled, strict=True))
+    others = [negative for _, negative, _ in made]
+    assert all(torch.equal(a, b) for a, b in zip(alternating[1::2], others, strict=True))
+    assert both.describe()["negatives"] == "both"
+    assert (
+        len({made.fingerprint, both.fingerprint, AuxiliarySlices(volumes, SETTINGS).fingerprint})
+        == 3
+    )
+
+
+def test_negatives_that_are_reconstructions_need_a_network(volumes):
+    with pytest.raises(InputError, match=r"auxiliary.negatives=both needs a network"):
+        AuxiliarySlices(volumes, replace(SETTINGS, negatives="both"))
+    with pytest.raises(InputError, match=r"auxiliary.negatives must be one of .*, got 'hard'"):
+        AuxiliarySettings(negatives="hard")

@@ -11,7 +11,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from mrisem.metrics.fidelity import nmse, psnr, ssim, volume_scores
 from mrisem.metrics.perceptual import Lpips, haarpsi
-from mrisem.metrics.sharpness import hfen, log_kernel, tenengrad
+from mrisem.metrics.sharpness import hfen, log_kernel, tenengrad, tenengrad_distance
 from mrisem.metrics.volume import DEFAULT_SCORES, VolumeMetrics
 from mrisem.types import InputError
 
@@ -67,6 +67,18 @@ def test_tenengrad_falls_with_blur(volumes):
     target = volumes[1][0]
     blurred = gaussian_filter(target, 1.0)
     assert tenengrad(blurred, target, 1e-4) < 0.5 * tenengrad(target, target, 1e-4)
+
+
+def test_tenengrad_distance_counts_blur_and_noise_alike(volumes):
+    from scipy.ndimage import gaussian_filter
+
+    target = volumes[1][0]
+    rough = target + 0.05 * target.max() * np.random.default_rng(0).standard_normal(target.shape)
+    wanted = tenengrad(target, target, 1e-4)
+    for image in (gaussian_filter(target, 1.0), rough.astype(np.float32)):
+        difference = tenengrad(image, target, 1e-4) - wanted
+        assert tenengrad_distance(image, target, 1e-4) == pytest.approx(abs(difference))
+    assert tenengrad_distance(target, target, 1e-4) == 0
 
 
 def test_log_kernel_equals_scipys_gaussian_laplace():
