@@ -151,10 +151,9 @@ def residual_target(pairs: Pairs, image_size: int, patch: int) -> Tensor:
         patch: edge length of a token, pixels.
 
     Returns:
-        ``(n, token, patch * patch)``, relative to the image's maximum, in units of `ERROR_UNIT`.
+        ``(n, token, patch * patch)``.
     """
-    error = (pairs.image - pairs.truth) / pairs.image.amax((-2, -1), keepdim=True) / ERROR_UNIT
-    whole = pad(error, margins(error.shape, image_size))
+    whole = pad(pairs.image - pairs.truth, margins(pairs.image.shape, image_size))
     return unfold(whole[:, None], patch, stride=patch).movedim(1, 2)
 
 

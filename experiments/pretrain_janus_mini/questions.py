@@ -18,7 +18,7 @@ QUESTIONS = tuple(PROMPTS)
 IGNORE = -100
 # `KINDS` -> answer to "kind"; reconstructions err in a way of their own: not asked
 _KIND_ANSWERS = torch.tensor([0, 1, 2, 2, 3, 4, IGNORE])
-_WHOLE = ("contrast", "anatomy", "lesion")  # questions that a small part of the image cannot answer
+_WHOLE = ("lesion",)  # questions that a small part of the image cannot answer
 
 
 def sentences() -> list[str]:

@@ -21,14 +21,14 @@ from degrade import (
     truths_of,
 )
 from evaluate import evaluate
-from gradient import alignment, area_of, attack, batch_prior, contrast_loss
+from gradient import MOVED, alignment, area_of, attack, batch_prior, contrast_loss
 from janus import Window, answer, encode, export, make_model, make_processor, make_tokenizer
 from material import load_material
 from pool import load_pool
 from questions import IGNORE, draw_sequences, sentences, tokenise
 from start import unit_gain, whiten_patches
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, smooth_l1_loss
+from torch.nn.functional import cosine_similarity, cross_entropy, smooth_l1_loss
 from tqdm import tqdm
 
 HERE = Path(__file__).parent
@@ -49,10 +49,13 @@ class Trainer:
         tokenizer = make_tokenizer(sentences(), config["vocab_size"])
         self.processor = make_processor(tokenizer, vision["image_size"], vision["patch_size"])
         self.model = make_model(tokenizer, vision, config["text"], config["seed"])
-        outputs = len(ARTEFACTS) + vision["patch_size"] ** 2
-        self.head = nn.Linear(vision["hidden_size"], outputs)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        width, patch = vision["hidden_size"], vision["patch_size"]
+        # errors are read off the residual stream: a norm would take their size away
+        self.head = nn.ModuleDict(
+            {"dense": nn.Linear(width, len(ARTEFACTS)), "residual": nn.Linear(width, patch**2)}
+        )
+        nn.init.zeros_(self.head["dense"].weight)
+        nn.init.zeros_(self.head["dense"].bias)
         self.questions = tokenise(self.processor)
         self.pool = load_pool(config["pool"], config["seed"], material)
         self.material = load_material(material, config["rounds"], config["material_size"])
@@ -91,7 +94,7 @@ class Trainer:
         window = self._draw_window(generator)
         pairs = self._draw(generator)
         image = pairs.image.clone().requires_grad_()
-        n, shares = len(pairs), self.config["ingredients"]
+        n, shares = len(pairs), self._shares()
         both = join([pairs, truths_of(pairs)])
         asked = torch.randperm(2 * n, generator=generator)[:n]
         whole = window.side == self.grid
@@ -101,14 +104,15 @@ class Trainer:
         with torch.autocast("cpu", torch.bfloat16, enabled=self.config["autocast"]):
             tokens, hidden = encode(self.model, torch.cat([image, pairs.truth]), window)
             logits = answer(self.model, tokens[asked], questions.ids, questions.positions)
-            dense = self.head(tokens)
+            dense = self.head["dense"](tokens)
+            residual = self.head["residual"](hidden[max(hidden)][:n])
         levels = {level: hidden[level] for level in self.config["levels"]}
         odds, prior = batch_prior(levels, self.config["levels"], pairs.error)
         area = area_of(window, self.patch, self.model.config.vision_config.image_size, image.shape)
         losses = {
             "word": word_loss(logits, questions.labels),
-            "dense": self._dense_loss(dense[..., : len(ARTEFACTS)], both, window),
-            "residual": self._residual_loss(dense[..., len(ARTEFACTS) :], both, window),
+            "dense": self._dense_loss(dense, both, window),
+            "residual": self._residual_loss(residual, pairs, window),
             "contrast": contrast_loss(odds, pairs.error),
         }
         if shares["alignment"]:
@@ -124,14 +128,20 @@ class Trainer:
                 shown[name] = round(cosine[chosen].mean().item(), 3) if chosen.any() else 0.0
         return shown
 
+    def _shares(self) -> dict[str, float]:
+        """Weights of the losses; the gradient is bent once there are features to bend."""
+        shares = dict(self.config["ingredients"])
+        if self.step < self.config["gradient_from"]:
+            shares |= {"alignment": 0.0, "attack": 0.0}
+        return shares
+
     def _draw(self, generator: torch.Generator) -> Pairs:
         """A batch of degraded images; now and then half of it what real methods made."""
         config = self.config
         early = self.step < config["window_steps"]
         n = config["batch"] if early else config["batch_whole"]
         share = float(torch.rand((), generator=generator))
-        wanted = self.step >= config["material_from"] and share < config["material_share"]
-        if not wanted or "train" not in self.material:
+        if "train" not in self.material or share > config["material_share"]:
             return draw_pairs(self.pool["train"], config["sizes"], n, generator)
         made = draw_pairs(self.pool["train"], [config["material_size"]], n - n // 2, generator)
         return join([made, draw_material(self.material["train"], n // 2, generator)])
@@ -143,8 +153,11 @@ class Trainer:
         return len(ARTEFACTS) * smooth_l1_loss(dense.float(), target)
 
     def _residual_loss(self, residual: Tensor, pairs: Pairs, window: Window) -> Tensor:
+        """One minus the cosine with the error: every image counts alike, however slight it is."""
         target = residual_target(pairs, self.model.config.vision_config.image_size, self.patch)
-        return smooth_l1_loss(residual.float(), window.cut(target, self.grid))
+        target = window.cut(target, self.grid)
+        cosine = cosine_similarity(residual.float().flatten(1), target.flatten(1))
+        return (1 - cosine)[pairs.error > MOVED].sum() / len(pairs)
 
     def _attack_loss(self, prior: Tensor, image: Tensor, pairs: Pairs, window: Window) -> Tensor:
         """Logistic loss of images that were moved to please the prior: they are still images."""
