@@ -4,6 +4,7 @@ from inspect import signature
 from pathlib import Path
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import get_object, instantiate
 from omegaconf import OmegaConf
@@ -53,6 +54,14 @@ def test_conf_every_way_of_fitting_can_be_made(model, fit, regulariser):
     assert (task.fit is None) == (fit == "none")
     assert fit == "none" or (task.fit.lora is not None) == (fit == "lora")
     assert getattr(task.regulariser, "name", "none") == regulariser
+
+
+def test_conf_the_network_that_ships_fits_its_scale():
+    plain = make_task(composed("reconstruct", "scale=demo")).network.state_dict()
+    start = "model.checkpoint=unrolled_mini"
+    shipped = make_task(composed("reconstruct", "scale=demo", start)).network.state_dict()
+    assert all(value.dtype == torch.float32 for value in shipped.values())
+    assert not any(torch.equal(value, shipped[name]) for name, value in plain.items())
 
 
 @pytest.mark.parametrize("name", options("objective"))

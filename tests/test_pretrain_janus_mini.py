@@ -185,6 +185,23 @@ def test_dense_target_places_the_error_on_its_token(recipe):
     torch.testing.assert_close(target, expected)
 
 
+@pytest.mark.parametrize("size", [24, 32, 40])
+def test_residual_target_is_the_error_patch_by_patch(recipe, size):
+    degrade = recipe("degrade")
+    image, truth = torch.rand(2, 1, size, size, generator=generator())
+    codes = torch.zeros(1, dtype=torch.long)
+    pairs = degrade.Pairs(image, truth, codes, image, image, codes, codes)
+    target = degrade.residual_target(pairs, 32, 8)
+    assert target.shape == (1, 16, 64)
+    whole = torch.zeros(32, 32)
+    low, high = max(0, 16 - size // 2), min(32, 16 + size // 2)
+    cut = slice(max(0, size // 2 - 16), min(size, size // 2 + 16))
+    whole[low:high, low:high] = (image - truth)[0, cut, cut]
+    for token, (row, column) in enumerate((r, c) for r in range(4) for c in range(4)):
+        patch = whole[8 * row : 8 * row + 8, 8 * column : 8 * column + 8]
+        torch.testing.assert_close(target[0, token], patch.flatten())
+
+
 def test_answers_leave_the_ambiguous_out(recipe):
     degrade, questions = recipe("degrade"), recipe("questions")
     error = torch.tensor([0.0, 0.02, 0.2, 0.2, 0.2, 0.2])
