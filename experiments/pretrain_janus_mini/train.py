@@ -64,7 +64,7 @@ class Trainer:
         whiten_patches(self.model, self.pool["train"], config["sizes"], generator)
         self.optimizer = torch.optim.AdamW(
             _groups(self.model, self.head, config["weight_decay"]),
-            lr=config["learning_rate"],
+            lr=config["learning_rates"][0][1],
             betas=(0.9, 0.98),
         )
         self.patch = vision["patch_size"]
@@ -178,16 +178,18 @@ class Trainer:
 
     def _update(self, loss: Tensor) -> None:
         for group in self.optimizer.param_groups:
-            group["lr"] = self.config["learning_rate"] * self._schedule()
+            group["lr"] = self._learning_rate()
         self.optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
 
-    def _schedule(self) -> float:
-        """Linear warm-up, constant, then linear to zero over the last 40 % of the steps."""
-        warm = (self.step + 1) / self.config["warmup"]
-        return min(1.0, warm, (1 - self.step / self.config["steps"]) / 0.4)
+    def _learning_rate(self) -> float:
+        """Linear warm-up, the configured rates by step, linear to zero over the last 40 %."""
+        config = self.config
+        rate = [value for first, value in config["learning_rates"] if first <= self.step][-1]
+        warm = (self.step + 1) / config["warmup"]
+        return rate * min(1.0, warm, (1 - self.step / config["steps"]) / 0.4)
 
     def _save(self) -> None:
         state = {
