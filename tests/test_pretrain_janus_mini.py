@@ -191,7 +191,7 @@ def test_residual_target_is_the_error_patch_by_patch(recipe, size):
     image, truth = torch.rand(2, 1, size, size, generator=generator())
     codes = torch.zeros(1, dtype=torch.long)
     pairs = degrade.Pairs(image, truth, codes, image, image, codes, codes)
-    target = degrade.residual_target(pairs, 32, 8)
+    target = degrade.residual_target(pairs, 32, 8) * degrade.ERROR_UNIT * image.max()
     assert target.shape == (1, 16, 64)
     whole = torch.zeros(32, 32)
     low, high = max(0, 16 - size // 2), min(32, 16 + size // 2)

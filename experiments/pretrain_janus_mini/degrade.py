@@ -151,9 +151,10 @@ def residual_target(pairs: Pairs, image_size: int, patch: int) -> Tensor:
         patch: edge length of a token, pixels.
 
     Returns:
-        ``(n, token, patch * patch)``.
+        ``(n, token, patch * patch)``, relative to the image's maximum, in units of `ERROR_UNIT`.
     """
-    whole = pad(pairs.image - pairs.truth, margins(pairs.image.shape, image_size))
+    error = (pairs.image - pairs.truth) / pairs.image.amax((-2, -1), keepdim=True) / ERROR_UNIT
+    whole = pad(error, margins(error.shape, image_size))
     return unfold(whole[:, None], patch, stride=patch).movedim(1, 2)
 
 

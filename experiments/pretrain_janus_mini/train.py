@@ -50,7 +50,8 @@ class Trainer:
         self.processor = make_processor(tokenizer, vision["image_size"], vision["patch_size"])
         self.model = make_model(tokenizer, vision, config["text"], config["seed"])
         width, patch = vision["hidden_size"], vision["patch_size"]
-        # errors are read off the residual stream: a norm would take their size away
+        # the signed error is read off the residual stream (a norm would take its size away), before
+        # the last layers: these have to make its size from it, and their gradient goes through it
         self.head = nn.ModuleDict(
             {"dense": nn.Linear(width, len(ARTEFACTS)), "residual": nn.Linear(width, patch**2)}
         )
@@ -105,7 +106,7 @@ class Trainer:
             tokens, hidden = encode(self.model, torch.cat([image, pairs.truth]), window)
             logits = answer(self.model, tokens[asked], questions.ids, questions.positions)
             dense = self.head["dense"](tokens)
-            residual = self.head["residual"](hidden[max(hidden)][:n])
+            residual = self.head["residual"](hidden[self.config["residual_level"]][:n])
         levels = {level: hidden[level] for level in self.config["levels"]}
         odds, prior = batch_prior(levels, self.config["levels"], pairs.error)
         area = area_of(window, self.patch, self.model.config.vision_config.image_size, image.shape)
@@ -153,11 +154,11 @@ class Trainer:
         return len(ARTEFACTS) * smooth_l1_loss(dense.float(), target)
 
     def _residual_loss(self, residual: Tensor, pairs: Pairs, window: Window) -> Tensor:
-        """One minus the cosine with the error: every image counts alike, however slight it is."""
+        """One minus the cosine with the error, however slight it is, and the distance to it."""
         target = residual_target(pairs, self.model.config.vision_config.image_size, self.patch)
-        target = window.cut(target, self.grid)
-        cosine = cosine_similarity(residual.float().flatten(1), target.flatten(1))
-        return (1 - cosine)[pairs.error > MOVED].sum() / len(pairs)
+        target, found = window.cut(target, self.grid).flatten(1), residual.float().flatten(1)
+        turned = (1 - cosine_similarity(found, target))[pairs.error > MOVED].sum() / len(pairs)
+        return turned + smooth_l1_loss(found, target)
 
     def _attack_loss(self, prior: Tensor, image: Tensor, pairs: Pairs, window: Window) -> Tensor:
         """Logistic loss of images that were moved to please the prior: they are still images."""

@@ -1,4 +1,4 @@
-"""HaarPSI and LPIPS: similarity as a viewer judges it."""
+"""HaarPSI, VIF and LPIPS: similarity as a viewer judges it."""
 
 import logging
 from functools import cached_property
@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from mrisem.metrics.score import Score
 
 log = logging.getLogger(__name__)
+
+SMALLEST_VIF = 41  # pixels: four scales, each a valid filtering (17, 9, 5, 3) and a halving
 
 # File names under which torchvision caches the ImageNet backbones that LPIPS compares features of.
 BACKBONE_FILES = {"alex": "alexnet-owt-7be5be79.pth", "vgg": "vgg16-397923af.pth"}
@@ -37,6 +39,29 @@ def haarpsi(reconstruction: np.ndarray, target: np.ndarray, data_range: float) -
 
     images = unit_image(reconstruction, data_range), unit_image(target, data_range)
     return float(piq.haarpsi(*images, data_range=1.0))
+
+
+def vif(reconstruction: np.ndarray, target: np.ndarray, data_range: float) -> float | None:
+    """Visual information fidelity in the pixel domain, with piq's (the authors') constants.
+
+    The share of the target's information, seen through a noisy eye, that the reconstruction keeps.
+    Range: [0, about 1], above 1 where contrast was enhanced; higher is better.
+    Source: Sheikh & Bovik 2006, by ``piq.vif_p``.
+
+    Args:
+        reconstruction: ``(y, x)`` magnitude.
+        target: ``(y, x)`` magnitude, same units.
+        data_range: the target volume's maximum; both images are clipped to it.
+
+    Returns:
+        the score; None for images below 41 x 41 pixels and for an empty target.
+    """
+    if min(target.shape) < SMALLEST_VIF or not target.any():
+        return None
+    import piq  # takes seconds to import
+
+    images = unit_image(reconstruction, data_range), unit_image(target, data_range)
+    return float(piq.vif_p(*images, data_range=1.0))
 
 
 class Lpips:
@@ -81,4 +106,5 @@ class Lpips:
 
 
 HAARPSI = Score(haarpsi, "HaarPSI", "higher", 3)
+VIF = Score(vif, "VIF", "higher", 3)
 LPIPS = Score(Lpips("alex"), "LPIPS", "lower", 3)

@@ -22,6 +22,7 @@ DEFAULT_SCORES: dict[str, Score] = {
     "tenengrad_distance": sharpness.TENENGRAD_DISTANCE,
     "hfen": sharpness.HFEN,
     "haarpsi": perceptual.HAARPSI,
+    "vif": perceptual.VIF,
 }
 Row = dict[str, str | int | float | None]
 

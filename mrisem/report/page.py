@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 import mrisem
+from mrisem.metrics.statistics import SMALLEST_CLUSTERS
 from mrisem.report import figures
 from mrisem.report.curves import Curves, paired_sides
 from mrisem.report.embedding import Picture
@@ -86,6 +87,7 @@ def make_page(
         groups=[_group(group, page) for group in groups],
         runs=[_run(run) for run in runs],
         evaluations=evaluations,
+        fewest_files=SMALLEST_CLUSTERS,
         error_stops=figures.colour_stops(),
     )
     return page
@@ -103,6 +105,7 @@ def _group(group: Group, page: Page) -> dict[str, object]:
         "table": group.table,
         "id": slug(group.table.title),
         "reasons": sorted(reasons),
+        "has_intervals": any(cell.interval for row in group.table.rows for cell in row.cells),
         "panels": [_panel(panel, group.table.title, page) for panel in group.panels],
         "dots": [_dots(column, group, page) for column in drawn],
         "curves": _curves(group, page),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mrisem.metrics.score import Better, Score
-from mrisem.metrics.statistics import paired_test, summarise
+from mrisem.metrics.statistics import holm, paired_test, summarise
 from mrisem.report.runs import method_order
 
 Row = dict[str, Any]
@@ -79,14 +79,15 @@ def group_rows(rows: Sequence[Row]) -> dict[tuple[str, ...], list[Row]]:
 
 
 def method_summaries(rows: Sequence[Row], columns: Sequence[Column]) -> dict[str, dict[str, Any]]:
-    """Return ``{method: {column: {mean, std, n}}}``."""
-    return {
-        label: {
-            column.name: summarise([value(row, column) for row in rows if row["method"] == label])
-            for column in columns
+    """Return ``{method: {column: {mean, std, n, low, high}}}``; intervals resample whole files."""
+    summaries = {}
+    for label in labels_of(rows):
+        own = [row for row in rows if row["method"] == label]
+        files = [row["file"] for row in own]
+        summaries[label] = {
+            column.name: summarise([value(row, column) for row in own], files) for column in columns
         }
-        for label in labels_of(rows)
-    }
+    return summaries
 
 
 def value(row: Row, column: Column) -> float:
@@ -121,6 +122,8 @@ def paired_tests(
 ) -> list[dict[str, Any]]:
     """Test every method against its reference on the slices that both have.
 
+    ``p_holm`` is corrected over all tests of one metric (`mrisem.metrics.statistics.holm`).
+
     Args:
         rows: rows of ``metrics.csv``.
         columns: what to test; `SECONDS` is left out.
@@ -130,7 +133,7 @@ def paired_tests(
     by_method: dict[str, dict[tuple[Any, ...], Row]] = {label: {} for label in labels}
     for row in rows:
         by_method[row["method"]][_slice_key(row)] = row
-    tests = []
+    tests: list[dict[str, Any]] = []
     for label in labels:
         reference = reference_of(label, labels, wanted)
         if reference is None:
@@ -143,7 +146,19 @@ def paired_tests(
             other = [value(by_method[reference][key], column) for key in shared]
             known = {"metric": column.name, "method": label, "reference": reference}
             tests.append({**known, **paired_test(own, other, column.better).as_row()})
-    return tests
+    return _corrected(tests)
+
+
+def _corrected(tests: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the tests, each with ``p_holm``, corrected over all tests of its metric."""
+    families: dict[str, list[int]] = {}
+    for index, test in enumerate(tests):
+        families.setdefault(test["metric"], []).append(index)
+    p_holm: dict[int, float | None] = {}
+    for family in families.values():
+        corrected = holm([tests[index]["p_value"] for index in family])
+        p_holm |= dict(zip(family, corrected, strict=True))
+    return [test | {"p_holm": p_holm[index]} for index, test in enumerate(tests)]
 
 
 def _slice_key(row: Row) -> tuple[Any, ...]:

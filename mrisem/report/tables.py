@@ -9,7 +9,7 @@ from typing import Any
 from mrisem.report.summary import Column
 
 DASH = "\N{EN DASH}"
-_TEST_KEYS = ("reference", "mean_difference", "p_value", "share_better")
+_TEST_KEYS = ("reference", "mean_difference", "p_value", "share_better", "p_holm")
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,9 @@ class Cell:
         text: as shown.
         best: whether it is the column's best mean (among two methods or more).
         test: the paired test against the method's reference, or None.
+        low: lower end of the mean's 95 % interval; None for too few files.
+        high: its upper end.
+        interval: both as shown; or an empty string.
     """
 
     mean: float | None
@@ -29,6 +32,9 @@ class Cell:
     text: str
     best: bool
     test: dict[str, Any] | None
+    low: float | None
+    high: float | None
+    interval: str
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,9 @@ def build_table(group: dict[str, Any], columns: Sequence[Column]) -> Table:
                 text=mean_text(summary[c.name], c.digits),
                 best=label in best[c.name],
                 test=own.get(c.name),
+                low=summary[c.name]["low"],
+                high=summary[c.name]["high"],
+                interval=interval_text(summary[c.name], c.digits),
             )
             for c in filled
         )
@@ -102,13 +111,23 @@ def mean_text(summary: dict[str, Any], digits: int) -> str:
     return f"{summary['mean']:.{digits}f}{spread}"
 
 
-def p_text(test: dict[str, Any]) -> str:
-    """Return a test's p-value as shown, or an empty string.
+def interval_text(summary: dict[str, Any], digits: int) -> str:
+    """Return ``[low, high]``, or an empty string.
 
-    >>> p_text({"p_value": 0.00001}), p_text({"p_value": 0.0321}), p_text({"p_value": None})
+    >>> interval_text({"low": 30.104, "high": 32.5}, 2), interval_text({"low": None}, 2)
+    ('[30.10, 32.50]', '')
+    """
+    if summary["low"] is None:
+        return ""
+    return f"[{summary['low']:.{digits}f}, {summary['high']:.{digits}f}]"
+
+
+def p_text(p: float | None) -> str:
+    """Return a p-value as shown, or an empty string.
+
+    >>> p_text(0.00001), p_text(0.0321), p_text(None)
     ('p < 0.001', 'p = 0.032', '')
     """
-    p = test["p_value"]
     if p is None:
         return ""
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
@@ -130,16 +149,17 @@ def as_text(table: Table) -> str:
 
 def as_csv(tables: Sequence[Table]) -> str:
     """Return all tables in long form: one line a group, method and metric."""
+    head = ["group", "method", "metric", "n", "mean", "std", "best", *_TEST_KEYS, "low", "high"]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["group", "method", "metric", "n", "mean", "std", "best", *_TEST_KEYS])
+    writer.writerow(head)
     for table in tables:
         for row in table.rows:
             for column, cell in zip(table.columns, row.cells, strict=True):
                 test = cell.test or {}
                 known = [table.title, row.method, column.name, row.n, cell.mean, cell.std]
                 tested = (test.get(key) for key in _TEST_KEYS)
-                writer.writerow([*known, int(cell.best), *tested])
+                writer.writerow([*known, int(cell.best), *tested, cell.low, cell.high])
     return out.getvalue()
 
 

@@ -10,7 +10,7 @@ from scipy.ndimage import gaussian_laplace
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from mrisem.metrics.fidelity import nmse, psnr, ssim, volume_scores
-from mrisem.metrics.perceptual import Lpips, haarpsi
+from mrisem.metrics.perceptual import Lpips, haarpsi, vif
 from mrisem.metrics.sharpness import hfen, log_kernel, tenengrad, tenengrad_distance
 from mrisem.metrics.volume import DEFAULT_SCORES, VolumeMetrics
 from mrisem.types import InputError
@@ -110,6 +110,26 @@ def test_haarpsi_is_one_for_equal_images_and_falls_with_noise(volumes):
     noisier = np.abs(target + 4 * (image - target))
     assert haarpsi(target, target, peak) == pytest.approx(1, abs=1e-5)
     assert haarpsi(noisier, target, peak) < haarpsi(image, target, peak) < 1
+
+
+def test_vif_equals_piq_in_grey_levels_and_is_one_for_equal_images():
+    import piq
+
+    rng = np.random.default_rng(3)
+    target = gaussian_laplace(rng.random((48, 44)), 2).clip(0).astype(np.float32)
+    image = (target + 0.05 * target.max() * rng.random(target.shape)).astype(np.float32)
+    peak = float(image.max())
+    grey = [torch.from_numpy(255 * i / peak).clamp(max=255)[None, None] for i in (image, target)]
+    expected = float(piq.vif_p(*grey, data_range=255))
+    assert vif(image, target, peak) == pytest.approx(expected, rel=1e-3)
+    assert 0 < expected < 1
+    assert vif(target, target, peak) == pytest.approx(1, abs=1e-4)
+
+
+def test_vif_of_a_small_image_or_an_empty_target_is_none():
+    image = np.ones((41, 41), np.float32)
+    assert vif(image[:40], image[:40], 1.0) is None
+    assert vif(image, np.zeros_like(image), 1.0) is None
 
 
 def test_lpips_without_weights_is_none_and_names_the_file_once(tmp_path, monkeypatch, caplog):

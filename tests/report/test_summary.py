@@ -89,6 +89,25 @@ def test_paired_tests_pair_by_slice_whatever_the_order_of_rows():
     assert tests[0]["p_value"] == pytest.approx(2 / 2**8)
 
 
+def test_paired_tests_are_corrected_over_the_methods_of_one_metric():
+    rows = make_rows({"zero_filled": 0, "tv": 1, "unrolled": 2, "unrolled + image_same": 2})
+    tests = {(t["method"], t["metric"]): t for t in paired_tests(rows, [PSNR, NMSE])}
+    for metric in ("psnr", "nmse"):
+        for method in ("tv", "unrolled"):
+            p = tests[method, metric]["p_value"]
+            assert tests[method, metric]["p_holm"] == pytest.approx(2 * p)
+        assert tests["unrolled + image_same", metric]["p_holm"] is None  # all differences are zero
+
+
+def test_summary_intervals_resample_files_not_slices():
+    rows = make_rows({"zero_filled": 0}, n=40)
+    for row in rows:
+        row["psnr"] = float(row["file"][1:-3])  # slices of a file are copies of each other
+    summary = summary_of(rows, [PSNR])["groups"][0]["methods"]["zero_filled"]["psnr"]
+    width = summary["high"] - summary["low"]
+    assert width == pytest.approx(2 * 1.96 * np.std(np.arange(20)) / np.sqrt(20), rel=0.1)
+
+
 def test_summary_keeps_what_may_not_be_compared_apart():
     rows = make_rows({"zero_filled": 0, "unrolled": 1})
     rows += make_rows({"zero_filled": 5, "unrolled": 9}, n=2, mask="gaussian R=2")
@@ -112,6 +131,10 @@ def test_table_marks_the_best_by_direction_and_renders():
     assert latex.count(r"\textbf{") == 2
     lines = as_csv([table]).splitlines()
     assert len(lines) == 5
+    assert lines[0].endswith(",p_holm,low,high")
+    cell = table.rows[1].cells[0]
+    assert cell.low < cell.mean < cell.high
+    assert cell.interval == f"[{cell.low:.2f}, {cell.high:.2f}]"
     assert lines[3].startswith('"brain, gaussian R=4",unrolled,psnr,8,')
 
 

@@ -20,8 +20,8 @@ def read(path):
 @pytest.fixture
 def score(compose):
     def scored(folder, *overrides):
-        # HaarPSI takes seconds to import and LPIPS needs weights: their own tests cover them.
-        light = ["~metrics.haarpsi", "~metrics.lpips", *overrides]
+        # piq takes seconds to import and LPIPS needs weights: their own tests cover them.
+        light = ["~metrics.haarpsi", "~metrics.vif", "~metrics.lpips", *overrides]
         return evaluate.run(compose("evaluate", f"output_dir={folder}", *light))
 
     return scored
@@ -75,6 +75,7 @@ def test_evaluate_compares_the_runs_of_a_folder(run_folders, score, read_json, c
     assert prior["n"] == 12
     assert prior["share_better"] == 1
     assert prior["p_value"] == pytest.approx(2 / 2**12)
+    assert prior["p_holm"] == pytest.approx(2 * 2 / 2**12)  # two methods are tested
     knee = next(group for group in summary["groups"] if group["anatomy"] == "knee")
     few = next(t for t in knee["paired_tests"] if t["metric"] == "psnr")
     assert few["p_value"] is None
