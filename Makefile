@@ -61,7 +61,7 @@ tune-baselines: $(STAMP) ## choose the classical baselines' weights on auxiliary
 prior-worth: $(STAMP) ## per-scan fits with and without the prior, brain and knee, R = 4 and 8
 	@PATH="$(CURDIR)/$(BIN):$$PATH" experiments/prior_worth/run.sh outputs/prior_worth
 
-pretrain: $(STAMP) ## train what ships anew: the unrolled network and janus_mini (two hours of two cores)
+pretrain: $(STAMP) ## train unrolled_mini and the next janus_mini (an hour and a half of two cores)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" experiments/pretrain_unrolled/run.sh outputs/pretrain_unrolled
 	@PATH="$(CURDIR)/$(BIN):$$PATH" experiments/pretrain_janus_mini/material.sh outputs/pretrain_janus_mini
 	@$(BIN)/python experiments/pretrain_janus_mini/train.py --output outputs/pretrain_janus_mini
