@@ -35,7 +35,7 @@ reconstruct() {  # anatomy
     prior="prior=image_same encoder.path=$encoder"
     for variant in $VARIANTS; do case $variant in
       default) sweep "$1" "default/$name" $prior ;;
-      balance) for b in 0.03 0.1 0.3 1; do sweep "$1" "balance_$b/$name" $prior prior.balance=$b; done ;;
+      balance) for b in ${BALANCES:-0.03 0.1 0.3 1}; do sweep "$1" "balance_$b/$name" $prior prior.balance=$b; done ;;
       negatives) for n in reconstruction both; do
           sweep "$1" "negatives_$n/$name" $prior auxiliary.negatives=$n; done ;;
       bank) sweep "$1" "bank_mixed/$name" $prior prior.contrast=mixed ;;
