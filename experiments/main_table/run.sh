@@ -44,7 +44,7 @@ sweep() {  # anatomy overrides...: both accelerations
 
 reconstruct() {  # anatomy
   local start=model.checkpoint=$STARTS/$1/'${model.name}'/checkpoints/last.ckpt
-  local prior="prior=none,image_same prior.balance=null"  # at the paper's weight
+  local prior=prior=none,image_same  # at the paper's weight
   local balanced="prior=image_same prior.balance=0.1"
   for part in $METHODS; do case $part in
     classical) sweep "$1" model="${BASELINES:-zero_filled,cg_sense,grappa,tv,l1_wavelet}" ;;

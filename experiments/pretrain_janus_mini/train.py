@@ -57,10 +57,12 @@ class Trainer:
         )
         nn.init.zeros_(self.head["dense"].weight)
         nn.init.zeros_(self.head["dense"].bias)
+        nn.init.zeros_(self.head["residual"].bias)
         self.questions = tokenise(self.processor)
         self.pool = load_pool(config["pool"], config["seed"], material)
         self.material = load_material(material, config["rounds"], config["material_size"])
         generator = torch.Generator().manual_seed(config["seed"] + 1)
+        nn.init.normal_(self.head["residual"].weight, std=0.02, generator=generator)
         unit_gain(self.model, generator)
         whiten_patches(self.model, self.pool["train"], config["sizes"], generator)
         self.optimizer = torch.optim.AdamW(

@@ -34,14 +34,14 @@ reconstruct() {  # anatomy
       && name=$(basename "$(dirname "$encoder")")
     prior="prior=image_same encoder.path=$encoder"
     for variant in $VARIANTS; do case $variant in
-      default) sweep "$1" "default/$name" $prior ;;
+      default) sweep "$1" "balance_0.1/$name" $prior prior.balance=0.1 ;;
       balance) for b in ${BALANCES:-0.03 0.1 0.3 1}; do sweep "$1" "balance_$b/$name" $prior prior.balance=$b; done ;;
       negatives) for n in reconstruction both; do
-          sweep "$1" "negatives_$n/$name" $prior auxiliary.negatives=$n; done ;;
-      bank) sweep "$1" "bank_mixed/$name" $prior prior.contrast=mixed ;;
-      jitter) sweep "$1" "jitter/$name" $prior 'prior.jitter={copies: 4, max_shift: 4, noise: 0.01}' ;;
-      late) sweep "$1" "late/$name" $prior prior.start_iteration=8 ;;
-      null) sweep "$1" "null/$name" $prior prior.unmeasured_only=true ;;
+          sweep "$1" "negatives_$n/$name" $prior prior.balance=0.1 auxiliary.negatives=$n; done ;;
+      bank) sweep "$1" "bank_mixed/$name" $prior prior.balance=0.1 prior.contrast=mixed ;;
+      jitter) sweep "$1" "jitter/$name" $prior prior.balance=0.1 'prior.jitter={copies: 4, max_shift: 4, noise: 0.01}' ;;
+      late) sweep "$1" "late/$name" $prior prior.balance=0.1 prior.start_iteration=8 ;;
+      null) sweep "$1" "null/$name" $prior prior.balance=0.1 prior.unmeasured_only=true ;;
     esac; done
   done
 }

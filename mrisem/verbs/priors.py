@@ -177,9 +177,7 @@ _COMPARISONS: dict[str, Callable[[Encoder], Encoder]] = {"token": lambda e: e, "
 
 
 def _load_encoder(config: DictConfig, device: torch.device) -> Encoder:
-    options = without(config.encoder, "_target_", "components", "balance") | {
-        "levels": [*config.prior.levels]
-    }
+    options = without(config.encoder, "_target_", "components") | {"levels": [*config.prior.levels]}
     compared = choose("prior.comparison", config.prior.comparison, _COMPARISONS)
     return compared(load_encoder(**options).to(device))
 
