@@ -12,6 +12,7 @@ from mrisem.physics.fourier import fft2c
 RECIPE = Path(__file__).parents[1] / "experiments" / "pretrain_janus_mini"
 MODULES = (
     "degrade",
+    "pairs",
     "janus",
     "pool",
     "questions",
@@ -20,6 +21,8 @@ MODULES = (
     "train",
     "gradient",
     "material",
+    "losses",
+    "measure",
 )
 
 
@@ -69,6 +72,8 @@ def test_train_writes_results_of_every_question_and_of_the_gradient(trained):
     results = yaml.safe_load((trained[0] / "results.json").read_text())
     assert {"quality", "contrast", "anatomy"} <= results.keys()
     assert all(score["n"] > 0 for score in results.values())
+    answered = [score for name, score in results.items() if not name.startswith("cosine")]
+    assert all(0 <= score["accuracy"] <= 1 for score in answered)
     cosines = [s["mean"] for name, s in results.items() if name.startswith("cosine")]
     assert cosines
     assert all(-1 <= cosine <= 1 for cosine in cosines)
@@ -154,7 +159,7 @@ def test_draw_material_moves_image_and_truth_together(recipe):
     image = truth.clone()
     image[:, 10, 12] += 0.5
     codes = torch.full((3,), 6)
-    material = degrade.compare(image, truth, codes, 0 * codes, -1 + 0 * codes)
+    material = recipe("pairs").compare(image, truth, codes, 0 * codes, -1 + 0 * codes)
     drawn = degrade.draw_material(material, 20, generator(1))
     spots = drawn.local.flatten(1)
     assert (spots.topk(2, dim=1).values[:, 1] < 0.1 * spots.amax(1)).all()
@@ -176,10 +181,10 @@ def test_blur_lowers_high_frequencies(recipe):
 
 
 def test_dense_target_places_the_error_on_its_token(recipe):
-    degrade = recipe("degrade")
+    pairs_of = recipe("pairs")
     local = torch.zeros(1, 32, 32)
-    local[0, 8:16, 16:24] = degrade.ERROR_UNIT
-    target = degrade.dense_target(local, 32, 8).reshape(4, 4)
+    local[0, 8:16, 16:24] = pairs_of.ERROR_UNIT
+    target = pairs_of.dense_target(local, 32, 8).reshape(4, 4)
     expected = torch.zeros(4, 4)
     expected[1, 2] = torch.tensor(2.0).log()
     torch.testing.assert_close(target, expected)
@@ -187,11 +192,11 @@ def test_dense_target_places_the_error_on_its_token(recipe):
 
 @pytest.mark.parametrize("size", [24, 32, 40])
 def test_residual_target_is_the_error_patch_by_patch(recipe, size):
-    degrade = recipe("degrade")
+    pairs_of = recipe("pairs")
     image, truth = torch.rand(2, 1, size, size, generator=generator())
     codes = torch.zeros(1, dtype=torch.long)
-    pairs = degrade.Pairs(image, truth, codes, image, image, codes, codes)
-    target = degrade.residual_target(pairs, 32, 8) * degrade.ERROR_UNIT * image.max()
+    pairs = pairs_of.Pairs(image, truth, codes, image, image, codes, codes)
+    target = pairs_of.residual_target(pairs, 32, 8) * pairs_of.ERROR_UNIT * image.max()
     assert target.shape == (1, 16, 64)
     whole = torch.zeros(32, 32)
     low, high = max(0, 16 - size // 2), min(32, 16 + size // 2)
@@ -203,11 +208,11 @@ def test_residual_target_is_the_error_patch_by_patch(recipe, size):
 
 
 def test_answers_leave_the_ambiguous_out(recipe):
-    degrade, questions = recipe("degrade"), recipe("questions")
+    questions = recipe("questions")
     error = torch.tensor([0.0, 0.02, 0.2, 0.2, 0.2, 0.2])
     kind = torch.tensor([0, 1, 1, 3, 4, 6])
     contrast, lesion = torch.tensor([0, 1, 2, 3, 4, 0]), torch.tensor([1, 0, -1, -1, -1, 0])
-    pairs = degrade.Pairs(error, error, kind, error, error, contrast, lesion)
+    pairs = recipe("pairs").Pairs(error, error, kind, error, error, contrast, lesion)
     found = dict(zip(questions.QUESTIONS, questions.answers_of(pairs).T.tolist(), strict=True))
     none = questions.IGNORE
     assert found["quality"] == [0, none, 1, 1, 1, 1]
@@ -308,7 +313,7 @@ def test_whiten_patches_starts_from_uncorrelated_embeddings(recipe, trained):
 
 
 def test_by_artefact_sorts_errors_into_channels(recipe):
-    sorted_errors = recipe("degrade").by_artefact(torch.ones(7, 2), torch.arange(7))
+    sorted_errors = recipe("pairs").by_artefact(torch.ones(7, 2), torch.arange(7))
     channel = {1: 0, 2: 1, 3: 1, 4: 2, 5: 3, 6: 4}
     for kind in range(7):
         expected = [float(channel.get(kind) == c) for c in range(5)]

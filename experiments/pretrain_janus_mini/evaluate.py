@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from degrade import KINDS, LOW, Pairs, draw_material, draw_pairs
+from degrade import draw_material, draw_pairs
 from gradient import alignment, batch_prior
 from janus import answer, encode
+from pairs import KINDS, LOW, Pairs
 from questions import IGNORE, QUESTIONS, Questions, answers_of
 from tqdm import tqdm
 from transformers import JanusForConditionalGeneration

@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 
 import torch
-from degrade import LOW
 from janus import Window
+from pairs import LOW
 from torch import Tensor
 from torch.nn.functional import normalize, softplus
 

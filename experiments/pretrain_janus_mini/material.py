@@ -6,7 +6,7 @@ from pathlib import Path
 
 import h5py
 import torch
-from degrade import KINDS, Pairs, compare
+from pairs import KINDS, Pairs, compare
 from pool import CONTRASTS
 from torch import Tensor
 from tqdm import tqdm

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 import yaml
-from degrade import HIGH, LOW, Pairs
 from janus import conversation
+from pairs import HIGH, LOW, Pairs
 from pool import N_BRAIN
 from torch import Tensor
 from transformers import JanusProcessor, PreTrainedTokenizerFast

@@ -8,27 +8,17 @@ from typing import Any
 
 import torch
 import yaml
-from degrade import (
-    ARTEFACTS,
-    KINDS,
-    Pairs,
-    by_artefact,
-    dense_target,
-    draw_material,
-    draw_pairs,
-    join,
-    residual_target,
-    truths_of,
-)
+from degrade import draw_material, draw_pairs
 from evaluate import evaluate
-from gradient import MOVED, alignment, area_of, attack, batch_prior, contrast_loss
+from gradient import alignment, area_of, attack, batch_prior, contrast_loss
 from janus import Window, answer, encode, export, make_model, make_processor, make_tokenizer
+from losses import dense_loss, residual_loss, word_loss
 from material import load_material
+from pairs import ARTEFACTS, KINDS, Pairs, join, truths_of
 from pool import load_pool
-from questions import IGNORE, draw_sequences, sentences, tokenise
+from questions import draw_sequences, sentences, tokenise
 from start import unit_gain, whiten_patches
 from torch import Tensor, nn
-from torch.nn.functional import cosine_similarity, cross_entropy, smooth_l1_loss
 from tqdm import tqdm
 
 HERE = Path(__file__).parent
@@ -96,40 +86,51 @@ class Trainer:
         generator = torch.Generator().manual_seed(self.config["seed"] * 1_000_003 + self.step)
         window = self._draw_window(generator)
         pairs = self._draw(generator)
-        image = pairs.image.clone().requires_grad_()
-        n, shares = len(pairs), self._shares()
         both = join([pairs, truths_of(pairs)])
-        asked = torch.randperm(2 * n, generator=generator)[:n]
+        asked = torch.randperm(len(both), generator=generator)[: len(pairs)]
         whole = window.side == self.grid
         questions = draw_sequences(
             self.questions, both.choose(asked), window.side**2, whole, generator
         )
+        image = pairs.image.clone().requires_grad_()
         with torch.autocast("cpu", torch.bfloat16, enabled=self.config["autocast"]):
             tokens, hidden = encode(self.model, torch.cat([image, pairs.truth]), window)
             logits = answer(self.model, tokens[asked], questions.ids, questions.positions)
             dense = self.head["dense"](tokens)
-            residual = self.head["residual"](hidden[self.config["residual_level"]][:n])
-        levels = {level: hidden[level] for level in self.config["levels"]}
-        odds, prior = batch_prior(levels, self.config["levels"], pairs.error)
-        area = area_of(window, self.patch, self.model.config.vision_config.image_size, image.shape)
+            residual = self.head["residual"](hidden[self.config["residual_level"]][: len(pairs)])
         losses = {
             "word": word_loss(logits, questions.labels),
-            "dense": self._dense_loss(dense, both, window),
-            "residual": self._residual_loss(residual, pairs, window),
-            "contrast": contrast_loss(odds, pairs.error),
+            "dense": dense_loss(dense, both, window, self.patch, self.grid),
+            "residual": residual_loss(residual, pairs, window, self.patch, self.grid),
         }
+        prior, cosines = self._prior_losses(hidden, image, pairs, window)
+        losses |= prior
+        shares = self.config["ingredients"]
+        self._update(torch.stack([shares[k] * loss for k, loss in losses.items()]).sum())
+        return {name: round(loss.item(), 4) for name, loss in losses.items()} | cosines
+
+    def _prior_losses(
+        self, hidden: dict[int, Tensor], image: Tensor, pairs: Pairs, window: Window
+    ) -> tuple[dict[str, Tensor], dict[str, float]]:
+        """What asks the prior to be of use: its contrast, and later its gradient.
+
+        Returns:
+            losses, and mean cosines of gradient and error to be shown.
+        """
+        shares, n = self._shares(), len(pairs)
+        levels = {level: hidden[level] for level in self.config["levels"]}
+        odds, prior = batch_prior(levels, self.config["levels"], pairs.error)
+        losses, cosines = {"contrast": contrast_loss(odds, pairs.error)}, {}
         if shares["alignment"]:
+            area = area_of(window, self.patch, self.grid * self.patch, image.shape)
             cosine, moved = alignment(prior[:n], image, pairs.truth, pairs.error, area)
             losses["alignment"] = (1 - cosine).sum() / n
-        if shares["attack"]:
-            losses["attack"] = self._attack_loss(prior[:n], image, pairs, window)
-        self._update(torch.stack([shares[k] * loss for k, loss in losses.items()]).sum())
-        shown = {name: round(loss.item(), 4) for name, loss in losses.items()}
-        if shares["alignment"]:
             real = pairs.kind[moved] == KINDS.index("reconstruction")
             for name, chosen in (("cosine", ~real), ("cosine_real", real)):
-                shown[name] = round(cosine[chosen].mean().item(), 3) if chosen.any() else 0.0
-        return shown
+                cosines[name] = round(cosine[chosen].mean().item(), 3) if chosen.any() else 0.0
+        if shares["attack"]:
+            losses["attack"] = self._attack_loss(prior[:n], image, pairs, window)
+        return losses, cosines
 
     def _shares(self) -> dict[str, float]:
         """Weights of the losses; the gradient is bent once there are features to bend."""
@@ -148,19 +149,6 @@ class Trainer:
             return draw_pairs(self.pool["train"], config["sizes"], n, generator)
         made = draw_pairs(self.pool["train"], [config["material_size"]], n - n // 2, generator)
         return join([made, draw_material(self.material["train"], n // 2, generator)])
-
-    def _dense_loss(self, dense: Tensor, pairs: Pairs, window: Window) -> Tensor:
-        vision = self.config["vision"]
-        target = dense_target(pairs.local, vision["image_size"], vision["patch_size"])
-        target = window.cut(by_artefact(target, pairs.kind), self.grid)
-        return len(ARTEFACTS) * smooth_l1_loss(dense.float(), target)
-
-    def _residual_loss(self, residual: Tensor, pairs: Pairs, window: Window) -> Tensor:
-        """One minus the cosine with the error, however slight it is, and the distance to it."""
-        target = residual_target(pairs, self.model.config.vision_config.image_size, self.patch)
-        target, found = window.cut(target, self.grid).flatten(1), residual.float().flatten(1)
-        turned = (1 - cosine_similarity(found, target))[pairs.error > MOVED].sum() / len(pairs)
-        return turned + smooth_l1_loss(found, target)
 
     def _attack_loss(self, prior: Tensor, image: Tensor, pairs: Pairs, window: Window) -> Tensor:
         """Logistic loss of images that were moved to please the prior: they are still images."""
@@ -218,13 +206,6 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         self.head.load_state_dict(state["head"])
         self.optimizer.load_state_dict(state["optimizer"])
-
-
-def word_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of the answers and their ends; 0 when no image had one."""
-    if (labels == IGNORE).all():
-        return 0 * logits.sum()
-    return cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORE)
 
 
 def _groups(
