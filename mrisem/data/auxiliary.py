@@ -34,10 +34,7 @@ NEGATIVES = ("zero_filled", "reconstruction", "both")
 class Reconstructor(Protocol):
     """What makes hard negatives: a network as it was trained, without a prior."""
 
-    @property
-    def fingerprint(self) -> str:
-        """Hash of its weights."""
-        ...
+    fingerprint: str  # hash of its weights
 
     def __call__(self, batch: Batch) -> Reconstruction:
         """Reconstruct a batch."""
@@ -206,14 +203,14 @@ class AuxiliarySlices:
         """
         digest = hashlib.sha256()
         settings = self.settings
-        recipe = (
+        recipe: tuple[Any, ...] = (
             [int(r) for r in settings.accelerations],
             settings.calibration_lines,
             settings.max_slices,
             settings.seed,
-            *([] if self.reconstructor is None else [settings.negatives]),
-            *([] if self.reconstructor is None else [self.reconstructor.fingerprint]),
         )
+        if self.reconstructor is not None:
+            recipe = (*recipe, settings.negatives, self.reconstructor.fingerprint)
         digest.update(repr(recipe).encode())
         for volume in self.volumes:
             facts = (volume.file, volume.acquisition, volume.shape, volume.padding, volume.crop)

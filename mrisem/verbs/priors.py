@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from torch import nn
 
 from mrisem.data.auxiliary import Reconstructor
 from mrisem.data.datamodules import FastMRI
@@ -25,48 +22,57 @@ from mrisem.prior.language_model import load_language_model
 from mrisem.prior.response_bank import LanguageBank, Perturbation, load_or_build_language_bank
 from mrisem.prior.semantic import Jitter, SemanticPrior
 from mrisem.tasks.base import ReconstructionTask
+from mrisem.tasks.fitting import copies
 from mrisem.tasks.guidance import Prior
-from mrisem.tasks.network import NetworkTask
+from mrisem.tasks.network import NetworkTask, finish
 from mrisem.types import Batch, InputError, Reconstruction
 from mrisem.verbs.pieces import without
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
 class AsTrained:
     """A network as it was trained, for reconstructions among a bank's negatives.
 
+    A copy: what is trained or fitted later changes neither images nor fingerprint.
+
     Args:
-        network: ``Batch -> Reconstruction``.
+        task: its network, and its last data-consistency solve.
     """
 
-    network: nn.Module
-
-    def __call__(self, batch: Batch) -> Reconstruction:
-        """Reconstruct on the network's device."""
-        device = next(self.network.parameters()).device
-        image = self.network(batch.to(device)).image
-        return Reconstruction(image.to(batch.masked_kspace.device))
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """SHA-256 of the weights."""
-        digest = hashlib.sha256()
+    def __init__(self, task: NetworkTask) -> None:
+        (self.network,) = copies(task.network, 1)
+        self.final_lambda = task.final_lambda
+        digest = hashlib.sha256(repr(self.final_lambda).encode())
         for name, value in sorted(self.network.state_dict().items()):
             digest.update(name.encode() + value.cpu().numpy().tobytes())
-        return digest.hexdigest()
+        self.fingerprint = digest.hexdigest()
+
+    def __call__(self, batch: Batch) -> Reconstruction:
+        """Reconstruct a batch on its device."""
+        network = self.network.to(batch.masked_kspace.device)
+        return finish(batch, network(batch), self.final_lambda)
 
 
 def make_priors(
     config: DictConfig, data: FastMRI, task: ReconstructionTask
 ) -> Callable[[torch.device], dict[str, Prior]]:
-    """Return what makes the priors of ``config.prior`` on a device: acquisition -> prior."""
+    """Return what makes the priors of ``config.prior`` on a device: acquisition -> prior.
+
+    Raises:
+        InputError: when the language route, whose prompt names its images, is given negatives.
+    """
+    negatives = data.auxiliary.negatives
     if "center" in config.prior:
+        if negatives != "zero_filled":
+            raise InputError(
+                f"prior={config.prior.name} takes its images from the prompt, got "
+                f"auxiliary.negatives={negatives}; set auxiliary.negatives=zero_filled"
+            )
         return lambda device: _language_priors(config, data, device)
     reconstructor = None
-    if data.auxiliary.negatives != "zero_filled" and config.model.get("checkpoint"):
-        reconstructor = AsTrained(task.network) if isinstance(task, NetworkTask) else None
+    if negatives != "zero_filled" and config.model.get("checkpoint"):
+        reconstructor = AsTrained(task) if isinstance(task, NetworkTask) else None
     return lambda device: _image_priors(config, data, device, reconstructor)
 
 
