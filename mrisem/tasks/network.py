@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
@@ -103,8 +104,12 @@ class NetworkTask(ReconstructionTask):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Adam over the network; its learning rate falls to zero along half a cosine."""
         optimizer = torch.optim.Adam(self.network.parameters(), lr=self.learning_rate)
-        steps = int(self.trainer.estimated_stepping_batches)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+        steps = int(self.trainer.estimated_stepping_batches)  # a resumed run may have more
+
+        def share(step: int) -> float:
+            return (1 + math.cos(math.pi * min(1.0, step / steps))) / 2
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, share)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
