@@ -10,11 +10,18 @@ DEMO_BALANCE := prior.balance=0.1
 DEMO_DATA := data=brain,knee 'data.root=$(DEMO)/data/$${data.name}' data.max_slices=1 scale=demo \
   mask.acceleration=4 output_dir=$(DEMO)/runs
 
+# each is a folder of experiments/ with a sweep.yaml
+QUESTIONS := main-table embedding-levels contrast-settings auxiliary-subjects temperature \
+  prior-weight perturbation prompt-robustness prompt-control abnormalities domain-shift encoders \
+  embedding-umap
+
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow bench tune-baselines main-table prior-worth pretrain check format clean
+.PHONY: help setup demo test test-slow bench tune-baselines prior-worth pretrain experiments $(QUESTIONS) check format clean
 
 help: ## list the targets
-	@grep -hE '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
+	@echo "  questions (SCALE=demo or paper, OVERRIDES=...):"
+	@$(foreach q,$(QUESTIONS),printf "  make %-18s %s\n" $(q) "$$(sed -n '1s/^# //p' experiments/$(subst -,_,$(q))/sweep.yaml)";)
 
 setup: $(STAMP) ## make .venv with the exact versions of requirements.lock (minutes, about 6 GB)
 
@@ -70,8 +77,14 @@ pretrain: $(STAMP) ## train unrolled_mini and the next janus_mini (an hour and a
 	@$(BIN)/python experiments/pretrain_janus_mini/train.py --output outputs/pretrain_janus_mini
 
 SCALE ?= demo
-main-table: $(STAMP) ## every method, brain and knee, R = 4 and 8, one table (an hour and more on two cores)
-	@PATH="$(CURDIR)/$(BIN):$$PATH" experiments/main_table/run.sh $(SCALE) outputs/main_table
+$(QUESTIONS): $(STAMP)
+	@$(BIN)/python experiments/run.py $(subst -,_,$@) --scale $(SCALE) $(OVERRIDES)
+
+experiments: $(STAMP) ## answer every question at SCALE=demo (or paper), then write the READMEs' tables
+	@failed=; for question in $(QUESTIONS); do \
+	  $(MAKE) --no-print-directory $$question || failed="$$failed $$question"; done; \
+	$(BIN)/python experiments/tables.py --scale $(SCALE); \
+	test -z "$$failed" || { echo "== failed:$$failed"; exit 1; }
 
 check: $(STAMP) ## ruff, mypy and the import floors
 	@$(BIN)/ruff check .

@@ -1,0 +1,209 @@
+"""Answer one question: run its sweeps, score them, report them, keep the result.
+
+python experiments/run.py QUESTION [--scale demo|paper] [--output DIR] [hydra overrides]
+
+`QUESTION/sweep.yaml` says what is run, `scales.yaml` with what data and at what size. Resumable:
+what is there is not made again. Each command is printed as it can be typed. Overrides, such as
+``hydra/launcher=joblib``, go to every `mrisem reconstruct`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import yaml
+
+HERE = Path(__file__).parent
+MRISEM = Path(sys.executable).with_name("mrisem")
+_VARIABLE = re.compile(r"\$(DATA|OUT|START)\b")
+_START = "warm_start/${data.name}/${model.name}"  # in the question's folder
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The commands that answer one question at one scale, as lists of overrides.
+
+    Args:
+        simulate: of `mrisem simulate`; None: the data are the user's own.
+        train: of `mrisem train --multirun`: warm starts of the question's own.
+        reconstruct: of `mrisem reconstruct --multirun`.
+        evaluate: of `mrisem evaluate`.
+        threads: of each job, where several run side by side; None: torch's choice.
+    """
+
+    simulate: list[str] | None
+    train: list[list[str]]
+    reconstruct: list[list[str]]
+    evaluate: list[str]
+    threads: int | None
+
+
+def questions() -> list[str]:
+    """Names of all questions: folders with a ``sweep.yaml``."""
+    return sorted(file.parent.name for file in HERE.glob("*/sweep.yaml"))
+
+
+def load_sweep(question: str, scale: str, data: Path, folder: Path) -> Sweep:
+    """Read ``QUESTION/sweep.yaml`` at a scale of `scales.yaml`.
+
+    Args:
+        question: one of `questions`.
+        scale: demo or paper.
+        data: ``$DATA``.
+        folder: ``$OUT``.
+
+    Raises:
+        SystemExit: when there is no such question or scale.
+    """
+    scales = yaml.safe_load((HERE / "scales.yaml").read_text(encoding="utf-8"))
+    if question not in questions():
+        raise SystemExit(f"QUESTION must be one of {', '.join(questions())}, got {question}")
+    if scale not in scales:
+        raise SystemExit(f"--scale must be one of {', '.join(scales)}, got {scale}")
+    own = yaml.safe_load((HERE / question / "sweep.yaml").read_text(encoding="utf-8"))
+    at = {"train": [], "simulate": None, "extra": ""} | scales[scale] | own | own.get(scale, {})
+    variables = {"DATA": str(data), "OUT": str(folder)}
+    variables["START"] = f"'{folder}/{_START}/checkpoints/last.ckpt'"
+
+    def overrides(*texts: str) -> list[str]:
+        filled = _VARIABLE.sub(lambda found: variables[found[1]], " ".join(texts))
+        return last_wins(shlex.split(filled))
+
+    return Sweep(
+        simulate=None if at["simulate"] is None else overrides(at["simulate"]),
+        train=[overrides(text) for text in at["train"]],
+        reconstruct=[
+            overrides(at["data"], at["model"], text, at["extra"]) for text in at["sweeps"]
+        ],
+        evaluate=overrides(at.get("evaluate", "")),
+        threads=at.get("threads"),
+    )
+
+
+def last_wins(overrides: list[str]) -> list[str]:
+    """Keep the last override of each key, where the first stood.
+
+    >>> last_wins(["a=1", "b=2", "a=3"])
+    ['a=3', 'b=2']
+    """
+    return list({text.split("=", 1)[0]: text for text in overrides}.values())
+
+
+def run_sweep(sweep: Sweep, folder: Path, data: Path, more: list[str]) -> int:
+    """Run all commands of a question.
+
+    Returns:
+        the worst exit code of its multiruns: 1 when a job failed, 2 when scans were skipped.
+    """
+    if sweep.simulate is not None:
+        need(mrisem("simulate", *sweep.simulate, f"output_dir={data}"))
+    for index, overrides in enumerate(sweep.train):
+        done = folder / f"train_{index}.done"
+        if not done.is_file():
+            where = f"output_dir={folder / _START}"
+            need(mrisem("train", "--multirun", *overrides, where, "hydra.sweep.subdir=."))
+            done.touch()
+    where = f"output_dir={folder / 'runs'}"
+    codes = [
+        mrisem("reconstruct", "--multirun", *last_wins([*overrides, *more]), where)
+        for overrides in sweep.reconstruct
+    ]
+    need(mrisem("evaluate", *sweep.evaluate, where))
+    need(
+        mrisem(
+            "report", f"runs=[{folder / 'runs'}]", f"title={folder.name}", f"output_dir={folder}"
+        )
+    )
+    return max(codes, key=(0, 2, 1).index)
+
+
+def mrisem(*arguments: str) -> int:
+    """Print a command, run it, and return its exit code."""
+    print(f"$ {shlex.join(['mrisem', *arguments])}", flush=True)
+    return subprocess.run([MRISEM, *arguments], check=False).returncode
+
+
+def need(code: int) -> None:
+    """Stop when a command that the rest needs has failed."""
+    if code:
+        raise SystemExit(code)
+
+
+def result_of(question: str, folder: Path, seconds: float) -> dict[str, Any]:
+    """What is kept of a run: means, intervals and tests of all scores, and the question's own."""
+    summary = json.loads((folder / "runs" / "summary.json").read_text(encoding="utf-8"))
+    result = {"question": question, "commit": commit(), "seconds": round(seconds)}
+    for key in ("columns", "methods", "paired_tests", "groups"):
+        result[key] = summary[key]
+    own = own_module(question, "analyse")
+    if own is not None:
+        result["own"] = own.analyse(folder)
+    return result
+
+
+def own_module(question: str, name: str) -> ModuleType | None:
+    """Load ``QUESTION/NAME.py``, or None where a question needs none."""
+    file = HERE / question / f"{name}.py"
+    if not file.is_file():
+        return None
+    spec = spec_from_file_location(f"{question}_{name}", file)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{file} cannot be imported")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def commit() -> str | None:
+    """Commit of the checkout, with a + when files differ from it; None outside a checkout."""
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", HERE, *arguments], capture_output=True, text=True, check=False
+        )
+        return done.stdout.strip()
+
+    changed = git("status", "--porcelain", "--untracked-files=no")
+    return (git("rev-parse", "--short", "HEAD") + ("+" if changed else "")) or None
+
+
+def main() -> None:
+    """Run, and write ``result.json``; ends with the worst exit code of the multiruns."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("question")
+    parser.add_argument("--scale", default="demo")
+    parser.add_argument("--output", type=Path, help="default: outputs/experiments/SCALE/QUESTION")
+    arguments, more = parser.parse_known_args()
+    everything = Path("outputs/experiments") / arguments.scale
+    folder = (arguments.output or everything / arguments.question).resolve()
+    data = Path(os.environ.get("DATA", everything / "data")).resolve()
+    sweep = load_sweep(arguments.question, arguments.scale, data, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    if sweep.threads is not None:
+        os.environ.setdefault("OMP_NUM_THREADS", str(sweep.threads))
+    started = time.monotonic()
+    prepare = own_module(arguments.question, "prepare")
+    if prepare is not None:
+        prepare.prepare(folder)
+    code = run_sweep(sweep, folder, data, more)
+    result = result_of(arguments.question, folder, time.monotonic() - started)
+    text = json.dumps(result, indent=1) + "\n"
+    (folder / "result.json").write_text(text, encoding="utf-8")
+    print(f"{arguments.question}: {result['seconds']} s -> {folder / 'result.json'}")
+    raise SystemExit(code)
+
+
+if __name__ == "__main__":
+    main()

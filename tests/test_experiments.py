@@ -1,0 +1,180 @@
+"""Every question's sweep composes at every scale, and results become tables."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+
+ROOT = Path(__file__).parents[1]
+EXPERIMENTS = ROOT / "experiments"
+QUESTIONS = sorted(file.parent.name for file in EXPERIMENTS.glob("*/sweep.yaml"))
+
+
+def load(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def run():
+    return load(EXPERIMENTS / "run.py")
+
+
+@pytest.fixture
+def tables(run):
+    return load(EXPERIMENTS / "tables.py")
+
+
+def jobs_of(overrides):
+    """Overrides of each job of a multirun, as Hydra splits them; the launcher's own left out."""
+    own = [text for text in overrides if not text.startswith("hydra")]
+    parsed = OverridesParser.create().parse_overrides(own)
+    (batch,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
+    return batch
+
+
+def composed(verb, overrides):
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = compose(verb, overrides=[*overrides, "output_dir=x"])
+    OmegaConf.to_container(config, resolve=True)
+    return config
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+@pytest.mark.parametrize("scale", ["demo", "paper"])
+def test_sweep_every_job_composes_and_a_reference_is_among_them(run, question, scale):
+    sweep = run.load_sweep(question, scale, Path("/data"), Path("/out"))
+    configs = [composed("reconstruct", job) for one in sweep.reconstruct for job in jobs_of(one)]
+    assert {config.data.name for config in configs} == {"brain", "knee"}
+    assert all(config.data.root == f"/data/{config.data.name}" for config in configs)
+    assert {"none"} < {config.prior.name for config in configs}
+    assert all(config.scale is not None for config in configs)
+    for one in sweep.train:
+        for job in jobs_of(one):
+            composed("train", job)
+    if sweep.simulate is not None:
+        composed("simulate", sweep.simulate)
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_sweep_has_a_target_a_claim_and_a_page_with_a_place_for_its_result(question):
+    makefile = (ROOT / "Makefile").read_text()
+    listed = makefile.split("QUESTIONS :=")[1].split("\n\n")[0].replace("\\", "").split()
+    assert question.replace("_", "-") in listed
+    assert yaml.safe_load((EXPERIMENTS / question / "sweep.yaml").read_text())["claim"]
+    page = (EXPERIMENTS / question / "README.md").read_text()
+    assert "<!-- result -->" in page
+    assert "**Expected.**" in page or "Expected" in page
+    assert f"make {question.replace('_', '-')}" in page
+
+
+def test_sweep_unknown_question_is_refused(run):
+    with pytest.raises(SystemExit, match="QUESTION must be one of"):
+        run.load_sweep("nothing", "demo", Path(), Path())
+
+
+def test_sweep_checkpoint_of_a_warm_start_is_where_training_puts_it(run):
+    sweep = run.load_sweep("main_table", "demo", Path("/data"), Path("/out"))
+    jobs = [job for one in sweep.reconstruct for job in jobs_of(one) if "model=varnet" in job]
+    found = {composed("reconstruct", job).model.checkpoint for job in jobs}
+    expected = "/out/warm_start/{}/varnet/checkpoints/last.ckpt"
+    assert found == {expected.format(name) for name in ("brain", "knee")}
+
+
+def result(difference, own=None):
+    column = {"label": "HaarPSI", "better": "higher", "digits": 3}
+    row = {"mean": 0.5, "std": 0.1, "n": 7, "low": 0.4, "high": 0.6}
+    test = {
+        "metric": "haarpsi",
+        "method": "unrolled + image_same",
+        "reference": "unrolled",
+        "n": 7,
+        "mean_difference": difference,
+        "p_value": 0.015625,
+        "p_holm": 0.03125,
+        "share_better": 1.0,
+    }
+    facts = {
+        "question": "temperature",
+        "commit": "abc",
+        "seconds": 120,
+        "columns": {"haarpsi": column, "psnr": column | {"label": "PSNR", "digits": 1}},
+        "methods": {"unrolled + image_same": {"haarpsi": row, "psnr": row, "hfen": row}},
+        "paired_tests": [test, test | {"metric": "hfen"}],
+    }
+    return facts | ({} if own is None else {"own": own})
+
+
+def test_tables_show_means_changes_and_the_questions_own(tables):
+    kept = tables.keep(result(0.0123, own=[{"sigma": 0.1, "at": {"start": 3}}]))
+    text = tables.section(json.loads(json.dumps(kept)))
+    assert "| unrolled + image_same | 0.5 | 0.500 | 7 |" in text
+    assert "+0.0123 (p = 0.016, Holm 0.031)" in text
+    assert "| sigma | at: start |" in text
+    assert "| 0.1 | 3 |" in text
+    assert "hfen" not in text
+    assert "HaarPSI +0.0123 (p = 0.016)" in tables.outcome("temperature", kept)
+
+
+def test_tables_replace_only_what_lies_between_the_markers(tables, tmp_path):
+    page = tmp_path / "README.md"
+    page.write_text("before\n<!-- result -->\nold\nlines\n<!-- /result -->\nafter\n")
+    tables.replace(page, "result", "new")
+    assert page.read_text() == "before\n<!-- result -->\nnew\n<!-- /result -->\nafter\n"
+    with pytest.raises(SystemExit, match="claims"):
+        tables.replace(page, "claims", "new")
+
+
+def write_run(folder, wording, image):
+    (folder / "reconstructions").mkdir(parents=True)
+    with h5py.File(folder / "reconstructions" / "a.h5", "w") as file:
+        file["reconstruction"], file["slices"] = image[None].astype("float32"), [3]
+        file.attrs.update(method="unrolled + image_language", mask="gaussian R=4")
+    record = folder / ".hydra" / "reconstruct"
+    record.mkdir(parents=True)
+    (record / "config.yaml").write_text(f"prompt: {{wording: {wording}}}\ndata: {{name: brain}}\n")
+    (record / "overrides.yaml").write_text(f"- prompt.wording={wording}\n")
+
+
+def test_prompt_robustness_finds_the_deviation_over_wordings(tmp_path):
+    analyse = load(EXPERIMENTS / "prompt_robustness" / "analyse.py")
+    images = np.ones((2, 4, 4))
+    images[1, 0, 0] = 1.2  # mean 1.1 and deviation 0.1 there, the maximum of the mean is 1.1
+    for wording, image in enumerate(images):
+        write_run(tmp_path / "runs" / str(wording), wording, image)
+    found = analyse.analyse(tmp_path)
+    assert found["largest pixel"] == pytest.approx(0.1 / 1.1, rel=1e-5)
+    assert found["mean over pixels"] == pytest.approx(0.1 / 1.1 / 16, rel=1e-5)
+    assert (found["slices"], found["wordings"]) == (1, 2)
+    assert found["slices whose every pixel is below .02"] == 0
+    assert (tmp_path / "deviation.png").is_file()
+
+
+def test_embedding_margin_is_positive_on_the_positives_side():
+    margin = load(EXPERIMENTS / "embedding_umap" / "analyse.py").margin
+    east, north = np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]])
+    points = np.array([[5.0, 0.0], [0.0, 2.0], [3.0, 3.0]])
+    assert margin(points, east, north) == pytest.approx([1.0, -1.0, 0.0], abs=1e-6)
+
+
+def test_main_table_counts_slices_below_simple_methods(tmp_path):
+    analyse = load(EXPERIMENTS / "main_table" / "analyse.py").analyse
+    (tmp_path / "runs").mkdir()
+    lines = ["file,slice,method,anatomy,mask,psnr,ssim"]
+    for method, values in {"zero_filled": [2, 2, 2], "unrolled": [1, 3, 2]}.items():
+        lines += [f"{i}.h5,0,{method},brain,m,{v},{v}" for i, v in enumerate(values)]
+    (tmp_path / "runs" / "metrics.csv").write_text("\n".join(lines) + "\n")
+    below = [row for row in analyse(tmp_path) if row["method"] == "unrolled"]
+    assert [(row["slices"], row["n"], row["below"]) for row in below] == [(1, 3, "zero_filled")] * 2
