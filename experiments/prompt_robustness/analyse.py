@@ -69,11 +69,11 @@ def draw(maps: dict[tuple[str, int], np.ndarray], path: Path) -> None:
     columns = min(4, len(maps))
     rows = -(-len(maps) // columns)
     figure = Figure(figsize=(3 * columns, 3.2 * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False).flat
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axis in axes:
         axis.set_axis_off()
     for axis, ((file, number), one) in zip(axes, maps.items(), strict=False):
         shown = axis.imshow(one, vmin=0, vmax=LIMIT, cmap="magma")
         axis.set_title(f"{file.removesuffix('.h5')} [{number}]", fontsize=7)
-    figure.colorbar(shown, ax=list(axes), label="standard deviation / maximum", shrink=0.6)
+    figure.colorbar(shown, ax=axes, label="standard deviation / maximum", shrink=0.6)
     figure.savefig(path, dpi=110)
