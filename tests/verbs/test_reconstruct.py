@@ -126,6 +126,10 @@ def test_doctor_says_what_is_missing(mrisem, simulated, tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "reason"),
     [
+        (
+            ["prior=image_language", "auxiliary.negatives=both"],
+            "takes its images from the prompt, got auxiliary.negatives=both",
+        ),
         (["fit=none", "prior=image_same"], "model=unrolled as it is takes no prior"),
         (["model=tv", "prior=image_same"], "model=tv as it is takes no prior"),
         (["model=tv", "regulariser=tv"], "model=tv takes no regulariser"),

@@ -92,6 +92,10 @@ def test_train_goes_on_from_its_last_checkpoint(mrisem, data, tmp_path):
     first_run = len(list((tmp_path / "t").glob("checkpoints/best*.ckpt")))
     assert last["epoch"] == 1
     assert first_run >= 1
+    # the rate falls to zero over the new length: over the old one it would have risen again
+    (schedule,), optimizer = last["lr_schedulers"], last["optimizer_states"][0]
+    assert schedule["last_epoch"] == last["global_step"]
+    assert optimizer["param_groups"][0]["lr"] < 1e-3 * schedule["base_lrs"][0]
 
 
 @pytest.mark.parametrize(
