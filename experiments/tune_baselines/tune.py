@@ -22,7 +22,8 @@ from tqdm import tqdm
 from mrisem.baselines.classical import CGSense, ZeroFilled
 from mrisem.baselines.grappa import Grappa
 from mrisem.baselines.sparse import L1Wavelet, TotalVariation
-from mrisem.data.datamodules import FastMRI, FastMRIBrain, FastMRIKnee
+from mrisem.data.anatomies import FastMRIBrain, FastMRIKnee
+from mrisem.data.datamodules import FastMRI
 from mrisem.data.dataset import SliceGroups, central_slices
 from mrisem.metrics.fidelity import psnr, ssim
 from mrisem.physics.fourier import center_crop
