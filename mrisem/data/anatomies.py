@@ -1,4 +1,4 @@
-"""The data sets of fastMRI: each names its acquisitions, and which other contrast goes with each."""
+"""The data sets of fastMRI: each names its acquisitions and which other contrast goes with each."""
 
 from collections.abc import Mapping
 from typing import ClassVar

@@ -5,8 +5,8 @@ import torch
 import yaml
 from pytorch_lightning import LightningModule, Trainer
 
-from mrisem.data.auxiliary import AuxiliarySettings
 from mrisem.data.anatomies import FastMRIBrain, FastMRIKnee
+from mrisem.data.auxiliary import AuxiliarySettings
 from mrisem.data.volumes import FailedScan
 from mrisem.physics.masks import GaussianMask
 from mrisem.types import Batch, InputError
