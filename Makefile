@@ -11,12 +11,12 @@ DEMO_DATA := data=brain,knee 'data.root=$(DEMO)/data/$${data.name}' data.max_sli
   mask.acceleration=4 output_dir=$(DEMO)/runs
 
 # each is a folder of experiments/ with a sweep.yaml
-QUESTIONS := main-table embedding-levels contrast-settings auxiliary-subjects temperature \
+QUESTIONS := prior-worth main-table embedding-levels contrast-settings auxiliary-subjects temperature \
   prior-weight perturbation prompt-robustness prompt-control abnormalities domain-shift encoders \
   embedding-umap
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow bench tune-baselines prior-worth pretrain experiments $(QUESTIONS) check format clean
+.PHONY: help setup demo test test-slow bench tune-baselines pretrain experiments $(QUESTIONS) check format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -67,9 +67,6 @@ bench: $(STAMP) ## time and memory of the prior and of sensitivity maps, against
 tune-baselines: $(STAMP) ## choose the classical baselines' weights on auxiliary subjects (5 minutes)
 	@test -d outputs/demo/data/brain || $(MRISEM) simulate scale=demo output_dir=outputs/demo/data
 	@$(BIN)/python experiments/tune_baselines/tune.py
-
-prior-worth: $(STAMP) ## per-scan fits with and without the prior, brain and knee, R = 4 and 8
-	@PATH="$(CURDIR)/$(BIN):$$PATH" experiments/prior_worth/run.sh outputs/prior_worth
 
 pretrain: $(STAMP) ## train unrolled_mini and the next janus_mini (an hour and a half of two cores)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" experiments/pretrain_unrolled/run.sh outputs/pretrain_unrolled
