@@ -1,4 +1,4 @@
-"""Initial weights from which so short a training gets off the ground.
+"""What so short a training starts from: initial weights, and what of them is trained how.
 
 transformers starts every matrix at a standard deviation of .02 and patches are dominated by their
 mean: after 200 steps the local error was still not better predicted than by a constant. Matrices of
@@ -13,6 +13,7 @@ import torch
 from degrade import draw_pairs
 from janus import to_pixels
 from pool import Pool
+from torch import nn
 from transformers import JanusForConditionalGeneration
 
 FLOOR = 0.02  # in units of the encoder's input: weaker patch components are not amplified further
@@ -71,3 +72,18 @@ def whiten_patches(
     weight = (filters / channels).reshape(-1, 1, patch, patch).expand(-1, channels, -1, -1)
     embeddings.patch_embedding.weight.copy_(weight)
     embeddings.patch_embedding.bias.copy_(-filters @ mean)
+
+
+def parameter_groups(
+    model: nn.Module, head: nn.Module, weight_decay: float
+) -> list[dict[str, list[nn.Parameter] | float]]:
+    """Weight decay for matrices only; the image generator is never trained."""
+    parameters = [
+        weight
+        for name, weight in [*model.named_parameters(), *head.named_parameters()]
+        if "vqmodel" not in name and "generation_" not in name
+    ]
+    return [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]

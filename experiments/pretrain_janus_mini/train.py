@@ -17,7 +17,7 @@ from material import load_material
 from pairs import ARTEFACTS, KINDS, Pairs, join, truths_of
 from pool import load_pool
 from questions import draw_sequences, sentences, tokenise
-from start import unit_gain, whiten_patches
+from start import parameter_groups, unit_gain, whiten_patches
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -56,7 +56,7 @@ class Trainer:
         unit_gain(self.model, generator)
         whiten_patches(self.model, self.pool["train"], config["sizes"], generator)
         self.optimizer = torch.optim.AdamW(
-            _groups(self.model, self.head, config["weight_decay"]),
+            parameter_groups(self.model, self.head, config["weight_decay"]),
             lr=config["learning_rates"][0][1],
             betas=(0.9, 0.98),
         )
@@ -206,21 +206,6 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         self.head.load_state_dict(state["head"])
         self.optimizer.load_state_dict(state["optimizer"])
-
-
-def _groups(
-    model: nn.Module, head: nn.Module, weight_decay: float
-) -> list[dict[str, list[nn.Parameter] | float]]:
-    """Weight decay for matrices only; the image generator is never trained."""
-    parameters = [
-        weight
-        for name, weight in [*model.named_parameters(), *head.named_parameters()]
-        if "vqmodel" not in name and "generation_" not in name
-    ]
-    return [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
 
 
 def _arguments() -> argparse.Namespace:
