@@ -14,16 +14,19 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
 from importlib.util import module_from_spec, spec_from_file_location
+from itertools import product
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 HERE = Path(__file__).parent
 MRISEM = Path(sys.executable).with_name("mrisem")
@@ -116,6 +119,7 @@ def run_sweep(sweep: Sweep, folder: Path, data: Path, more: list[str]) -> int:
             need(mrisem("train", "--multirun", *overrides, where, "hydra.sweep.subdir=."))
             done.touch()
     where = f"output_dir={folder / 'runs'}"
+    borrow(sweep, folder, more)
     codes = [
         mrisem("reconstruct", "--multirun", *last_wins([*overrides, *more]), where)
         for overrides in sweep.reconstruct
@@ -127,6 +131,37 @@ def run_sweep(sweep: Sweep, folder: Path, data: Path, more: list[str]) -> int:
         )
     )
     return max(codes, key=(0, 2, 1).index)
+
+
+def jobs_of(overrides: list[str]) -> list[frozenset[str]]:
+    """Return the overrides of each job of a multirun; those of Hydra itself are left out.
+
+    >>> sorted(sorted(job) for job in jobs_of(["a=1,2", "b=[3,4]", "hydra/launcher=joblib"]))
+    [['a=1', 'b=[3,4]'], ['a=2', 'b=[3,4]']]
+    """
+    own = [text for text in overrides if not text.startswith("hydra")]
+    choices = []
+    for override in OverridesParser.create().parse_overrides(own):
+        values = [override.input_line]
+        if override.is_sweep_override():
+            key = override.get_key_element()
+            values = [f"{key}={value}" for value in override.sweep_string_iterator()]
+        choices.append(values)
+    return [frozenset(job) for job in product(*choices)]
+
+
+def borrow(sweep: Sweep, folder: Path, more: list[str]) -> None:
+    """Link runs that another question, wholly answered, has made with the same words."""
+    wanted = {job for one in sweep.reconstruct for job in jobs_of(last_wins([*one, *more]))}
+    for record in sorted(folder.parent.glob("*/runs/*/.hydra/reconstruct/overrides.yaml")):
+        run = record.parents[2]
+        mine = folder / "runs" / run.name
+        if mine.exists() or not (run.parents[1] / "result.json").is_file():
+            continue
+        made = yaml.safe_load(record.read_text(encoding="utf-8"))
+        if frozenset(text for text in made if not text.startswith("output_dir=")) in wanted:
+            shutil.copytree(run, mine, copy_function=os.link)
+            print(f"{run.name}: from {run.parents[1].name}")
 
 
 def mrisem(*arguments: str) -> int:

@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 ROOT = Path(__file__).parents[1]
@@ -37,14 +35,6 @@ def tables(run):
     return load(EXPERIMENTS / "tables.py")
 
 
-def jobs_of(overrides):
-    """Overrides of each job of a multirun, as Hydra splits them; the launcher's own left out."""
-    own = [text for text in overrides if not text.startswith("hydra")]
-    parsed = OverridesParser.create().parse_overrides(own)
-    (batch,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
-    return batch
-
-
 def composed(verb, overrides):
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config = compose(verb, overrides=[*overrides, "output_dir=x"])
@@ -56,13 +46,15 @@ def composed(verb, overrides):
 @pytest.mark.parametrize("scale", ["demo", "paper"])
 def test_sweep_every_job_composes_and_a_reference_is_among_them(run, question, scale):
     sweep = run.load_sweep(question, scale, Path("/data"), Path("/out"))
-    configs = [composed("reconstruct", job) for one in sweep.reconstruct for job in jobs_of(one)]
+    configs = [
+        composed("reconstruct", job) for one in sweep.reconstruct for job in run.jobs_of(one)
+    ]
     assert {config.data.name for config in configs} == {"brain", "knee"}
     assert all(config.data.root == f"/data/{config.data.name}" for config in configs)
     assert {"none"} < {config.prior.name for config in configs}
     assert all(config.scale is not None for config in configs)
     for one in sweep.train:
-        for job in jobs_of(one):
+        for job in run.jobs_of(one):
             composed("train", job)
     if sweep.simulate is not None:
         composed("simulate", sweep.simulate)
@@ -87,10 +79,33 @@ def test_sweep_unknown_question_is_refused(run):
 
 def test_sweep_checkpoint_of_a_warm_start_is_where_training_puts_it(run):
     sweep = run.load_sweep("main_table", "demo", Path("/data"), Path("/out"))
-    jobs = [job for one in sweep.reconstruct for job in jobs_of(one) if "model=varnet" in job]
+    jobs = [job for one in sweep.reconstruct for job in run.jobs_of(one) if "model=varnet" in job]
     found = {composed("reconstruct", job).model.checkpoint for job in jobs}
     expected = "/out/warm_start/{}/varnet/checkpoints/last.ckpt"
     assert found == {expected.format(name) for name in ("brain", "knee")}
+
+
+def test_jobs_are_those_that_hydra_makes(run):
+    (job,) = run.jobs_of(["a=1", "b=[1,2]", "c={x: 1, y: 2}", "hydra.launcher.n_jobs=2"])
+    assert job == {"a=1", "b=[1,2]", "c={x: 1, y: 2}"}
+    assert len(run.jobs_of(["a=1,2", "b=x,y,z"])) == 6
+
+
+def test_borrow_takes_the_same_runs_of_answered_questions_only(run, tmp_path):
+    def make(question, name, overrides, answered):
+        record = tmp_path / question / "runs" / name / ".hydra" / "reconstruct"
+        record.mkdir(parents=True)
+        (record / "overrides.yaml").write_text(yaml.safe_dump([*overrides, "output_dir=z"]))
+        if answered:
+            (tmp_path / question / "result.json").touch()
+
+    make("one", "same", ["b=2", "a=1"], answered=True)
+    make("one", "other", ["a=1", "b=3"], answered=True)
+    make("two", "unfinished", ["a=1", "b=4"], answered=False)
+    sweep = run.Sweep(None, [], [["a=1", "b=2,4", "hydra/launcher=joblib"]], [], None)
+    run.borrow(sweep, tmp_path / "mine", [])
+    assert [path.name for path in (tmp_path / "mine" / "runs").iterdir()] == ["same"]
+    run.borrow(sweep, tmp_path / "mine", ["a=2"])  # nothing else, and no harm when there already
 
 
 def result(difference, own=None):
