@@ -14,9 +14,10 @@ def kspace_change(guided: np.ndarray, plain: np.ndarray, mask: np.ndarray) -> di
     * ``added = sum_R max(D, 0) / E`` and ``removed = sum_R max(-D, 0) / E``, where
       ``D = sum_c |K_guided|^2 - sum_c |K_plain|^2`` at each sample.
 
-    So ``added - removed`` is the change of the region's energy; ``changed`` counts changes of phase
-    too. What is changed where it was measured contradicts the data; what is changed where it was
-    not is the prior's word alone.
+    So ``added - removed`` is the change of the region's energy. The two are no parts of
+    ``changed``, which counts phase too and is of second order in a small change, as they are of
+    first. What is changed where it was measured contradicts the data; what is changed where it was
+    not is the prior's word alone. Columns that were never acquired count as unmeasured.
 
     Args:
         guided: ``(coil, y, x)`` complex, with the prior.

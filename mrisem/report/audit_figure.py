@@ -112,7 +112,7 @@ def draw_audit(maps: Sequence[Maps], title: str) -> Figure:
     """
     tops = [float(np.percentile(one.target, _GREY_PERCENTILE)) or 1.0 for one in maps]
     window = difference_window(maps, tops)
-    figure = Figure(figsize=(12, 2.55 * len(maps) + 0.7), layout="constrained", facecolor="white")
+    figure = Figure(figsize=(12, 2.25 * len(maps) + 0.6), layout="constrained", facecolor="white")
     figure.suptitle(title, fontsize=10)
     grid = figure.subplots(len(maps), 5, squeeze=False)
     for axes, one, top in zip(grid, maps, tops, strict=True):
@@ -124,7 +124,7 @@ def draw_audit(maps: Sequence[Maps], title: str) -> Figure:
         axes[0].set_ylabel(one.title.replace(", ", "\n"), fontsize=7)
     _name(grid)
     scale = ScalarMappable(Normalize(-100 * window, 100 * window), DIFFERENCE_MAP)
-    bar = figure.colorbar(scale, ax=grid[:, 3:], fraction=0.03, aspect=25)
+    bar = figure.colorbar(scale, ax=grid[:, 3:], fraction=0.03, aspect=25, extend="both")
     bar.set_label(f"window ±{100 * window:g} % of the target's grey window", fontsize=8)
     bar.ax.tick_params(labelsize=7)
     return figure
