@@ -21,7 +21,7 @@ from mrisem.anatomy.fields import (
     texture,
     uniform,
 )
-from mrisem.anatomy.lesions import Lesion, draw_lesions
+from mrisem.anatomy.lesions import Lesion, Presence, draw_lesions, label_lesions
 from mrisem.anatomy.paint import Layer, compose, sequence_named
 from mrisem.anatomy.template import load_template
 from mrisem.anatomy.tissue import Sequence, Tissue
@@ -56,11 +56,13 @@ class Subject:
     Args:
         seed: decides everything about the subject.
         size: pixels along the edge of the square field of view of 236 mm.
+        lesions: whether ``some``, ``none`` or ``all`` subjects have lesions; nothing else about the
+            subject depends on it.
     """
 
     acquisitions = tuple(ACQUISITIONS)
 
-    def __init__(self, seed: int, size: int = 192):
+    def __init__(self, seed: int, size: int = 192, lesions: Presence = "some"):
         self.seed, self.size, self.pixel = seed, size, FIELD_OF_VIEW / size
         generator = child(seed, 1)
         self.warp = smooth_field(generator, 3, 128, 50)
@@ -73,7 +75,7 @@ class Subject:
         self.diploe = uniform(generator, 1.2, 3.2)
         self.atrophy = uniform(generator, -0.03, 0.05)
         self.tissues = {name: t.vary(generator, 0.03) for name, t in TISSUES.items()}
-        self.lesions: list[Lesion] = draw_lesions(generator)
+        self.lesions: list[Lesion] = draw_lesions(generator, lesions)
         self._cached: tuple[tuple[float, ...], list[Layer]] = ((), [])
 
     def images(
@@ -94,12 +96,30 @@ class Subject:
             InputError: for an unknown acquisition.
         """
         sequence = sequence_named(acquisition, ACQUISITIONS)
-        key = tuple(positions)
-        if self._cached[0] != key:
-            self._cached = (key, self._layers(key))
-        image = compose(self._cached[1], self.tissues, sequence)
+        image = compose(self._painted(tuple(positions)), self.tissues, sequence)
         image = image / max(sequence.signal(self.tissues[name]) for name in ("fat", "csf"))
         return image if shape is None else _with_air(image, shape)
+
+    def lesion_labels(self, positions: Iterable[float]) -> Tensor:
+        """Which pixels of the slices belong to which lesion.
+
+        Args:
+            positions: as for `images`.
+
+        Returns:
+            ``(slice, size, size)`` uint8: 0, or 1 + the lesion's place in ``lesions``.
+        """
+        layers = self._painted(tuple(positions))
+        if not self.lesions:
+            return torch.zeros(layers[0].cover.shape, dtype=torch.uint8)
+        own = [layer for layer in layers if layer.tissue == "lesion"]
+        return label_lesions(self.lesions, own)
+
+    def _painted(self, positions: tuple[float, ...]) -> list[Layer]:
+        """The slices' layers, kept for the next contrast."""
+        if self._cached[0] != positions:
+            self._cached = (positions, self._layers(positions))
+        return self._cached[1]
 
     def _points(self, positions: tuple[float, ...]) -> Tensor:
         """World coordinates ``(slice, y, x, 3)`` of the slices, before the individual warp."""

@@ -14,8 +14,10 @@ from torch import Tensor
 from mrisem.anatomy.fields import child, coverage, plane_points, smooth_field, texture, uniform
 from mrisem.anatomy.knee_joint import Joint
 from mrisem.anatomy.knee_shapes import Bones, bones, muscles, vessels
+from mrisem.anatomy.lesions import Presence, check_presence
 from mrisem.anatomy.paint import Layer, compose, sequence_named
 from mrisem.anatomy.tissue import Sequence, Tissue
+from mrisem.types import InputError
 
 ACQUISITIONS: dict[str, Sequence] = {
     "CORPD_FBK": Sequence(2600, 30),
@@ -47,11 +49,20 @@ class Subject:
     Args:
         seed: decides everything about the subject.
         size: pixels along the edge of the square field of view of 150 mm.
+        lesions: ``some`` or ``none``, which is the same: knees have none.
+
+    Raises:
+        InputError: for ``lesions="all"``.
     """
 
     acquisitions = tuple(ACQUISITIONS)
 
-    def __init__(self, seed: int, size: int = 192):
+    def __init__(self, seed: int, size: int = 192, lesions: Presence = "some"):
+        check_presence(lesions)
+        if lesions == "all":
+            raise InputError(
+                "simulated knees have no lesions, got lesions=all; take anatomies=[brain]"
+            )
         self.seed, self.size, self.pixel = seed, size, FIELD_OF_VIEW / size
         generator = child(seed, 3)
         self.warp = smooth_field(generator, 3, 160, 45)
@@ -95,6 +106,10 @@ class Subject:
             self._cached = (key, self._layers(*key))
         image = compose(self._cached[1], self.tissues, sequence)
         return image / max(sequence.signal(self.tissues[name]) for name in ("fat", "fluid"))
+
+    def lesion_labels(self, positions: Iterable[float]) -> Tensor:
+        """Zeros ``(slice, size, size)`` uint8: simulated knees have no lesions."""
+        return torch.zeros(len(tuple(positions)), self.size, self.size, dtype=torch.uint8)
 
     def _points(self, positions: tuple[float, ...], shape: tuple[int, int]) -> Tensor:
         """World coordinates ``(slice, y, x, 3)``, individually bent."""

@@ -1,15 +1,20 @@
-"""Brain lesions: white-matter hyperintensities and an occasional mass."""
+"""Brain lesions: white-matter hyperintensities and an occasional mass; which pixels they take."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from mrisem.anatomy.fields import coverage, uniform
 from mrisem.anatomy.paint import Layer
+from mrisem.types import InputError
 
+Presence = Literal["some", "none", "all"]
+PRESENCES: tuple[Presence, ...] = ("some", "none", "all")
 _SHARE_WITH_SPOTS, _SHARE_WITH_MASS = 0.4, 0.12
 
 
@@ -44,19 +49,56 @@ class Lesion:
         return Layer("lesion", cover)
 
 
-def draw_lesions(generator: torch.Generator) -> list[Lesion]:
-    """Draw a subject's lesions: many subjects have none."""
+def draw_lesions(generator: torch.Generator, presence: Presence = "some") -> list[Lesion]:
+    """Draw a subject's lesions.
+
+    Args:
+        generator: source of randomness.
+        presence: ``some`` subjects have lesions, as in a population; ``none``; ``all``: those who
+            would have none get spots.
+
+    Raises:
+        InputError: for another word.
+    """
+    check_presence(presence)
+    if presence == "none":
+        return []
     lesions: list[Lesion] = []
     if uniform(generator, 0, 1) < _SHARE_WITH_SPOTS:
-        for _ in range(int(uniform(generator, 4, 18))):
-            lesions.append(_spot(generator))
+        lesions += _spots(generator)
     if uniform(generator, 0, 1) < _SHARE_WITH_MASS:
         lesions += _mass(generator)
-    return lesions
+    return lesions or (_spots(generator) if presence == "all" else [])
+
+
+def check_presence(presence: str) -> None:
+    """Refuse a word that does not say who has lesions."""
+    if presence not in PRESENCES:
+        raise InputError(f"lesions must be one of {[*PRESENCES]}, got {presence!r}")
+
+
+def label_lesions(lesions: Sequence[Lesion], layers: Sequence[Layer]) -> Tensor:
+    """Number the pixels that lesions take: where one covers half of what it covers at its centre.
+
+    Args:
+        lesions: at least one.
+        layers: theirs, of the same slices and in the same order; later ones lie on top.
+
+    Returns:
+        ``(slice, y, x)`` uint8: 0, or 1 + the lesion's place in the list.
+    """
+    labels = torch.zeros(layers[0].cover.shape, dtype=torch.uint8)
+    for number, (lesion, layer) in enumerate(zip(lesions, layers, strict=True), 1):
+        labels[layer.cover > 0.5 * lesion.strength] = number
+    return labels
 
 
 def _side(generator: torch.Generator) -> float:
     return 1.0 if uniform(generator, 0, 1) < 0.5 else -1.0
+
+
+def _spots(generator: torch.Generator) -> list[Lesion]:
+    return [_spot(generator) for _ in range(int(uniform(generator, 4, 18)))]
 
 
 def _spot(generator: torch.Generator) -> Lesion:

@@ -82,6 +82,7 @@ def write_volume(
     mask: np.ndarray | None = None,
     pixel_mm: float = 1.0,
     simulation: str | None = None,
+    lesions: np.ndarray | None = None,
 ) -> None:
     """Write one volume; the file appears whole or not at all.
 
@@ -96,11 +97,18 @@ def write_volume(
         mask: ``(x,)`` sampled columns, for files of a test set.
         pixel_mm: edge length of a pixel.
         simulation: how the data were simulated, kept as an attribute of that name.
+        lesions: ``(slice, Y, X)`` uint8 on the target's pixels: 0, or a lesion's number. Readers of
+            fastMRI files pass over it.
 
     Raises:
         InputError: when shapes or types do not fit together.
     """
     _check(kspace, target, recon_size, padding)
+    if lesions is not None and (lesions.shape != target.shape or lesions.dtype != np.uint8):
+        raise InputError(
+            f"lesions must be uint8 (slice, Y, X) = {target.shape}, got "
+            f"{lesions.dtype} {lesions.shape}; label the target's pixels"
+        )
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
@@ -112,6 +120,8 @@ def write_volume(
             if mask is not None:
                 _dataset(file, "mask", mask)
             _dataset(file, "reconstruction_rss", target)
+            if lesions is not None:
+                file.create_dataset("lesions", data=lesions, track_times=False, compression="gzip")
             file.attrs["acquisition"] = acquisition
             file.attrs["max"] = float(target.max())
             file.attrs["norm"] = float(np.linalg.norm(target))

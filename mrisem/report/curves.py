@@ -12,6 +12,7 @@ from mrisem.types import InputError
 Curve = tuple[np.ndarray, np.ndarray]  # iterations, values
 Curves = dict[str, dict[str, dict[str, Curve]]]  # loss, method, scan
 _ORDER = ("total", "data_consistency", "gradient_balance", "semantic", "positives", "negatives")
+SIDES = ("positives", "negatives")
 _COLUMNS = {"file", "slice", "iteration", "name", "value"}
 
 
@@ -28,6 +29,27 @@ def read_curves(runs: Iterable[Run]) -> Curves:
             for (name, scan), curve in _read(path).items():
                 curves.setdefault(name, {}).setdefault(run.label, {})[scan] = curve
     return dict(sorted(curves.items(), key=lambda item: _place(item[0])))
+
+
+def final_similarities(run: Run) -> dict[tuple[str, int], dict[str, float]]:
+    """Return how similar each reconstruction is to the two sides of its bank.
+
+    Returns:
+        ``{(file, slice): {"similarity_positives": s, "similarity_negatives": s}}``: the last values
+        that the fit logged, means over the bank's entries and over levels; empty where none were.
+    """
+    path = run.folder / "fit.csv"
+    found: dict[tuple[str, int], dict[str, list[float]]] = {}
+    for (name, scan), (_, values) in (_read(path) if path.is_file() else {}).items():
+        side, _, level = name.rpartition("_")
+        if side in SIDES and level:
+            file, _, number = scan.rpartition(" ")
+            sides = found.setdefault((file, int(number)), {})
+            sides.setdefault(f"similarity_{side}", []).append(float(values[-1]))
+    return {
+        key: {name: float(np.mean(values)) for name, values in sides.items()}
+        for key, sides in found.items()
+    }
 
 
 def paired_sides(curves: Curves) -> dict[str, tuple[str, str]]:

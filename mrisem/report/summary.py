@@ -41,12 +41,18 @@ class Column:
 # Columns that the reconstruction itself wrote down; only the first is tested.
 RESIDUAL = Column("data_consistency", "data residual", "lower", 4)
 SECONDS = Column("seconds", "s / slice", "lower", 2)
+# What only some slices have: those with lesions marked in the target, those that a prior guided.
+LESION_ERROR = Column("lesion_error", "lesion NMSE", "lower", 4)
+SIMILARITIES = (
+    Column("similarity_positives", "similarity to positives", "higher", 3),
+    Column("similarity_negatives", "similarity to negatives", "lower", 3),
+)
 
 
 def columns_of(scores: Mapping[str, Score]) -> list[Column]:
     """Return the number columns of a table of these scores."""
     made = [Column(name, s.label, s.better, s.digits) for name, s in scores.items()]
-    return [*made, RESIDUAL, SECONDS]
+    return [*made, LESION_ERROR, *SIMILARITIES, RESIDUAL, SECONDS]
 
 
 def read_rows(path: Path) -> list[Row]:

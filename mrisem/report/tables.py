@@ -139,12 +139,22 @@ def as_text(table: Table) -> str:
     for row in table.rows:
         cells = [cell.text + (" *" if cell.best else "  ") for cell in row.cells]
         lines.append([row.method, str(row.n), *cells])
+    return f"{table.title}\n{aligned(lines)}"
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> str:
+    """Return cells in columns, the first to the left, the others to the right.
+
+    >>> print(aligned([["method", "n"], ["tv", "10"]]))
+    method   n
+    tv      10
+    """
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     text = [
         "  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(pairs)).rstrip()
         for pairs in (list(zip(line, widths, strict=True)) for line in lines)
     ]
-    return "\n".join([table.title, *text])
+    return "\n".join(text)
 
 
 def as_csv(tables: Sequence[Table]) -> str:

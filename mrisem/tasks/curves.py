@@ -38,6 +38,8 @@ class FitCurves:
     ) -> None:
         """Add what the prior says of the images at an iteration, or of the final ones."""
         self.add(batch.info, iteration, guidance.diagnose(image, None if final else iteration))
+        if final:
+            self.add(batch.info, iteration, guidance.similarities(image))
         self.paths.append((iteration, guidance.signature(image)))
 
     def begin(self, batch: Batch, guidance: Guidance) -> None:

@@ -99,6 +99,16 @@ class Guidance:
         """See `Prior.diagnose`; ``(batch, y, x)`` complex images."""
         return self.prior.diagnose(center_crop(image.detach().abs(), self.batch.crop), iteration)
 
+    def similarities(self, image: Tensor) -> dict[str, Tensor]:
+        """The losses' mean similarities to the bank's two sides; ``(batch, y, x)`` complex images.
+
+        Returns:
+            ``positives_<level>`` and ``negatives_<level>``, each ``(batch,)``.
+        """
+        with torch.no_grad():
+            values = self.prior.losses(center_crop(image.abs(), self.batch.crop))
+        return {k: v for k, v in values.items() if k.startswith(("positives_", "negatives_"))}
+
     def signature(self, image: Tensor) -> dict[str, Tensor]:
         """See `Prior.signature`; ``(batch, y, x)`` complex images."""
         return self.prior.signature(center_crop(image.detach().abs(), self.batch.crop))

@@ -11,68 +11,105 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import h5py
-import numpy as np
-import torch
 from omegaconf import DictConfig, OmegaConf
 
-from mrisem.physics.fourier import center_crop
 from mrisem.types import InputError
 
 if TYPE_CHECKING:
     from mrisem.metrics.score import Score
-    from mrisem.metrics.volume import VolumeMetrics
     from mrisem.report.runs import Run
+    from mrisem.report.summary import Column
 
 Row = dict[str, Any]
 _FIRST = ("file", "slice", "method", "acceleration")
-_LAST = ("data_consistency", "seconds", "acquisition", "anatomy", "mask", "run")
+_LAST = (
+    *("lesions", "lesion_contrast", "lesion_error"),
+    *("similarity_positives", "similarity_negatives"),
+    *("data_consistency", "seconds", "acquisition", "anatomy", "mask", "run"),
+)
 
 
 def run(config: DictConfig) -> int:
-    """Write ``metrics.csv``, ``volumes.csv`` and ``summary.json``; print the table."""
+    """Write ``metrics.csv``, ``volumes.csv`` and ``summary.json``; print the tables.
+
+    Also, where there is something to write: ``lesions.csv`` (lesions that targets mark),
+    ``audit.csv`` and ``figures/audit_*.png`` (runs with a prior beside the same without).
+    """
+    from mrisem.report.audit import audit_summary
+    from mrisem.report.lesions import lesion_tables
+    from mrisem.report.runs import find_runs
     from mrisem.report.summary import columns_of, summary_of
-    from mrisem.report.tables import as_text, build_table
 
     folder = _output_folder(config)
     scores = load_scores(config.metrics)
-    rows, volumes, targets = score_runs(folder, config, scores)
+    runs = find_runs([folder])
+    targets = {one.folder: target_folder(one, config) for one in runs}
+    rows, volumes, lesions = score_runs(folder, runs, targets, config, scores)
     columns = columns_of(scores)
     _check_reference(config.reference, {row["method"] for row in rows})
+    audited = audit_runs(folder, runs, targets, config)
     summary = summary_of(rows, columns, config.reference)
-    summary |= {"targets": targets, "crop": config.crop, "reference": config.reference}
+    summary |= {"targets": {_name(at, folder): str(where) for at, where in targets.items()}}
+    summary |= {"crop": config.crop, "reference": config.reference}
+    summary |= {"audit": audit_summary(audited)}
+    summary |= {"lesions": lesion_tables(lesions, config.reference)}
     summary["command"] = shlex.join(["mrisem", "evaluate", *_overrides()])
-    _write(folder / "metrics.csv", as_csv(rows, [*_FIRST, *scores, *_LAST]))
-    _write(folder / "volumes.csv", as_csv(volumes, list(volumes[0])))
-    _write(folder / "summary.json", json.dumps(finite(summary), indent=2, allow_nan=False) + "\n")
-    for group in summary["groups"]:
-        print(as_text(build_table(group, columns)), end="\n\n")
+    write_tables(folder, scores, rows, volumes, lesions, audited)
+    write(folder / "summary.json", json.dumps(finite(summary), indent=2, allow_nan=False) + "\n")
+    print_tables(summary, columns)
     print(f"scores: {folder / 'metrics.csv'}")
     return 0
 
 
 def score_runs(
-    folder: Path, config: DictConfig, scores: dict[str, Score]
-) -> tuple[list[Row], list[Row], dict[str, str]]:
-    """Score all runs below a folder: rows of slices, rows of volumes, run to target folder."""
+    folder: Path,
+    runs: list[Run],
+    targets: dict[Path, Path],
+    config: DictConfig,
+    scores: dict[str, Score],
+) -> tuple[list[Row], list[Row], list[Row]]:
+    """Score all runs below a folder: rows of slices, of volumes, of lesions."""
     from mrisem.metrics.volume import VolumeMetrics
-    from mrisem.report.runs import find_runs
+    from mrisem.report.curves import final_similarities
+    from mrisem.report.results import score_file
 
     metrics = VolumeMetrics(scores)
-    rows: list[Row] = []
-    volumes: list[Row] = []
-    targets: dict[str, str] = {}
-    for one in find_runs([folder]):
-        name = one.folder.relative_to(folder).as_posix()
-        where = target_folder(one, config)
-        targets[name] = str(where)
+    tables: tuple[list[Row], list[Row], list[Row]] = ([], [], [])
+    for one in runs:
+        known = {"method": one.label, "anatomy": one.anatomy or config.data.name}
+        known |= {"mask": one.mask, "run": _name(one.folder, folder)}
+        similarities = final_similarities(one)
         for file in one.files:
-            slice_rows, volume_rows = score_file(file, where / file.name, metrics, config.crop)
-            known = {"method": one.label, "anatomy": one.anatomy or config.data.name}
-            known |= {"mask": one.mask, "run": name}
-            rows += [row | known for row in slice_rows]
-            volumes += [row | known for row in volume_rows]
-    return rows, volumes, targets
+            found = score_file(file, targets[one.folder] / file.name, metrics, config.crop)
+            for row in found[0]:
+                row |= similarities.get((file.name, int(row["slice"])), {})
+            for table, part in zip(tables, found, strict=True):
+                table += [row | known for row in part]
+    return tables
+
+
+def audit_runs(
+    folder: Path, runs: list[Run], targets: dict[Path, Path], config: DictConfig
+) -> list[Row]:
+    """Audit each run with a prior against the same run without: rows of slices, and pictures."""
+    from mrisem.report.audit import audit, find_pairs
+    from mrisem.report.audit_figure import write_figure
+
+    for old in (folder / "figures").glob("audit_*.png"):
+        old.unlink()
+    pairs, alone = find_pairs(runs)
+    for run in alone:
+        print(f"not audited: beside {run.label} there is no run of the same settings, prior=none")
+    rows: list[Row] = []
+    for pair in pairs:
+        where = targets[pair.guided.folder]
+        found = audit(pair, where, Path(config.paths.cache) / "sensitivity_maps")
+        if found and config.audit_slices:
+            write_figure(folder / "figures", pair, found, where, config.audit_slices)
+        known = {"run": _name(pair.guided.folder, folder)}
+        known |= {"without_run": _name(pair.plain.folder, folder)}
+        rows += [row | known for row in found]
+    return rows
 
 
 def load_scores(paths: DictConfig) -> dict[str, Score]:
@@ -115,81 +152,14 @@ def target_folder(one: Run, config: DictConfig) -> Path:
     return folder
 
 
-def score_file(
-    file: Path, target_file: Path, metrics: VolumeMetrics, crop: str
-) -> tuple[list[Row], list[Row]]:
-    """Score one reconstructed volume: rows of its slices, and its row as a volume."""
-    images, facts, acquisition = _read_reconstruction(file)
-    target = _read_target(target_file, facts["slices"])
-    if images.shape == target.shape and crop == "width":
-        width = target.shape[-1]
-        size = (min(width, target.shape[-2]), width)
-        images, target = center_crop(images, size), center_crop(target, size)
-    elif crop not in ("full", "width"):
-        raise InputError(f"crop must be full or width, got {crop}")
-    metrics.reset()
-    metrics.update(images, target, [file.name] * len(images), facts["slices"].tolist())
-    result = metrics.compute()
-    at = {int(number): index for index, number in enumerate(facts["slices"])}
-    for row in result["slices"]:
-        index = at[int(row["slice"] or 0)]
-        row |= {k: float(v[index]) for k, v in facts.items() if k != "slices"}
-        row["acquisition"] = acquisition
-    mean = float(np.mean(facts["acceleration"]))
-    known = {"acceleration": mean, "acquisition": acquisition}
-    return result["slices"], [row | known for row in result["volumes"]]
-
-
-def _read_reconstruction(file: Path) -> tuple[torch.Tensor, dict[str, np.ndarray], str]:
-    with _open(file) as content:
-        if "reconstruction" not in content or content["reconstruction"].ndim != 3:
-            raise InputError(f"{file} must hold a dataset reconstruction (slice, y, x); remake it")
-        images = torch.from_numpy(content["reconstruction"][()].astype(np.float32))
-        facts = {"slices": np.arange(len(images))}
-        for name in ("slices", "acceleration", "data_consistency", "seconds"):
-            if name in content:
-                facts[name] = np.asarray(content[name][()])
-            facts.setdefault(name, np.full(len(images), np.nan))
-            if facts[name].shape != (len(images),):
-                raise InputError(
-                    f"{file}: dataset {name} must have one value for each of the {len(images)} "
-                    f"slices, got shape {facts[name].shape}; reconstruct the file again"
-                )
-        return images, facts, str(content.attrs.get("acquisition", ""))
-
-
-def _read_target(file: Path, slices: np.ndarray) -> torch.Tensor:
-    if not file.is_file():
-        raise InputError(
-            f"each reconstruction needs a target file, got no {file}; "
-            "give the data.root and data.split that were reconstructed"
-        )
-    with _open(file) as content:
-        if "reconstruction_rss" not in content:
-            raise InputError(
-                f"a target file must hold reconstruction_rss, got none in {file} (test files have "
-                "none); evaluate files of a split that has targets"
-            )
-        target = content["reconstruction_rss"][()]
-    if slices.size and slices.max() >= len(target):
-        raise InputError(
-            f"slices must lie in the target's 0..{len(target) - 1}, got {slices.max()} "
-            f"for {file.name}; was it reconstructed from this file?"
-        )
-    return torch.from_numpy(target[slices].astype(np.float32))
-
-
-def _open(file: Path) -> h5py.File:
-    try:
-        return h5py.File(file)
-    except OSError as error:
-        raise InputError(f"{file} must be a whole HDF5 file ({error}); make it again") from error
-
-
 def _output_folder(config: DictConfig) -> Path:
     if OmegaConf.is_missing(config, "output_dir") or not config.output_dir:
         raise InputError("output_dir must be the run folder to score, got none; add output_dir=RUN")
     return Path(config.output_dir).expanduser().resolve()
+
+
+def _name(run: Path, folder: Path) -> str:
+    return run.relative_to(folder).as_posix()
 
 
 def _overrides() -> list[str]:
@@ -225,7 +195,44 @@ def finite(value: Any) -> Any:
     return value
 
 
-def _write(path: Path, text: str) -> None:
+def write_tables(
+    folder: Path,
+    scores: dict[str, Score],
+    rows: list[Row],
+    volumes: list[Row],
+    lesions: list[Row],
+    audited: list[Row],
+) -> None:
+    """Write the CSV files; an earlier evaluation's are replaced or removed."""
+    from mrisem.report import audit
+    from mrisem.report import lesions as lesion_rows
+
+    write(folder / "metrics.csv", as_csv(rows, [*_FIRST, *scores, *_LAST]))
+    write(folder / "volumes.csv", as_csv(volumes, list(volumes[0])))
+    for name, found, columns in (
+        ("lesions.csv", lesions, lesion_rows.COLUMNS),
+        ("audit.csv", audited, audit.COLUMNS),
+    ):
+        if found:
+            write(folder / name, as_csv(found, columns))
+        else:
+            (folder / name).unlink(missing_ok=True)
+
+
+def print_tables(summary: dict[str, Any], columns: Sequence[Column]) -> None:
+    """Print the scores, the audit and the lesions."""
+    from mrisem.report import audit, lesions
+    from mrisem.report.tables import aligned, as_text, build_table
+
+    for group in summary["groups"]:
+        print(as_text(build_table(group, columns)), end="\n\n")
+    for title, lines in audit.text_tables(summary["audit"]).items():
+        print(f"{title}\n{aligned(lines)}", end="\n\n")
+    for title, lines in lesions.text_tables(summary["lesions"]).items():
+        print(f"{title}\n{aligned(lines)}", end="\n\n")
+
+
+def write(path: Path, text: str) -> None:
     """Write a text file whole or not at all."""
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text, encoding="utf-8")

@@ -14,6 +14,7 @@ import h5py
 import torch
 from omegaconf import DictConfig
 
+from mrisem.anatomy.lesions import check_presence
 from mrisem.data.writer import write_volume
 from mrisem.physics.fourier import center_crop, ifft2c
 from mrisem.physics.simulate import acquire, background_phase, coil_maps, noise_level
@@ -35,6 +36,7 @@ class Plan:
         acquisition: fastMRI's name of the sequence.
         seed: the subject's.
         patient_id: the subject's.
+        lesions: whether some, none or all subjects of its split have lesions.
     """
 
     path: Path
@@ -42,6 +44,7 @@ class Plan:
     acquisition: str
     seed: int
     patient_id: str
+    lesions: Any
 
 
 def run(config: DictConfig) -> int:
@@ -56,11 +59,11 @@ def run(config: DictConfig) -> int:
     plans = list(_plans(config))
     todo = [plan for plan in plans if not (config.skip_existing and _exists(plan, config))]
     _check_space(len(todo), config)
-    subjects: dict[tuple[str, int], Any] = {}
+    subjects: dict[tuple[str, int], Any] = {}  # the present one
     for plan in tqdm(todo, desc="simulate", unit="file", disable=not todo):
         key = (plan.anatomy, plan.seed)
         if key not in subjects:
-            subjects = {key: _anatomy(plan.anatomy).Subject(plan.seed, config.size)}
+            subjects = {key: _anatomy(plan.anatomy).Subject(plan.seed, config.size, plan.lesions)}
         _write(plan, subjects[key], config)
     print(f"{len(todo)} files written, {len(plans) - len(todo)} kept in {config.output_dir}")
     return 0
@@ -91,6 +94,13 @@ def _check(config: DictConfig) -> None:
             f"anatomies must be among {list(_ANATOMIES)}, got {list(config.anatomies)}; "
             "for example anatomies=[brain]"
         )
+    for presence in (config.lesions.train, config.lesions.val):
+        check_presence(presence)
+        if presence == "all" and "knee" in config.anatomies:
+            raise InputError(
+                "simulated knees have no lesions, got lesions of all subjects; set "
+                "anatomies=[brain]"
+            )
     for name, least in {"n_train": 0, "n_val": 0, "n_slices": 1, "n_coils": 1, "size": 64}.items():
         if config[name] < least:
             raise InputError(f"{name} must be at least {least}, got {config[name]}; raise it")
@@ -119,10 +129,13 @@ def _check_space(n_files: int, config: DictConfig) -> None:
         )
 
 
-def _simulation(config: DictConfig) -> str:
+def _simulation(plan: Plan, config: DictConfig) -> str:
     """What decides a file's content beside its subject and contrast."""
     names = ("seed", "size", "n_slices", "n_coils", "snr_factor")
-    return " ".join(f"{name}={config[name]}" for name in names)
+    facts = [f"{name}={config[name]}" for name in names]
+    if plan.lesions != "some":  # left out: files are as those written before there was a choice
+        facts.append(f"lesions={plan.lesions}")
+    return " ".join(facts)
 
 
 def _exists(plan: Plan, config: DictConfig) -> bool:
@@ -135,9 +148,10 @@ def _exists(plan: Plan, config: DictConfig) -> bool:
         return False
     with h5py.File(plan.path, "r") as file:
         found = file.attrs.get("simulation")
-    if found != _simulation(config):
+    wanted = _simulation(plan, config)
+    if found != wanted:
         raise InputError(
-            f"existing files must have been simulated with {_simulation(config)}, {plan.path} with "
+            f"existing files must have been simulated with {wanted}, {plan.path} with "
             f"{found}; choose another output_dir or skip_existing=false"
         )
     return True
@@ -159,7 +173,8 @@ def _plans(config: DictConfig) -> Iterator[Plan]:
             for acquisition in acquisitions:
                 name = f"file_{anatomy}_{acquisition}_{index:04d}.h5"
                 patient = f"simulated-{anatomy}-{config.seed}-{index:04d}"
-                yield Plan(folder / name, anatomy, acquisition, seed, patient)
+                lesions = config.lesions[split]
+                yield Plan(folder / name, anatomy, acquisition, seed, patient, lesions)
 
 
 def _write(plan: Plan, subject: Any, config: DictConfig) -> None:
@@ -169,7 +184,8 @@ def _write(plan: Plan, subject: Any, config: DictConfig) -> None:
     generator = torch.Generator().manual_seed(
         plan.seed * 16 + subject.acquisitions.index(plan.acquisition)
     )
-    image = subject.images(plan.acquisition, slice_positions(config.n_slices), shape)
+    positions = slice_positions(config.n_slices)
+    image = subject.images(plan.acquisition, positions, shape)
     fov = (shape[0] / size, shape[1] / size)
     maps = coil_maps(shape, config.n_coils, generator, field_of_view=fov)
     phase = background_phase(shape, generator)
@@ -187,7 +203,8 @@ def _write(plan: Plan, subject: Any, config: DictConfig) -> None:
         recon_size=(size, size),
         padding=columns,
         pixel_mm=subject.pixel,
-        simulation=_simulation(config),
+        simulation=_simulation(plan, config),
+        lesions=subject.lesion_labels(positions).numpy(),
     )
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from mrisem.anatomy import brain, knee, template
+from mrisem.anatomy.lesions import Lesion, label_lesions
 from mrisem.anatomy.paint import Layer, compose
 from mrisem.anatomy.tissue import Sequence, Tissue
 from mrisem.types import InputError
@@ -72,6 +73,34 @@ def test_brain_fluid_is_bright_on_t2_and_dark_on_flair_and_t1():
 def test_brain_some_subjects_have_lesions_and_some_have_none():
     counts = [len(brain.Subject(seed, 64).lesions) for seed in range(30)]
     assert 5 < sum(count > 0 for count in counts) < 25
+
+
+def test_brain_lesions_are_all_that_presence_decides():
+    for seed in range(6):
+        some, none, every = (brain.Subject(seed, 64, which) for which in ("some", "none", "all"))
+        assert none.lesions == []
+        assert every.lesions
+        assert some.lesions in ([], every.lesions)
+        assert some.tissues == none.tissues == every.tissues
+    marked = every.lesion_labels([0.0, 0.5]) > 0
+    change = (every.images("AXFLAIR", [0.0, 0.5]) - none.images("AXFLAIR", [0.0, 0.5])).abs()
+    assert marked.any()
+    assert not none.lesion_labels([0.0, 0.5]).any()
+    assert change[marked].min() > 0.02  # every pixel that is marked was painted
+    assert change[~marked].max() <= change[marked].max()
+
+
+@pytest.mark.parametrize(("make", "presence"), [(brain.Subject, "few"), (knee.Subject, "all")])
+def test_subject_refuses_lesions_that_it_cannot_have(make, presence):
+    with pytest.raises(InputError, match="lesions"):
+        make(0, 64, presence)
+
+
+def test_labels_number_lesions_where_half_of_their_cover_is_reached():
+    lesions = [Lesion((0, 0, 0), (1, 1, 1), strength, 1.0, False) for strength in (0.8, 0.5)]
+    covers = torch.tensor([[[[0.0, 0.39, 0.41, 0.8]]], [[[0.26, 0.24, 0.0, 0.5]]]])
+    layers = [Layer("lesion", cover) for cover in covers]
+    assert label_lesions(lesions, layers).tolist() == [[[2, 0, 1, 2]]]
 
 
 def test_brain_without_nilearn_names_the_extra(monkeypatch):

@@ -79,3 +79,17 @@ def test_guidance_unmeasured_only_keeps_out_of_measured_kspace(batch, image, pus
     rest = SenseOperator(batch.sensitivity_maps, ~batch.mask)
     torch.testing.assert_close(gradient, rest.normal(plain), atol=1e-5, rtol=1e-4)
     assert sense.forward(gradient).norm() < 0.7 * sense.forward(plain).norm()
+
+
+def test_guidance_similarities_are_those_of_the_loss_to_both_sides(batch, image):
+    class Sided:
+        def losses(self, magnitude):
+            assert not torch.is_grad_enabled()
+            mean = magnitude.mean((1, 2))
+            return {"semantic": mean, "positives_1": 2 * mean, "negatives_1": -mean}
+
+    found = Guidance(Sided(), batch, Steering()).similarities(image)
+    assert found.keys() == {"positives_1", "negatives_1"}
+    rows = image.shape[-2] // 2 - batch.crop[0] // 2
+    mean = image[:, rows : rows + batch.crop[0]].abs().mean((1, 2))
+    torch.testing.assert_close(found["positives_1"], 2 * mean)

@@ -41,6 +41,10 @@ def test_writer_finishes_a_volume_once_all_slices_are_there(tmp_path):
         assert file["reconstruction"].dtype == np.float32
         np.testing.assert_allclose(file["reconstruction"][:, 0, 0], [20, 40, 60])  # times scale
         assert file["slices"][:].tolist() == [0, 1, 2]
+        assert file["image"].dtype == np.complex64
+        np.testing.assert_allclose(file["image"][:, 2:6], file["reconstruction"], rtol=1e-6)
+        assert file["mask"].shape == file["image"].shape == (3, 8, 6)
+        assert file["mask"].dtype == bool
         assert file["seconds"][:].tolist() == [1.5] * 3
         assert file.attrs["method"] == "unrolled"
     assert sorted(p.name for p in (tmp_path / "reconstructions").iterdir()) == ["a.h5"]
@@ -53,6 +57,16 @@ def test_writer_adds_slices_to_a_finished_volume(tmp_path):
     assert writer.done() == {("a.h5", 1)}
     write(writer, prediction([0, 2], n_slices=3))
     assert writer.done() == {("a.h5", i) for i in range(3)}
+
+
+def test_writer_does_not_complete_what_an_earlier_version_began(tmp_path):
+    writer = ReconstructionWriter(tmp_path, PROVENANCE)
+    write(writer, prediction([1], n_slices=1))
+    with h5py.File(tmp_path / "reconstructions" / "a.h5", "a") as file:
+        del file["image"]
+    assert writer.done() == {("a.h5", 1)}
+    with pytest.raises(InputError, match=r"\['image'\].*skip_existing=false"):
+        write(writer, prediction([0, 2], n_slices=3))
 
 
 def test_writer_refuses_to_mix_configurations(tmp_path):

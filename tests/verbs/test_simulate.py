@@ -86,6 +86,36 @@ def test_simulate_subjects_of_train_and_val_are_disjoint(folder):
     assert not train & val
 
 
+def test_simulate_marks_lesions_and_gives_them_to_whom_it_is_told(folder, tmp_path):
+    wanted = ("anatomies=[brain]", "lesions.train=none", "lesions.val=all", "n_slices=5")
+    run(configured(tmp_path, *wanted))
+    for path in every(tmp_path):
+        with h5py.File(path) as file:
+            labels, target = file["lesions"][()], file["reconstruction_rss"]
+            assert labels.dtype == np.uint8
+            assert labels.shape == target.shape
+            assert labels.any() == (path.parent.name == "multicoil_val")
+            assert file.attrs["simulation"].split()[-1] in ("lesions=all", "lesions=none")
+    with pytest.raises(InputError, match="skip_existing=false"):
+        run(configured(tmp_path, *wanted, "lesions.val=some"))
+    with h5py.File(every(folder)[0]) as file:  # as it was before there was a choice
+        assert "lesions=" not in file.attrs["simulation"]
+
+
+def test_simulate_lesions_lie_where_the_target_shows_them(tmp_path):
+    few = ("anatomies=[brain]", "n_train=0", "n_val=1", "n_slices=5", "snr_factor=10")
+    for which in ("none", "all"):
+        run(configured(tmp_path / which, *few, f"lesions.val={which}"))
+    name = next(path for path in every(tmp_path / "all") if "AXFLAIR" in path.name)
+    with (
+        h5py.File(name) as a,
+        h5py.File(tmp_path / "none" / name.relative_to(tmp_path / "all")) as b,
+    ):
+        marked = a["lesions"][()] > 0
+        change = np.abs(a["reconstruction_rss"][()] - b["reconstruction_rss"][()])
+    assert change[marked].mean() > 10 * change[~marked].mean()
+
+
 def test_simulate_is_decided_by_the_seed(folder, tmp_path):
     run(configured(tmp_path / "same", "anatomies=[knee]"))
     run(configured(tmp_path / "other", "anatomies=[knee]", "seed=1"))
@@ -107,7 +137,16 @@ def test_simulate_keeps_existing_files_and_rejects_those_made_otherwise(tmp_path
 
 
 @pytest.mark.parametrize(
-    "override", ["anatomies=[heart]", "anatomies=[]", "size=97", "n_slices=0", "n_train=5001"]
+    "override",
+    [
+        "anatomies=[heart]",
+        "anatomies=[]",
+        "size=97",
+        "n_slices=0",
+        "n_train=5001",
+        "lesions.val=few",
+        "lesions.val=all",
+    ],
 )
 def test_simulate_bad_configuration_is_an_input_error(tmp_path, override):
     with pytest.raises(InputError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import shutil
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,10 @@ from mrisem.tasks.base import Prediction
 from mrisem.tasks.losses import data_consistency_residual
 from mrisem.types import InputError, SliceInfo
 
-_PER_SLICE = ("reconstruction", "slices", "acceleration", "data_consistency", "seconds")
+_PER_SLICE = (
+    *("reconstruction", "image", "mask"),
+    *("slices", "acceleration", "data_consistency", "seconds"),
+)
 
 
 @dataclass(frozen=True)
@@ -43,8 +47,10 @@ class ReconstructionWriter(pl.Callback):
 
     Each slice is kept in a hidden folder until its volume is complete; then the file appears at
     once, whole. Dataset ``reconstruction`` (slice, y, x) float32 is in the target's units and size;
-    beside it, per slice: ``slices`` (index in the input), ``acceleration``, ``data_consistency``
-    (relative residual) and ``seconds``.
+    beside it, per slice: ``image`` (slice, y, x) complex64, what it is the cropped magnitude of;
+    ``mask`` (slice, y, x) bool, the samples it was made from (both at the size of k-space);
+    ``slices`` (index in the input), ``acceleration``, ``data_consistency`` (relative residual) and
+    ``seconds``.
 
     Args:
         folder: the run folder.
@@ -127,6 +133,8 @@ class ReconstructionWriter(pl.Callback):
             path.parent.mkdir(parents=True, exist_ok=True)
             part = {
                 "reconstruction": magnitude[index].float().cpu().numpy(),
+                "image": (image[index] * batch.scale[index]).to(torch.complex64).cpu().numpy(),
+                "mask": batch.mask[index].cpu().numpy(),
                 "slices": info.slice,
                 "acceleration": info.acceleration,
                 "data_consistency": residual[index].item(),
@@ -175,19 +183,23 @@ class ReconstructionWriter(pl.Callback):
         columns: dict[str, list[Any]] = {name: [] for name in _PER_SLICE}
         if target.exists():
             with h5py.File(target) as file:
+                _check_complete(target, file)
                 for name in _PER_SLICE:
                     columns[name] += list(file[name])
         if len(columns["slices"]) + len(kept) < info.n_slices:
             return
         for path in kept:
             with np.load(path) as part:
+                _check_complete(path, part)
                 for name in _PER_SLICE:
                     columns[name].append(part[name])
         order = np.argsort(columns["slices"])
         partial = self.parts / f"{info.file}.partial"
         with h5py.File(partial, "w") as file:
             for name, values in columns.items():
-                file.create_dataset(name, data=np.stack(values)[order])
+                data = np.stack(values)[order]
+                packed = "gzip" if name == "mask" else None
+                file.create_dataset(name, data=data, compression=packed)
             file.attrs["acquisition"] = info.acquisition
             file.attrs["method"] = self.provenance.method
             file.attrs["mask"] = self.provenance.mask
@@ -196,6 +208,15 @@ class ReconstructionWriter(pl.Callback):
         shutil.rmtree(self.parts / info.file)
         if not any(self.parts.iterdir()):
             self.parts.rmdir()
+
+
+def _check_complete(path: Path, found: Container[str]) -> None:
+    missing = [name for name in _PER_SLICE if name not in found]
+    if missing:
+        raise InputError(
+            f"{path} must hold {missing} to be completed, an earlier version wrote it without; "
+            "choose another output_dir, or skip_existing=false to replace it"
+        )
 
 
 def _save_whole(path: Path, arrays: dict[str, Any]) -> None:

@@ -1,0 +1,138 @@
+"""Difference maps: what a prior changed, beside what there was to change."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+
+from mrisem.report.audit import Pair, Row
+from mrisem.report.results import read_reconstruction, read_target
+
+DIFFERENCE_MAP = "RdBu_r"
+_DPI = 110
+_PIXELS: Any = {"interpolation": "nearest"}
+_GREY_PERCENTILE, _CHANGE_PERCENTILE = 99.5, 99.5
+_WINDOWS = (0.5, 1, 2, 5, 10, 20, 50, 100)  # percent of the grey window
+
+
+@dataclass(frozen=True)
+class Maps:
+    """One slice of a pair.
+
+    Args:
+        title: what it is.
+        target: ``(y, x)`` magnitude; the others in its units.
+        plain: without the prior.
+        guided: with it.
+    """
+
+    title: str
+    target: np.ndarray
+    plain: np.ndarray
+    guided: np.ndarray
+
+
+def write_figure(folder: Path, pair: Pair, rows: Sequence[Row], targets: Path, most: int) -> Path:
+    """Draw the slices of a pair that changed most, into ``audit_<group>_<method>.png``.
+
+    Args:
+        folder: of the figures; it is made.
+        pair: the runs.
+        rows: their rows of the audit.
+        targets: folder of the input files.
+        most: slices.
+    """
+    chosen = [load_maps(pair, row, targets) for row in choose_rows(rows, most)]
+    group = f"{pair.guided.anatomy}, {pair.guided.mask}"
+    figure = draw_audit(chosen, f"{group}: {pair.guided.label} against {pair.plain.label}")
+    name = re.sub(r"[^a-z0-9]+", "_", f"{group} {pair.guided.label}".lower()).strip("_")
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"audit_{name}.png"
+    figure.savefig(path, dpi=_DPI)
+    return path
+
+
+def choose_rows(rows: Sequence[Row], most: int) -> list[Row]:
+    """Choose slices to show: of each acquisition in turn the one that changed most.
+
+    Args:
+        rows: one pair's rows of the audit.
+        most: slices.
+    """
+    by_change = sorted(rows, key=lambda row: -np.nan_to_num(row["difference"]))
+    first: dict[str, Row] = {}
+    for row in by_change:
+        first.setdefault(row["acquisition"], row)
+    rest = [row for row in by_change if all(row is not one for one in first.values())]
+    return [*(first[name] for name in sorted(first)), *rest][:most]
+
+
+def load_maps(pair: Pair, row: Row, targets: Path) -> Maps:
+    """Load the images of one row of the audit."""
+    images = []
+    for run in (pair.plain, pair.guided):
+        volume = read_reconstruction(run.folder / "reconstructions" / row["file"])
+        at = int(np.flatnonzero(volume.slices == row["slice"])[0])
+        images.append(volume.images[at].numpy())
+    target = read_target(targets / row["file"], np.array([row["slice"]]))[0].numpy()
+    return Maps(f"{row['file'].removesuffix('.h5')}, slice {row['slice']}", target, *images)
+
+
+def difference_window(maps: Sequence[Maps], tops: Sequence[float]) -> float:
+    """Return the smallest round share of the grey windows that 99.5 % of the changes fit in.
+
+    >>> image = np.zeros((4, 4))
+    >>> difference_window([Maps("", image, image, image + 0.03)], [1.0])
+    0.05
+    """
+    shares = [
+        float(np.percentile(np.abs(one.guided - one.plain), _CHANGE_PERCENTILE)) / top
+        for one, top in zip(maps, tops, strict=True)
+    ]
+    return next((w for w in _WINDOWS if w >= 100 * max(shares)), _WINDOWS[-1]) / 100
+
+
+def draw_audit(maps: Sequence[Maps], title: str) -> Figure:
+    """Draw a row of images for each slice: target, both reconstructions, two signed differences.
+
+    ``prior - no prior`` is what the prior changed, ``target - no prior`` what should be changed,
+    both in the same window, symmetrical about zero.
+
+    Args:
+        maps: at least one slice.
+        title: of the whole.
+    """
+    tops = [float(np.percentile(one.target, _GREY_PERCENTILE)) or 1.0 for one in maps]
+    window = difference_window(maps, tops)
+    figure = Figure(figsize=(12, 2.25 * len(maps) + 0.6), layout="constrained", facecolor="white")
+    figure.suptitle(title, fontsize=10)
+    grid = figure.subplots(len(maps), 5, squeeze=False)
+    for axes, one, top in zip(grid, maps, tops, strict=True):
+        for ax, image in zip(axes[:3], (one.target, one.plain, one.guided), strict=True):
+            ax.imshow(image, cmap="gray", vmin=0, vmax=top, **_PIXELS)
+        changes = (one.guided - one.plain, one.target - one.plain)
+        for ax, change in zip(axes[3:], changes, strict=True):
+            ax.imshow(change / top, DIFFERENCE_MAP, vmin=-window, vmax=window, **_PIXELS)
+        axes[0].set_ylabel(one.title.replace(", ", "\n"), fontsize=7)
+    _name(grid)
+    scale = ScalarMappable(Normalize(-100 * window, 100 * window), DIFFERENCE_MAP)
+    bar = figure.colorbar(scale, ax=grid[:, 3:], fraction=0.03, aspect=25, extend="both")
+    bar.set_label(f"window ±{100 * window:g} % of the target's grey window", fontsize=8)
+    bar.ax.tick_params(labelsize=7)
+    return figure
+
+
+def _name(grid: np.ndarray) -> None:
+    names = ("target", "no prior", "prior", "prior - no prior", "target - no prior")
+    for ax, name in zip(grid[0], names, strict=True):
+        ax.set_title(name, fontsize=9)
+    for ax in grid.flat:
+        ax.set(xticks=[], yticks=[])

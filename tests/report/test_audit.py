@@ -1,0 +1,173 @@
+"""The audit of run folders in which the prior changed one line of k-space."""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+import yaml
+from hydra import compose, initialize_config_dir
+
+from mrisem.data.writer import write_volume
+from mrisem.physics.fourier import center_crop, ifft2c
+from mrisem.report.audit import audit, audit_summary, find_pairs, sensitivity_maps, text_tables
+from mrisem.report.audit_figure import Maps, choose_rows, difference_window, write_figure
+from mrisem.report.runs import find_runs
+from mrisem.types import InputError
+
+CONF = Path(__file__).parents[2] / "conf"
+Y, X, SIZE = 48, 24, (24, 20)
+BASE = ["model=unrolled", "mask=gaussian", "scale.fit.iterations=8"]
+
+
+class Scene:
+    """Files of one coil, k-space of equal energy everywhere; every second column is measured."""
+
+    def __init__(self, root):
+        self.root, self.targets, self.runs = root, root / "multicoil_val", root / "runs"
+        generator = torch.Generator().manual_seed(0)
+        phase = 6.3 * torch.rand(2, Y, X, generator=generator)
+        self.kspace = torch.polar(torch.ones(2, Y, X), phase)
+        self.mask = torch.zeros(Y, X, dtype=torch.bool)
+        self.mask[:, ::2] = True
+        write_volume(
+            self.targets / "a.h5",
+            self.kspace[:, None].numpy(),
+            self.magnitude(self.kspace),
+            acquisition="AXT2",
+            patient_id="p",
+            recon_size=SIZE,
+            padding=(0, X),
+        )
+
+    @staticmethod
+    def magnitude(kspace):
+        return center_crop(ifft2c(kspace).abs(), SIZE).contiguous().numpy()
+
+    def add(self, name, prior="none", kspace=None, overrides=(), mask=None, keep=True):
+        kspace = self.kspace if kspace is None else kspace
+        run = self.runs / name
+        (run / "reconstructions").mkdir(parents=True)
+        with h5py.File(run / "reconstructions" / "a.h5", "w") as file:
+            file["reconstruction"] = self.magnitude(kspace)
+            if keep:
+                file["image"] = ifft2c(kspace).numpy()
+                file["mask"] = np.stack([self.mask if mask is None else mask] * len(kspace))
+            file["slices"] = np.arange(len(kspace))
+            method = "unrolled" if prior == "none" else f"unrolled + {prior}"
+            file.attrs.update(method=method, acquisition="AXT2", mask="gaussian", key="k")
+        recorded = run / ".hydra" / "reconstruct"
+        recorded.mkdir(parents=True)
+        config = {"data": {"name": "brain"}, "prior": {"name": prior}, "mask": {"acceleration": 4}}
+        (recorded / "config.yaml").write_text(yaml.safe_dump(config))
+        listed = [*BASE, f"prior={prior}", f"output_dir={name}", *overrides]
+        (recorded / "overrides.yaml").write_text(yaml.safe_dump(listed))
+        return run
+
+    def pairs(self):
+        return find_pairs(find_runs([self.runs]))
+
+
+@pytest.fixture
+def scene(tmp_path):
+    return Scene(tmp_path)
+
+
+def test_audit_finds_a_line_that_the_prior_doubled(scene):
+    changed = scene.kspace.clone()
+    changed[0, :, 5] *= 2
+    changed[1, :, 8] *= 2
+    scene.add("1")
+    scene.add("2", "image_same", changed)
+    ((pair,), alone) = scene.pairs()
+    assert alone == []
+    rows = audit(pair, scene.targets)
+    for row, region, other in zip(
+        rows, ("unmeasured", "measured"), ("measured", "unmeasured"), strict=True
+    ):
+        assert row[f"changed_{region}"] == pytest.approx(1 / 12, rel=1e-4)  # of 12 lines, 1 more
+        assert row[f"added_{region}"] == pytest.approx(3 / 12, rel=1e-4)  # (2^2 - 1) of it
+        assert row[f"removed_{region}"] == pytest.approx(0, abs=1e-5)
+        for what in ("changed", "added", "removed"):
+            assert row[f"{what}_{other}"] == pytest.approx(0, abs=1e-5)
+        assert row["false_detail"] == 1.0  # without the prior it was the target
+    first, target = scene.magnitude(changed)[0], scene.magnitude(scene.kspace)[0]
+    expected = np.linalg.norm(first - target) ** 2 / np.linalg.norm(target) ** 2
+    assert rows[0]["difference"] == pytest.approx(expected, rel=1e-4)
+    (entry,) = audit_summary(rows)
+    assert entry["changed_measured"]["mean"] == pytest.approx(1 / 24, rel=1e-4)
+    ((title, (head, line)),) = text_tables([entry]).items()
+    assert title == "prior against no prior: brain, gaussian R=4"
+    assert line[:2] == ["unrolled + image_same", "2"]
+    assert line[head.index("changed measured")] == "4.17 %"
+
+
+def test_audit_uses_the_maps_of_the_reconstruction(tmp_path):
+    from mrisem.data.dataset import SliceGroups, central_slices
+    from mrisem.data.volumes import inspect_volume
+    from mrisem.physics.masks import GaussianMask
+    from mrisem.verbs.simulate import run
+
+    few = ["anatomies=[knee]", "n_train=0", "n_val=1", "n_slices=1", f"output_dir={tmp_path}"]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        run(compose("simulate", overrides=["scale=smoke", *few]))
+    file = sorted(tmp_path.rglob("*.h5"))[0]
+    slices = central_slices([inspect_volume(file)], None)
+    batch = SliceGroups(slices, GaussianMask(acceleration=4))[0]
+    maps = sensitivity_maps(file, 0, batch.mask[0], "torch", tmp_path / "cache")
+    assert maps.abs().max() > 0.5
+    torch.testing.assert_close(maps, batch.sensitivity_maps)
+
+
+def test_pairs_are_runs_that_differ_in_the_prior_only(scene):
+    scene.add("1")
+    scene.add("2", "image_same", overrides=["prior.weight=0.1", "encoder=clip", "auxiliary.root=x"])
+    scene.add("3", "image_cross")
+    scene.add("4", "image_same", overrides=["seed=1"])
+    scene.add("5", overrides=["scale.fit.iterations=9"])
+    pairs, alone = scene.pairs()
+    names = {(pair.guided.folder.name, pair.plain.folder.name) for pair in pairs}
+    assert names == {("2", "1"), ("3", "1")}
+    assert [run.folder.name for run in alone] == ["4"]
+
+
+def test_audit_without_complex_images_says_so(scene, caplog):
+    changed = 1.5 * scene.kspace
+    scene.add("1", keep=False)
+    scene.add("2", "image_same", changed)
+    ((pair,), _) = scene.pairs()
+    rows = audit(pair, scene.targets)
+    assert np.isnan([row["changed_measured"] for row in rows]).all()
+    assert [row["difference"] for row in rows] == pytest.approx([0.25] * 2, rel=1e-4)
+    assert "skip_existing=false" in caplog.text
+    assert text_tables(audit_summary(rows))
+
+
+def test_audit_refuses_runs_of_other_samples(scene):
+    scene.add("1")
+    scene.add("2", "image_same", mask=~scene.mask)
+    ((pair,), _) = scene.pairs()
+    with pytest.raises(InputError, match="the same samples"):
+        audit(pair, scene.targets)
+
+
+def test_audit_figure_shows_the_slices_that_changed_most(scene):
+    changed = scene.kspace.clone()
+    changed[1] *= 1.04
+    scene.add("1")
+    scene.add("2", "image_same", changed)
+    ((pair,), _) = scene.pairs()
+    rows = audit(pair, scene.targets)
+    assert [row["slice"] for row in choose_rows(rows, 1)] == [1]
+    assert [row["slice"] for row in choose_rows(rows, 9)] == [1, 0]
+    path = write_figure(scene.root / "figures", pair, rows, scene.targets, 2)
+    assert path.name == "audit_brain_gaussian_r_4_unrolled_image_same.png"
+    assert path.stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(("change", "window"), [(0.004, 0.005), (0.03, 0.05), (7.0, 1.0)])
+def test_difference_window_is_the_next_round_one(change, window):
+    image = np.ones((8, 8))
+    signs = np.where(np.arange(64).reshape(8, 8) % 2, 1, -1)
+    assert difference_window([Maps("", image, image, image + change * signs)], [1.0]) == window

@@ -1,0 +1,57 @@
+"""Lesion tables against scipy and numbers by hand."""
+
+import numpy as np
+import pytest
+from scipy.stats import wilcoxon
+
+from mrisem.report.lesions import lesion_table, lesion_tables, text_tables
+
+
+def rows_of(method, contrasts, errors, anatomy="brain"):
+    return [
+        {"file": f"{i // 3}.h5", "slice": 0, "lesion": i % 3, "method": method, "anatomy": anatomy}
+        | {"mask": "gaussian R=4", "contrast": contrast, "error": error}
+        for i, (contrast, error) in enumerate(zip(contrasts, errors, strict=True))
+    ]
+
+
+def test_lesion_table_pairs_lesions_and_tests_the_distance_from_the_target():
+    rng = np.random.default_rng(0)
+    plain = rng.uniform(0.6, 0.9, 9)
+    over = 1 + 0.5 * (1 - plain)  # too strong, by half of what the other was too weak
+    errors = rng.uniform(0.1, 0.2, (2, 9))
+    rows = rows_of("a + prior", over, errors[0]) + rows_of("a", plain, errors[1])[::-1]
+    table = lesion_table(rows, "a + prior", "a")
+    assert table["n"] == 9
+    assert table["contrast"]["mean"] == pytest.approx(over.mean())
+    assert table["reference_contrast"]["mean"] == pytest.approx(plain.mean())
+    assert table["contrast_test"]["share_better"] == 1.0
+    assert table["contrast_test"]["p_value"] == pytest.approx(2 / 2**9)
+    assert table["error_test"]["p_value"] == pytest.approx(wilcoxon(errors[0], errors[1]).pvalue)
+
+
+def test_lesion_table_takes_only_lesions_that_both_have():
+    rows = rows_of("a", [1.0] * 4, [0.1] * 4) + rows_of("b", [0.5] * 7, [0.2] * 7)
+    rows += rows_of("b", [0.5] * 7, [0.2] * 7, "other")
+    table = lesion_table(rows, "b", "a")
+    assert table["n"] == 4
+    assert table["error_test"]["reason"] == "fewer than 6 pairs"
+    alone = lesion_table(rows, "a", None)
+    assert (alone["n"], alone["error"]["mean"]) == (4, pytest.approx(0.1))
+    assert "error_test" not in alone
+
+
+def test_lesion_tables_compare_each_method_with_its_reference_in_each_group():
+    rows = rows_of("unrolled", [0.9] * 8, [0.1] * 8)
+    rows += rows_of("unrolled + image_same", [0.8] * 8, [0.2] * 8)
+    tables = lesion_tables([*rows, *rows_of("unrolled", [0.7], [0.3], "other")])
+    assert [(t["anatomy"], t["method"], t["reference"]) for t in tables] == [
+        ("brain", "unrolled", None),
+        ("brain", "unrolled + image_same", "unrolled"),
+        ("other", "unrolled", None),
+    ]
+    printed = text_tables(tables)
+    assert list(printed) == ["lesions: brain, gaussian R=4", "lesions: other, gaussian R=4"]
+    last = printed["lesions: brain, gaussian R=4"][-1]
+    assert last[2:4] == ["0.800 ± 0.000", "p = 0.008"]
+    assert last[-1] == "unrolled"
