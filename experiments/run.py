@@ -39,6 +39,7 @@ class Sweep:
     """The commands that answer one question at one scale, as lists of overrides.
 
     Args:
+        data: folder with brain/ and knee/.
         simulate: of `mrisem simulate`; None: the data are the user's own.
         train: of `mrisem train --multirun`: warm starts of the question's own.
         reconstruct: of `mrisem reconstruct --multirun`.
@@ -46,6 +47,7 @@ class Sweep:
         threads: of each job, where several run side by side; None: torch's choice.
     """
 
+    data: Path
     simulate: list[str] | None
     train: list[list[str]]
     reconstruct: list[list[str]]
@@ -58,14 +60,14 @@ def questions() -> list[str]:
     return sorted(file.parent.name for file in HERE.glob("*/sweep.yaml"))
 
 
-def load_sweep(question: str, scale: str, data: Path, folder: Path) -> Sweep:
+def load_sweep(question: str, scale: str, folder: Path) -> Sweep:
     """Read ``QUESTION/sweep.yaml`` at a scale of `scales.yaml`.
 
     Args:
         question: one of `questions`.
         scale: demo or paper.
-        data: ``$DATA``.
-        folder: ``$OUT``.
+        folder: ``$OUT``. ``$DATA`` is the environment's; else lies beside it, shared by questions,
+            or in it where a question simulates scans of its own.
 
     Raises:
         SystemExit: when there is no such question or scale.
@@ -77,6 +79,8 @@ def load_sweep(question: str, scale: str, data: Path, folder: Path) -> Sweep:
         raise SystemExit(f"--scale must be one of {', '.join(scales)}, got {scale}")
     own = yaml.safe_load((HERE / question / "sweep.yaml").read_text(encoding="utf-8"))
     at = {"train": [], "simulate": None, "extra": ""} | scales[scale] | own | own.get(scale, {})
+    shared = folder if "simulate" in own.get(scale, {}) else folder.parent
+    data = Path(os.environ.get("DATA", shared / "data")).resolve()
     variables = {"DATA": str(data), "OUT": str(folder)}
     variables["START"] = f"'{folder}/{_START}/checkpoints/last.ckpt'"
 
@@ -85,6 +89,7 @@ def load_sweep(question: str, scale: str, data: Path, folder: Path) -> Sweep:
         return last_wins(shlex.split(filled))
 
     return Sweep(
+        data=data,
         simulate=None if at["simulate"] is None else overrides(at["simulate"]),
         train=[overrides(text) for text in at["train"]],
         reconstruct=[
@@ -104,14 +109,14 @@ def last_wins(overrides: list[str]) -> list[str]:
     return list({text.split("=", 1)[0]: text for text in overrides}.values())
 
 
-def run_sweep(sweep: Sweep, folder: Path, data: Path, more: list[str]) -> int:
+def run_sweep(sweep: Sweep, folder: Path, more: list[str]) -> int:
     """Run all commands of a question.
 
     Returns:
         the worst exit code of its multiruns: 1 when a job failed, 2 when scans were skipped.
     """
     if sweep.simulate is not None:
-        need(mrisem("simulate", *sweep.simulate, f"output_dir={data}"))
+        need(mrisem("simulate", *sweep.simulate, f"output_dir={sweep.data}"))
     for index, overrides in enumerate(sweep.train):
         done = folder / f"train_{index}.done"
         if not done.is_file():
@@ -180,7 +185,7 @@ def result_of(question: str, folder: Path, seconds: float) -> dict[str, Any]:
     """What is kept of a run: means, intervals and tests of all scores, and the question's own."""
     summary = json.loads((folder / "runs" / "summary.json").read_text(encoding="utf-8"))
     result = {"question": question, "commit": commit(), "seconds": round(seconds)}
-    for key in ("columns", "methods", "paired_tests", "groups"):
+    for key in ("columns", "methods", "paired_tests", "groups", "audit"):
         result[key] = summary[key]
     own = own_module(question, "analyse")
     if own is not None:
@@ -221,10 +226,9 @@ def main() -> None:
     parser.add_argument("--scale", default="demo")
     parser.add_argument("--output", type=Path, help="default: outputs/experiments/SCALE/QUESTION")
     arguments, more = parser.parse_known_args()
-    everything = Path("outputs/experiments") / arguments.scale
-    folder = (arguments.output or everything / arguments.question).resolve()
-    data = Path(os.environ.get("DATA", everything / "data")).resolve()
-    sweep = load_sweep(arguments.question, arguments.scale, data, folder)
+    default = Path("outputs/experiments") / arguments.scale / arguments.question
+    folder = (arguments.output or default).resolve()
+    sweep = load_sweep(arguments.question, arguments.scale, folder)
     folder.mkdir(parents=True, exist_ok=True)
     if sweep.threads is not None:
         os.environ.setdefault("OMP_NUM_THREADS", str(sweep.threads))
@@ -232,7 +236,7 @@ def main() -> None:
     prepare = own_module(arguments.question, "prepare")
     if prepare is not None:
         prepare.prepare(folder)
-    code = run_sweep(sweep, folder, data, more)
+    code = run_sweep(sweep, folder, more)
     result = result_of(arguments.question, folder, time.monotonic() - started)
     text = json.dumps(result, indent=1) + "\n"
     (folder / "result.json").write_text(text, encoding="utf-8")

@@ -1,0 +1,29 @@
+"""What is left of each lesion, with the prior and without."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+
+def analyse(folder: Path) -> list[dict[str, Any]]:
+    """Lesion tables of `mrisem evaluate`: contrast kept (1: as in the target) and local error."""
+    summary = json.loads((folder / "runs" / "summary.json").read_text(encoding="utf-8"))
+    rows = []
+    for table in summary["lesions"]:
+        row = {key: table[key] for key in ("method", "n")}
+        row |= {"contrast kept": table["contrast"]["mean"], "NMSE": table["error"]["mean"]}
+        for name in ("contrast", "error"):
+            test = table.get(f"{name}_test", {})
+            row |= {f"{name}: p against {table['reference']}": test.get("p_value")}
+        rows.append(row)
+    return [row for row in rows if row["method"] != "zero_filled"]
+
+
+def outcome(own: list[dict[str, Any]]) -> str:
+    """One line for the table of claims."""
+    parts = [f"{row['method']} keeps {row['contrast kept']:.3f} of the contrast" for row in own]
+    (p,) = [row[k] for row in own[-1:] for k in row if k.startswith("contrast: p")]
+    tested = "no test" if p is None else f"p = {p:.2g}"
+    return f"{own[0]['n']} lesions: {'; '.join(parts)} ({tested})"
