@@ -4,8 +4,8 @@ BIN := .venv/bin
 STAMP := .venv/.up-to-date
 DEMO ?= outputs/demo
 MRISEM := $(BIN)/mrisem
-# the prior's gradient at the image is held at three tenths of the data term's; with the paper's fixed
-# weight the small encoder starts a hundred times above it
+# the prior's gradient at the image is held at three tenths of the data term's (chosen in
+# experiments/prior_worth); with the paper's fixed weight the small encoder starts a hundred times above
 DEMO_BALANCE := prior.balance=0.3
 DEMO_DATA := data=brain,knee 'data.root=$(DEMO)/data/$${data.name}' data.max_slices=1 scale=demo \
   mask.acceleration=4 output_dir=$(DEMO)/runs

@@ -35,7 +35,7 @@ def test_conf_every_verb_composes_and_resolves(verb, scale):
 def test_conf_has_no_group_that_these_tests_leave_out():
     groups = {path.name for path in CONF.iterdir() if path.is_dir()}
     tested = {"scale", "model", "mask", "data", "encoder", "prior", "trainer", "metrics", "prompt"}
-    assert groups == tested | {"fit", "regulariser", "objective"}
+    assert groups == tested | {"fit", "regulariser", "objective", "logger"}
 
 
 @pytest.mark.parametrize("name", options("model"))
@@ -118,3 +118,14 @@ def test_conf_every_prior_agrees_with_every_encoder(name):
 def test_conf_every_trainer_can_be_made(name, tmp_path):
     verb = "train" if name == "train" else "reconstruct"
     instantiate(composed(verb).trainer, default_root_dir=tmp_path, logger=False)
+
+
+@pytest.mark.parametrize("name", options("logger"))
+def test_conf_every_logger_names_arguments_that_exist(name):
+    for verb in ("train", "reconstruct", "evaluate"):
+        logger = composed(verb, f"logger={name}").logger
+        assert logger.name == name
+        if name != "none":
+            make = without(logger.make, "_target_")
+            place = {"wandb": {"folder": 0, "verb": 0}}.get(name, {"save_dir": 0, "version": 0})
+            signature(get_object(logger.make._target_)).bind(**make, **place)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from mrisem.types import InputError
+from mrisem.verbs.loggers import log_scores
 
 if TYPE_CHECKING:
     from mrisem.metrics.score import Score
@@ -56,6 +57,8 @@ def run(config: DictConfig) -> int:
     summary["command"] = shlex.join(["mrisem", "evaluate", *_overrides()])
     write_tables(folder, scores, rows, volumes, lesions, audited)
     write(folder / "summary.json", json.dumps(finite(summary), indent=2, allow_nan=False) + "\n")
+    placed = [row | {"run": str(folder / row["run"])} for row in rows]
+    log_scores(config.logger, runs, placed, targets)
     print_tables(summary, columns)
     print(f"scores: {folder / 'metrics.csv'}")
     return 0

@@ -15,8 +15,10 @@ from omegaconf import DictConfig
 import mrisem
 from mrisem.tasks.base import ReconstructionTask
 from mrisem.tasks.callbacks.embedding_bank import EmbeddingBankCallback
+from mrisem.tasks.callbacks.logging import PredictionLogger
 from mrisem.tasks.callbacks.writer import Provenance, ReconstructionWriter
 from mrisem.types import InputError
+from mrisem.verbs.loggers import open_logger
 from mrisem.verbs.pieces import make_datamodule, without
 from mrisem.verbs.priors import make_priors
 
@@ -27,7 +29,7 @@ SHIPPED = ("unrolled_mini",)
 # How fits are called in tables, where not by their own name.
 _FITS = {"none": "as trained"}
 # What a result does not depend on: these may differ when a run is resumed.
-_FREE = ("output_dir", "on_error", "skip_existing", "paths", "trainer", "scale")
+_FREE = ("output_dir", "on_error", "skip_existing", "paths", "trainer", "logger", "scale")
 
 
 def run(config: DictConfig) -> int:
@@ -52,8 +54,13 @@ def run(config: DictConfig) -> int:
         callbacks: list[pl.Callback] = [writer]
         if config.prior.name != "none" and data.slices:
             callbacks.insert(0, EmbeddingBankCallback(make_priors(config, data, task)))
-        trainer = instantiate(config.trainer, callbacks=callbacks, default_root_dir=folder)
-        trainer.predict(task, datamodule=data, return_predictions=False)
+        with open_logger(config.logger, "reconstruct", folder, without(config)) as log:
+            if log is not None:
+                callbacks.append(PredictionLogger())
+            trainer = instantiate(
+                config.trainer, callbacks=callbacks, logger=log or False, default_root_dir=folder
+            )
+            trainer.predict(task, datamodule=data, return_predictions=False)
     for scan in writer.failed:
         logger.error("skipped %s: %s", scan.file, scan.message)
     print(

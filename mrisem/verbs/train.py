@@ -13,7 +13,8 @@ from pytorch_lightning.loggers import CSVLogger
 from mrisem.tasks.callbacks.embedding_bank import EmbeddingBankCallback
 from mrisem.tasks.network import NetworkTask
 from mrisem.types import InputError
-from mrisem.verbs.pieces import make_datamodule
+from mrisem.verbs.loggers import open_logger
+from mrisem.verbs.pieces import make_datamodule, without
 from mrisem.verbs.priors import make_priors
 from mrisem.verbs.reconstruct import make_task
 
@@ -39,14 +40,16 @@ def run(config: DictConfig) -> int:
     if config.prior.name != "none":
         _check_subjects(config)
         callbacks.insert(0, EmbeddingBankCallback(make_priors(config, data, task)))
-    trainer = instantiate(
-        config.trainer,
-        callbacks=callbacks,
-        logger=CSVLogger(folder, name="", version=""),
-        default_root_dir=folder,
-    )
     last = folder / "checkpoints" / "last.ckpt"
-    trainer.fit(task, datamodule=data, ckpt_path=last if last.is_file() else None)
+    table = CSVLogger(folder, name="", version="")
+    with open_logger(config.logger, "train", folder, without(config)) as log:
+        trainer = instantiate(
+            config.trainer,
+            callbacks=callbacks,
+            logger=[table, log] if log is not None else table,
+            default_root_dir=folder,
+        )
+        trainer.fit(task, datamodule=data, ckpt_path=last if last.is_file() else None)
     print(
         f"trained {config.model.name}: best {monitor} {checkpoints.best_model_score:.4f}"
         f"; use it with model.checkpoint={checkpoints.best_model_path}"

@@ -1,0 +1,114 @@
+"""Sends what `predict` finds to the trainer's logger: Lightning itself logs only in training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+from matplotlib.figure import Figure
+from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
+
+from mrisem.physics.fourier import center_crop
+from mrisem.tasks.base import Prediction
+
+N_PICTURES = 8  # of a run: the first slice of each of the first batches
+
+
+class PredictionLogger(pl.Callback):
+    """Logs curves of per-scan fits and pictures of reconstructions.
+
+    Each slice has a number, ``scan``, in the order of reconstruction; its curves are logged over
+    ``iteration`` together with it. The table ``scans`` says which is which.
+    """
+
+    def __init__(self) -> None:
+        self._scans: list[tuple[int, str, int]] = []
+        self._step = 0
+        self._n_pictures = 0
+
+    def on_predict_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Log one batch."""
+        if trainer.logger is None or not isinstance(outputs, Prediction):
+            return
+        for info in outputs.batch.info:
+            self._log_curves(trainer.logger, outputs, info.file, info.slice)
+        if self._n_pictures < N_PICTURES:
+            self._log_picture(trainer.logger, outputs)
+
+    def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Log which scan is which."""
+        if trainer.logger is not None:
+            log_table(trainer.logger, "scans", ["scan", "file", "slice"], self._scans)
+
+    def _log_curves(self, logger: Logger, prediction: Prediction, file: str, number: int) -> None:
+        scan = len(self._scans)
+        self._scans.append((scan, file, number))
+        found: dict[int, dict[str, float]] = {}
+        for name, index, iteration, key, value in prediction.curves.rows:
+            if (name, index) == (file, number):
+                found.setdefault(iteration, {})[metric_name(key)] = value
+        for iteration, values in sorted(found.items()):
+            facts = {"scan": float(scan), "iteration": float(iteration)}
+            logger.log_metrics(facts | values, step=self._step)
+            self._step += 1
+
+    def _log_picture(self, logger: Logger, prediction: Prediction) -> None:
+        batch, info = prediction.batch, prediction.batch.info[0]
+        image = center_crop(prediction.reconstruction.image[0].abs(), batch.crop).float().cpu()
+        figure = Figure(figsize=(4, 4 * image.shape[0] / image.shape[1]))
+        axes = figure.add_axes((0, 0, 1, 1))
+        axes.set_axis_off()
+        axes.imshow(image.numpy(), cmap="gray", vmin=0, vmax=float(image.quantile(0.995)))
+        caption = f"{info.file} [{info.slice}]"
+        log_picture(logger, "image/reconstruction", figure, caption, self._n_pictures)
+        self._n_pictures += 1
+
+
+def metric_name(curve: str) -> str:
+    """Return the name under which a curve of a fit is logged.
+
+    >>> metric_name("data_consistency"), metric_name("positives_24")
+    ('loss/data_consistency', 'similarity/24/positives')
+    """
+    side, _, level = curve.rpartition("_")
+    if side in ("positives", "negatives") and level.isdigit():
+        return f"similarity/{level}/{side}"
+    return f"loss/{curve}"
+
+
+def log_table(
+    logger: Logger, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]
+) -> None:
+    """Log a table where the logger has tables; the run folder's CSV files hold it anyway."""
+    if isinstance(logger, WandbLogger):
+        logger.log_table(key, columns=list(columns), data=[list(row) for row in rows])
+
+
+def log_picture(logger: Logger, key: str, figure: Figure, caption: str, step: int) -> None:
+    """Log a figure where the logger has pictures."""
+    if not isinstance(logger, WandbLogger | TensorBoardLogger):
+        return
+    pixels = render(figure)
+    if isinstance(logger, WandbLogger):
+        logger.log_image(key, images=[pixels], caption=[caption])
+    else:
+        logger.experiment.add_image(f"{key}/{caption}", pixels, step, dataformats="HWC")
+
+
+def render(figure: Figure) -> np.ndarray:
+    """Return a figure's pixels, ``(y, x, 3)`` uint8."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()

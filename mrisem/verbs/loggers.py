@@ -1,0 +1,166 @@
+"""Loggers of `conf/logger`: none, CSV, TensorBoard, Weights & Biases, for every verb that measures.
+
+Names of what is logged (`mrisem.tasks.callbacks.logging` and `log_scores`): ``train/<name>``,
+``val/<name>`` of training; ``loss/<name>``, ``similarity/<level>/<side>`` of per-scan fits over
+``iteration`` and ``scan``; ``score/<name>`` of an evaluated run; tables ``scans``, ``slices``;
+pictures ``image/reconstruction``, ``image/comparison``.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from mrisem.types import InputError
+
+if TYPE_CHECKING:
+    from pytorch_lightning.loggers import Logger, WandbLogger
+
+    from mrisem.report.runs import Run
+    from mrisem.report.summary import Row
+
+N_PANELS = 3  # comparisons of an evaluated run
+
+
+@contextmanager
+def open_logger(
+    options: DictConfig, verb: str, folder: Path, facts: Mapping[str, Any]
+) -> Iterator[Logger | None]:
+    """Make the configured logger, give it the run's configuration, and close it in the end.
+
+    Args:
+        options: ``config.logger``.
+        verb: wandb's job type, and part of the files' place.
+        folder: the run's; logs go below ``logs``.
+        facts: the resolved configuration.
+
+    Yields:
+        the logger, or None for ``logger=none``.
+
+    Raises:
+        InputError: when the package that it needs is missing.
+    """
+    if options.name == "none":
+        yield None
+        return
+    if options.name == "wandb":
+        place = {"folder": folder, "verb": verb}
+    else:
+        place = {"save_dir": folder / "logs", "version": verb}
+    try:
+        logger: Logger = instantiate(options.make, **place)
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"logger={options.name} needs the package {options.name}, which is not installed "
+            f"({error}); pip install {options.name}, or logger=csv"
+        ) from error
+    logger.log_hyperparams(dict(facts))
+    status = "failed"
+    try:
+        yield logger
+        status = "success"
+    finally:
+        logger.finalize(status)
+        if options.name == "wandb":
+            _finish(logger, status)
+
+
+def wandb_logger(
+    folder: Path, verb: str, project: str, group: str | None = None, tags: Sequence[str] = ()
+) -> WandbLogger:
+    """Start a run of Weights & Biases that neither asks nor waits.
+
+    Args:
+        folder: the run's folder: its name is the run's, ``logs`` below it holds the files.
+        verb: the job type.
+        project: wandb's project.
+        group: wandb's group; None: the sweep's folder, or none outside a sweep.
+        tags: of the run.
+    """
+    import wandb
+    from pytorch_lightning.loggers import WandbLogger
+
+    mode = wandb_mode()
+    if mode == "offline":
+        print(f"wandb: no key is known, so offline: wandb sync {folder}/logs/wandb/offline-*")
+    return WandbLogger(
+        name=folder.name,
+        save_dir=folder / "logs",
+        project=project,
+        group=group or _sweep(),
+        job_type=verb,
+        tags=list(tags),
+        offline=mode == "offline",
+        reinit="create_new",
+        settings=wandb.Settings(silent=True, console="off", x_disable_stats=True),
+    )
+
+
+def wandb_mode() -> str:
+    """Return ``WANDB_MODE``, else online where a key is known, else offline."""
+    from requests.utils import get_netrc_auth
+
+    if mode := os.environ.get("WANDB_MODE"):
+        return mode
+    server = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
+    known = os.environ.get("WANDB_API_KEY") or get_netrc_auth(server)
+    return "online" if known else "offline"
+
+
+def log_scores(
+    options: DictConfig, runs: Sequence[Run], rows: Sequence[Row], targets: Mapping[Path, Path]
+) -> None:
+    """Log each evaluated run by itself, so that a dashboard can group by what was swept.
+
+    Args:
+        options: ``config.logger``.
+        runs: evaluated runs.
+        rows: of all their slices; ``run`` holds the absolute run folder.
+        targets: run folder to the folder of its targets.
+    """
+    if options.name == "none":
+        return
+    for run in runs:
+        mine = [row for row in rows if row["run"] == str(run.folder)]
+        with open_logger(options, "evaluate", run.folder, run.config) as logger:
+            if logger is not None and mine:
+                _log_run(logger, mine, targets)
+
+
+def _log_run(logger: Logger, rows: Sequence[Row], targets: Mapping[Path, Path]) -> None:
+    """Log means, the table of slices, and comparisons with the target."""
+    from mrisem.report.figures import panel_figure
+    from mrisem.report.panels import choose_slices, load_panel
+    from mrisem.tasks.callbacks.logging import log_picture, log_table
+
+    names = [key for key, value in rows[0].items() if isinstance(value, float)]
+    found = {name: [row[name] for row in rows if math.isfinite(row[name])] for name in names}
+    means = {f"score/{name}": sum(v) / len(v) for name, v in found.items() if v}
+    logger.log_metrics(means, step=0)
+    columns = [key for key in rows[0] if key != "run"]
+    log_table(logger, "slices", columns, [[row[key] for key in columns] for row in rows])
+    for index, key in enumerate(choose_slices(rows, N_PANELS)):
+        panel = load_panel(key, rows, targets, error_window=0.15)
+        if panel.tiles:
+            caption = f"{panel.file} [{panel.slice}], errors to 15 % of the window"
+            log_picture(logger, "image/comparison", panel_figure(panel), caption, index)
+
+
+def _sweep() -> str | None:
+    """Name of the sweep's folder; None for a single run."""
+    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
+        return None
+    return Path(HydraConfig.get().sweep.dir).name
+
+
+def _finish(logger: Any, status: str) -> None:
+    logger.experiment.finish(exit_code=0 if status == "success" else 1)
