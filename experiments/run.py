@@ -28,6 +28,8 @@ from typing import Any
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from mrisem.verbs.jobs import commit
+
 HERE = Path(__file__).parent
 MRISEM = Path(sys.executable).with_name("mrisem")
 _VARIABLE = re.compile(r"\$(DATA|OUT|START)\b")
@@ -204,19 +206,6 @@ def own_module(question: str, name: str) -> ModuleType | None:
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-def commit() -> str | None:
-    """Commit of the checkout, with a + when files differ from it; None outside a checkout."""
-
-    def git(*arguments: str) -> str:
-        done = subprocess.run(
-            ["git", "-C", HERE, *arguments], capture_output=True, text=True, check=False
-        )
-        return done.stdout.strip()
-
-    changed = git("status", "--porcelain", "--untracked-files=no")
-    return (git("rev-parse", "--short", "HEAD") + ("+" if changed else "")) or None
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import shutil
@@ -19,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 import mrisem
 from mrisem.types import InputError
+from mrisem.verbs.jobs import JobRecord, SweepSummary, in_sweep
 
 VERBS = {
     "simulate": "simulated subjects in the fastMRI file format",
@@ -29,6 +31,7 @@ VERBS = {
     "report": "one self-contained page from one or many run folders",
     "doctor": "what is installed, which weights and data are found",
 }
+_LONGEST = 200  # characters of a folder's name: file systems take 255
 _EXPECTED = (InputError, HydraException, OmegaConfBaseException)
 
 
@@ -51,6 +54,22 @@ def main() -> None:
     sys.exit(_run(verb, debug))
 
 
+def folder_name(overrides: str) -> str:
+    """Return a sweep job's overrides as the name of one folder: no slash, at most 200 characters.
+
+    >>> folder_name("encoder.path-weights/mine__seed-0")
+    'encoder.path-weights_mine__seed-0'
+    """
+    name = overrides.replace("/", "_")
+    if len(name) <= _LONGEST:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:12]
+    return f"{name[: _LONGEST - len(digest) - 1]}-{digest}"
+
+
+OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
+
+
 def config_folder() -> Path:
     """Return the folder of YAML files: inside an installed package, or beside it in a checkout."""
     package = Path(mrisem.__file__).parent
@@ -64,24 +83,40 @@ def _run(verb: str, debug: bool) -> int:
     codes: list[int] = []
 
     def job(config: DictConfig) -> None:
-        folder = Path(HydraConfig.get().runtime.output_dir)
-        try:
-            with open_dict(config):
-                config.output_dir = str(folder)
-            _record(config, folder)
-            module = import_module(f"mrisem.verbs.{verb}")
-            _quieten()  # after Lightning's import, which sets its own level
-            codes.append(module.run(config))
-        except _EXPECTED as error:
-            codes.append(_report(verb, error, debug))
-            _remove_if_empty(folder)
+        codes.append(_run_job(verb, config, debug))
 
+    SweepSummary.exit_code = None
     start = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=verb)
     try:
         start(job)()
     except _EXPECTED as error:
         return _report(verb, error, debug)
+    if SweepSummary.exit_code is not None:  # jobs may have run in other processes
+        return SweepSummary.exit_code
     return max(codes, key=(0, 2, 1).index, default=0)
+
+
+def _run_job(verb: str, config: DictConfig, debug: bool) -> int:
+    """Run one job and record what became of it; in a sweep no error stops the others."""
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    record = JobRecord(verb, folder, config.get("seed"))
+    try:
+        with open_dict(config):
+            config.output_dir = str(folder)
+        _record(config, folder)
+        module = import_module(f"mrisem.verbs.{verb}")
+        _quieten()  # after Lightning's import, which sets its own level
+        code: int = module.run(config)
+    except Exception as error:
+        expected = isinstance(error, _EXPECTED)
+        record.end(1, error, _one_line(error))
+        if not (expected or in_sweep()):
+            raise
+        if not in_sweep():
+            _remove_if_empty(folder)
+        return _report(verb, error, debug)
+    record.end(code)
+    return code
 
 
 def _quieten() -> None:
@@ -98,15 +133,20 @@ def _report(verb: str, error: BaseException, debug: bool) -> int:
     """Say an error in one line on stderr and return exit code 1."""
     if debug:
         traceback.print_exception(error)
+    print(f"mrisem {verb}: {_one_line(error)}", file=sys.stderr)
+    return 1
+
+
+def _one_line(error: BaseException) -> str:
+    """Return an error's message in one line; of one that nobody expected also its kind."""
     cause: BaseException | None = error
     while cause is not None:  # Hydra wraps what a constructor raises
         if isinstance(cause, InputError):
             error = cause
             break
         cause = cause.__cause__ or cause.__context__
-    message = str(error).split("Config search path:")[0]
-    print(f"mrisem {verb}: {' '.join(message.split())}", file=sys.stderr)
-    return 1
+    message = " ".join(str(error).split("Config search path:")[0].split())
+    return message if isinstance(error, _EXPECTED) else f"{type(error).__name__}: {message}"
 
 
 def _record(config: DictConfig, folder: Path) -> None:

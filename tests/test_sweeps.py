@@ -1,0 +1,145 @@
+"""Sweeps: a failed job does not stop the others, shows in the summary, and runs again alone."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+
+from mrisem.cli import config_folder, folder_name
+from mrisem.verbs.reconstruct import make_task
+
+SEEDS = range(8)
+CLI = "from mrisem.cli import main; main()"
+
+
+@pytest.fixture
+def arguments(simulated):
+    select = ["data.acquisition=CORPD_FBK", "data.max_slices=1"]
+    return ["data=knee", f"data.root={simulated / 'knee'}", "scale=smoke", *select]
+
+
+@pytest.fixture
+def checkpoints(tmp_path):
+    """Folder with a checkpoint for each seed but 5."""
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        config = compose("reconstruct", overrides=["scale=smoke", "output_dir=x"])
+    for seed in SEEDS:
+        torch.save({"state_dict": make_task(config).state_dict()}, folder / f"{seed}.ckpt")
+    (folder / "5.ckpt").rename(folder / "elsewhere.ckpt")
+    return folder
+
+
+def record(folder, setting):
+    (run,) = folder.glob(f"*{setting}*")
+    return run, json.loads((run / ".hydra" / "reconstruct" / "job.json").read_text())
+
+
+def test_sweep_of_eight_with_a_failed_job(mrisem, arguments, checkpoints, tmp_path):
+    folder = tmp_path / "sweep"
+    sweep = [
+        "reconstruct", "--multirun", *arguments, "fit=none", f"output_dir={folder}",
+        f"seed={','.join(map(str, SEEDS))}", f"model.checkpoint={checkpoints}/${{seed}}.ckpt",
+    ]  # fmt: skip
+    code, out, err = mrisem(*sweep)
+    assert code == 1
+    lines = out.splitlines()
+    assert "8 jobs: 7 done, 1 failed" in lines
+    assert sum(line.startswith("  failed: ") for line in lines) == 1
+    assert "model.checkpoint" in next(line for line in lines if line.startswith("  failed: "))
+    assert err.count("mrisem reconstruct: ") == 1
+    assert len(list(folder.glob("*/reconstructions/*.h5"))) == 7
+    run, facts = record(folder, "seed-5")
+    assert (facts["state"], facts["exit_code"]) == ("failed", 1)
+    assert "InputError" in (run / ".hydra" / "reconstruct" / "error.txt").read_text()
+    summary = json.loads((folder / "sweep.json").read_text())
+    assert summary["counts"] == {"done": 7, "failed": 1, "incomplete": 0}
+
+    made = {file: file.stat().st_mtime_ns for file in folder.glob("*/reconstructions/*.h5")}
+    (checkpoints / "elsewhere.ckpt").rename(checkpoints / "5.ckpt")
+    code, out, err = mrisem(*sweep)
+    assert code == 0, err
+    assert "8 jobs: 8 done" in out.splitlines()
+    assert out.count(" 0 slices reconstructed, 1 were there") == 7
+    assert out.count(" 1 slices reconstructed, 0 were there") == 1
+    assert {file: file.stat().st_mtime_ns for file in made} == made
+    assert not (run / ".hydra" / "reconstruct" / "error.txt").exists()
+
+
+def test_sweep_goes_on_after_an_error_that_nobody_expected(
+    mrisem, arguments, tmp_path, monkeypatch
+):
+    import mrisem.verbs.reconstruct as verb
+
+    make = verb.make_task
+
+    def fails_at_one(config):
+        if config.seed == 1:
+            raise RuntimeError("out of memory")
+        return make(config)
+
+    monkeypatch.setattr(verb, "make_task", fails_at_one)
+    sweep = ["--multirun", *arguments, "model=zero_filled", "seed=0,1,2"]
+    code, out, err = mrisem("reconstruct", *sweep, f"output_dir={tmp_path}/s")
+    assert code == 1
+    assert "3 jobs: 2 done, 1 failed" in out
+    assert "mrisem reconstruct: RuntimeError: out of memory" in err
+    run, facts = record(tmp_path / "s", "seed-1")
+    assert facts["message"] == "RuntimeError: out of memory"
+    assert "fails_at_one" in (run / ".hydra" / "reconstruct" / "error.txt").read_text()
+
+
+def test_record_of_a_job_says_how_to_make_it_again(mrisem, arguments, tmp_path):
+    run = ["reconstruct", *arguments, "model=zero_filled", "seed=3", f"output_dir={tmp_path}/r"]
+    assert mrisem(*run)[0] == 0
+    facts = json.loads((tmp_path / "r/.hydra/reconstruct/job.json").read_text())
+    assert facts["state"] == "done"
+    assert facts["seed"] == 3
+    assert facts["sweep"] is None
+    assert facts["command"].startswith("mrisem reconstruct data=knee ")
+    assert torch.__version__.startswith(facts["versions"]["torch"])
+    assert not (tmp_path / "r" / "sweep.json").exists()
+
+
+def test_sweep_with_skipped_scans_ends_with_two(mrisem, simulated, tmp_path):
+    root = tmp_path / "knee" / "multicoil_val"
+    root.mkdir(parents=True)
+    (good,) = (simulated / "knee" / "multicoil_val").glob("*CORPD_FBK*.h5")
+    (root / good.name).write_bytes(good.read_bytes())
+    (root / "broken.h5").write_bytes(b"nothing")
+    sweep = ["--multirun", "data=knee", f"data.root={root.parent}", "scale=smoke", "seed=0,1"]
+    code, out, _ = mrisem(
+        "reconstruct", *sweep, "model=zero_filled", "on_error=skip", f"output_dir={tmp_path}/s"
+    )
+    assert code == 2
+    assert "2 jobs: 2 incomplete" in out
+
+
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+def test_sweep_in_other_processes_is_summed_up_all_the_same(arguments, tmp_path, launcher):
+    pytest.importorskip(f"hydra_plugins.hydra_{launcher.split('_')[0]}_launcher")
+    options = [f"hydra/launcher={launcher}"]
+    if launcher == "joblib":
+        options += ["hydra.launcher.n_jobs=2"]
+    else:
+        options += ["hydra.launcher.timeout_min=5"]
+    done = subprocess.run(
+        [sys.executable, "-c", CLI, "reconstruct", "--multirun", *arguments, "model=zero_filled",
+         "mask.acceleration=4,60", f"output_dir={tmp_path}/s", *options],
+        capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr[-2000:]
+    assert "2 jobs: 1 done, 1 failed" in done.stdout
+    assert len(list((tmp_path / "s").glob("*/reconstructions/*.h5"))) == 1
+    assert "calibration" in record(tmp_path / "s", "acceleration-60")[1]["message"]
+
+
+def test_folder_of_a_job_is_one_folder_with_a_name_of_its_own():
+    long = [f"prior.levels-[{'1,' * 200}{last}]" for last in (1, 2)]
+    names = {folder_name(text) for text in long}
+    assert len(names) == 2
+    assert all(len(name) <= 200 for name in names)
