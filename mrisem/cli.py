@@ -31,6 +31,7 @@ VERBS = {
     "report": "one self-contained page from one or many run folders",
     "doctor": "what is installed, which weights and data are found",
 }
+_EVALUATE = "mrisem.verbs.evaluate"
 _LONGEST = 200  # characters of a folder's name: file systems take 255
 _EXPECTED = (InputError, HydraException, OmegaConfBaseException)
 
@@ -82,8 +83,10 @@ def _run(verb: str, debug: bool) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors arrive here, to be said in one line
     codes: list[int] = []
 
-    def job(config: DictConfig) -> None:
-        codes.append(_run_job(verb, config, debug))
+    def job(config: DictConfig) -> float | None:
+        code, score = _run_job(verb, config, debug)
+        codes.append(code)
+        return score
 
     SweepSummary.exit_code = None
     start = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=verb)
@@ -96,8 +99,12 @@ def _run(verb: str, debug: bool) -> int:
     return max(codes, key=(0, 2, 1).index, default=0)
 
 
-def _run_job(verb: str, config: DictConfig, debug: bool) -> int:
-    """Run one job and record what became of it; in a sweep no error stops the others."""
+def _run_job(verb: str, config: DictConfig, debug: bool) -> tuple[int, float | None]:
+    """Run one job and record what became of it; in a sweep no error stops the others.
+
+    Returns:
+        exit code; and the score that ``returns`` asks for, None without it or after a failure.
+    """
     folder = Path(HydraConfig.get().runtime.output_dir)
     record = JobRecord(verb, folder, config.get("seed"))
     try:
@@ -107,6 +114,7 @@ def _run_job(verb: str, config: DictConfig, debug: bool) -> int:
         module = import_module(f"mrisem.verbs.{verb}")
         _quieten()  # after Lightning's import, which sets its own level
         code: int = module.run(config)
+        score = import_module(_EVALUATE).mean_score(config) if config.get("returns") else None
     except Exception as error:
         expected = isinstance(error, _EXPECTED)
         record.end(1, error, _one_line(error))
@@ -114,9 +122,9 @@ def _run_job(verb: str, config: DictConfig, debug: bool) -> int:
             raise
         if not in_sweep():
             _remove_if_empty(folder)
-        return _report(verb, error, debug)
+        return _report(verb, error, debug), None
     record.end(code)
-    return code
+    return code, score
 
 
 def _quieten() -> None:

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+import yaml
 from hydra import compose, initialize_config_dir
 
 from mrisem.cli import config_folder, folder_name
@@ -136,6 +137,29 @@ def test_sweep_in_other_processes_is_summed_up_all_the_same(arguments, tmp_path,
     assert "2 jobs: 1 done, 1 failed" in done.stdout
     assert len(list((tmp_path / "s").glob("*/reconstructions/*.h5"))) == 1
     assert "calibration" in record(tmp_path / "s", "acceleration-60")[1]["message"]
+
+
+def test_sweeper_that_optimises_gets_the_score(arguments, tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    done = subprocess.run(
+        [sys.executable, "-c", CLI, "reconstruct", "--multirun", *arguments, "model=zero_filled",
+         "returns=psnr", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=3",
+         "hydra.sweeper.direction=maximize", "hydra.sweeper.n_jobs=1",
+         "mask.acceleration=choice(3,4)", f"output_dir={tmp_path}/s"],
+        capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    best = yaml.safe_load((tmp_path / "s" / "optimization_results.yaml").read_text())
+    assert best["best_params"] == {"mask.acceleration": 3}  # more samples, higher PSNR
+    assert 15 < best["best_value"] < 60
+
+
+def test_returned_score_must_exist(mrisem, arguments, tmp_path):
+    code, _, err = mrisem(
+        "reconstruct", *arguments, "model=zero_filled", "returns=beauty", f"output_dir={tmp_path}/r"
+    )
+    assert code == 1
+    assert "returns must be one of psnr" in err
 
 
 def test_folder_of_a_job_is_one_folder_with_a_name_of_its_own():

@@ -91,6 +91,26 @@ def score_runs(
     return tables
 
 
+def mean_score(config: DictConfig) -> float:
+    """Return the mean over slices of the score ``config.returns`` of what a job reconstructed.
+
+    Raises:
+        InputError: there is no such score.
+    """
+    from mrisem.metrics.volume import VolumeMetrics
+    from mrisem.report.results import score_file
+
+    scores = load_scores(config.metrics)
+    if config.returns not in scores:
+        raise InputError(f"returns must be one of {', '.join(scores)}, got {config.returns}")
+    metrics = VolumeMetrics({config.returns: scores[config.returns]})
+    targets = Path(config.data.root) / f"multicoil_{config.data.split}"
+    rows: list[Row] = []
+    for file in sorted(Path(config.output_dir).glob("reconstructions/*.h5")):
+        rows += score_file(file, targets / file.name, metrics, "full")[0]
+    return sum(float(row[config.returns]) for row in rows) / len(rows)
+
+
 def audit_runs(
     folder: Path, runs: list[Run], targets: dict[Path, Path], config: DictConfig
 ) -> list[Row]:

@@ -29,7 +29,17 @@ SHIPPED = ("unrolled_mini",)
 # How fits are called in tables, where not by their own name.
 _FITS = {"none": "as trained"}
 # What a result does not depend on: these may differ when a run is resumed.
-_FREE = ("output_dir", "on_error", "skip_existing", "paths", "trainer", "logger", "scale")
+_FREE = (
+    "output_dir",
+    "on_error",
+    "skip_existing",
+    "paths",
+    "trainer",
+    "logger",
+    "metrics",
+    "returns",
+    "scale",
+)
 
 
 def run(config: DictConfig) -> int:
