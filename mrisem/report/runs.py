@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-from omegaconf import ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from mrisem.types import InputError
 
@@ -18,8 +18,10 @@ log = logging.getLogger(__name__)
 
 # Overrides that do not tell two runs of one method apart: paths, data and how, not what, was run.
 _NOT_NAMING = re.compile(
-    r"^\+*(output_dir|data|auxiliary\.root|mask|hydra|on_error|skip_existing|logger|trainer)\b"
+    r"^\+*((output_dir|data|auxiliary\.root|hydra|on_error|skip_existing|logger|trainer)\b"
+    r"|mask(\.acceleration)?=)"
 )
+_NUMBER = re.compile(r"(?<![\w.])-?\d+\.?\d*(?:e[-+]?\d+)?", re.IGNORECASE)
 _ORDER = (
     *("zero_filled", "cg_sense", "grappa", "tv", "l1_wavelet"),
     *("unet", "unrolled", "varnet", "inr"),
@@ -131,11 +133,15 @@ def label_runs(runs: Sequence[Run]) -> list[Run]:
 
 
 def _distinct_labels(runs: Sequence[Run]) -> list[str]:
-    settings = [
-        dict(o.lstrip("+").split("=", 1) for o in run.overrides if "=" in o and _naming(o))
-        for run in runs
-    ]
-    keys = sorted({key for setting in settings for key in setting})
+    keys = sorted(
+        {
+            o.lstrip("+").split("=", 1)[0]
+            for r in runs
+            for o in r.overrides
+            if "=" in o and _naming(o)
+        }
+    )
+    settings = [{key: text for key in keys if (text := _setting(run, key))} for run in runs]
     differing = [key for key in keys if len({setting.get(key) for setting in settings}) > 1]
     suffixes = [", ".join(f"{key}={s[key]}" for key in differing if key in s) for s in settings]
     if len(set(suffixes)) < len(suffixes):
@@ -143,23 +149,39 @@ def _distinct_labels(runs: Sequence[Run]) -> list[str]:
     return [f"{r.method} [{s}]" if s else r.method for r, s in zip(runs, suffixes, strict=True)]
 
 
+def _setting(run: Run, key: str) -> str | None:
+    """Return a setting as text: what the run used, overridden or by default; None if unknown."""
+    used = run.recorded(key)
+    if used is None or isinstance(used, DictConfig):  # not recorded, or a choice of a group
+        written = (o.lstrip("+").partition("=") for o in run.overrides)
+        given = [text for name, _, text in written if name == key]
+        return given[-1] if given else None
+    if isinstance(used, float) and used.is_integer():
+        used = int(used)  # 1 and 1.0 are one setting
+    return str(used).lower() if isinstance(used, bool) else str(used).replace(" ", "")
+
+
 def _naming(override: str) -> bool:
     return _NOT_NAMING.match(override) is None
 
 
-def table_order(run: Run) -> tuple[int, str, str]:
+def table_order(run: Run) -> tuple[int, str, str, tuple[float, ...], str]:
     """Sort key: baselines, then networks, each without a prior before with one."""
     return method_order(run.label)
 
 
-def method_order(label: str) -> tuple[int, str, str]:
-    """Sort key of a method's label.
+def method_order(label: str) -> tuple[int, str, str, tuple[float, ...], str]:
+    """Sort key of a method's label; settings by their numbers, not their digits.
 
     >>> sorted(["unrolled + image_same", "tv", "unrolled", "zero_filled"], key=method_order)
     ['zero_filled', 'tv', 'unrolled', 'unrolled + image_same']
+    >>> sorted(["tv [weight=10]", "tv [weight=2]", "tv [weight=1e-3]"], key=method_order)
+    ['tv [weight=1e-3]', 'tv [weight=2]', 'tv [weight=10]']
     """
     model = label.split()[0]
-    return (_ORDER.index(model) if model in _ORDER else len(_ORDER), model, label)
+    place = _ORDER.index(model) if model in _ORDER else len(_ORDER)
+    numbers = tuple(float(number) for number in _NUMBER.findall(label))
+    return (place, model, _NUMBER.sub("", label), numbers, label)
 
 
 def _load(path: Path) -> Any:

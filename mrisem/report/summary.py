@@ -1,7 +1,6 @@
 """Rows of scores to means and paired tests: what `summary.json` holds."""
 
 import csv
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -106,21 +105,30 @@ def reference_of(label: str, labels: Sequence[str], wanted: str | None = None) -
     """Return the method that ``label`` is tested against.
 
     ``wanted`` when given; else the same method without what was added last, such as a prior, else
-    zero-filled, else the first.
+    zero-filled, else the first. Of several variants of it, the one that shares most settings.
     None for the reference itself.
 
     >>> reference_of("unrolled + image_same", ["zero_filled", "unrolled", "unrolled + image_same"])
     'unrolled'
     >>> reference_of("unrolled", ["zero_filled", "unrolled"])
     'zero_filled'
+    >>> reference_of("tv + x [seed=1, w=2]", ["tv [seed=0]", "tv [seed=1]", "tv + x [seed=1, w=2]"])
+    'tv [seed=1]'
     """
     if wanted is None:
-        base = label.rpartition(" + ")[0]
-        plain = [other for other in labels if re.split(r" \[", other)[0] == base]
-        candidates = plain if " + " in label else []
+        method, settings = _parts(label)
+        base = method.rpartition(" + ")[0]
+        plain = [other for other in labels if base and _parts(other)[0] == base]
+        candidates = sorted(plain, key=lambda other: -len(_parts(other)[1] & settings))
         candidates += [other for other in labels if other.startswith("zero_filled")]
         wanted = [*candidates, labels[0]][0]
     return None if wanted == label else wanted
+
+
+def _parts(label: str) -> tuple[str, set[str]]:
+    """Split ``method [key=value, key=value]`` into the method and its settings."""
+    method, _, settings = label.partition(" [")
+    return method, set(settings.removesuffix("]").split(", ")) - {""}
 
 
 def paired_tests(

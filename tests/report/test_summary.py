@@ -1,5 +1,6 @@
 """Labels, references, tables: the parts of a report that are plain functions."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,48 @@ def test_runs_of_one_method_on_other_files_or_masks_keep_its_name():
         )
         == ["unrolled"] * 3
     )
+
+
+def make_configured(name, weight, overrides=()):
+    run = make_run(name, overrides, method="unrolled + image_same")
+    return replace(run, config={"prior": {"weight": weight}, "mask": {"center_fraction": 0.1}})
+
+
+def test_runs_of_a_sweep_are_named_by_the_value_used_the_default_included():
+    assert labels(
+        make_configured("1", 0.1, ["prior.weight=1e-1"]),
+        make_configured("2", 1.0),
+    ) == ["unrolled + image_same [prior.weight=0.1]", "unrolled + image_same [prior.weight=1]"]
+
+
+def test_a_default_written_out_is_no_difference():
+    runs = [
+        make_configured("1", 1, ["prior.weight=1", "seed=0"]),
+        make_configured("2", 1.0, ["seed=1"]),
+    ]
+    assert labels(*runs) == [f"unrolled + image_same [seed={seed}]" for seed in (0, 1)]
+
+
+def test_a_swept_setting_of_the_mask_names_the_runs_its_acceleration_does_not():
+    assert labels(
+        make_run("1", ["mask=gaussian", "mask.acceleration=4", "mask.center_fraction=0.04"]),
+        make_run("2", ["mask.acceleration=4.0", "mask.center_fraction=0.08"]),
+    ) == ["unrolled [mask.center_fraction=0.04]", "unrolled [mask.center_fraction=0.08]"]
+
+
+def test_every_variant_of_a_sweep_is_tested_against_the_method_without_prior():
+    variants = [f"unrolled + image_same [prior.weight={w}]" for w in (0.1, 2, 10)]
+    rows = make_rows({"zero_filled": -1, "unrolled": 0} | dict.fromkeys(variants, 1))
+    group = summary_of(rows, [PSNR])["groups"][0]
+    assert list(group["methods"]) == ["zero_filled", "unrolled", *variants]
+    found = {test["method"]: test["reference"] for test in group["paired_tests"]}
+    assert {found[label] for label in variants} == {"unrolled"}
+
+
+def test_a_variant_is_tested_against_the_variant_with_its_other_settings():
+    seeds = ["unrolled [seed=0]", "unrolled [seed=1]"]
+    guided = [f"unrolled + image_same [prior.weight=2, seed={seed}]" for seed in (0, 1)]
+    assert [reference_of(label, [*seeds, *guided]) for label in guided] == seeds
 
 
 def test_runs_of_one_method_are_named_by_what_differs_only():
