@@ -31,7 +31,7 @@ VERBS = {
     "report": "one self-contained page from one or many run folders",
     "doctor": "what is installed, which weights and data are found",
 }
-_EVALUATE = "mrisem.verbs.evaluate"
+_SCORES = "mrisem.verbs.scores"
 _LONGEST = 200  # characters of a folder's name: file systems take 255
 _EXPECTED = (InputError, HydraException, OmegaConfBaseException)
 
@@ -114,7 +114,7 @@ def _run_job(verb: str, config: DictConfig, debug: bool) -> tuple[int, float | N
         module = import_module(f"mrisem.verbs.{verb}")
         _quieten()  # after Lightning's import, which sets its own level
         code: int = module.run(config)
-        score = import_module(_EVALUATE).mean_score(config) if config.get("returns") else None
+        score = import_module(_SCORES).mean_score(config) if config.get("returns") else None
     except Exception as error:
         expected = isinstance(error, _EXPECTED)
         record.end(1, error, _one_line(error))

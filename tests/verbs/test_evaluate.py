@@ -10,6 +10,7 @@ from fastmri import evaluate as official
 
 from mrisem.types import InputError
 from mrisem.verbs import evaluate
+from mrisem.verbs.scores import load_scores
 
 
 def read(path):
@@ -30,7 +31,7 @@ def score(compose):
 def test_evaluate_composes_the_default_scores(compose):
     from mrisem.metrics.volume import DEFAULT_SCORES
 
-    assert evaluate.load_scores(compose("evaluate").metrics) == DEFAULT_SCORES
+    assert load_scores(compose("evaluate").metrics) == DEFAULT_SCORES
 
 
 def test_evaluate_writes_fastmris_numbers(run_folders, score, read_json):

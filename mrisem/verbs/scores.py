@@ -1,0 +1,58 @@
+"""The scores of a configuration, and the one of a job that a sweeper optimises."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig
+
+from mrisem.types import InputError
+
+if TYPE_CHECKING:
+    from mrisem.metrics.score import Score
+
+
+def load_scores(paths: DictConfig) -> dict[str, Score]:
+    """Return the scores that the ``metrics`` group names.
+
+    Raises:
+        InputError: a path does not lead to a Score.
+    """
+    from hydra.utils import get_object
+
+    from mrisem.metrics.score import Score
+
+    scores: dict[str, Score] = {}
+    for name, path in paths.items():
+        try:
+            score = get_object(path)
+        except (ImportError, ValueError) as error:
+            raise InputError(
+                f"metrics.{name!s} must be the dotted path of a Score, got {path} "
+                f"({str(error).splitlines()[0]}); see conf/metrics/default.yaml"
+            ) from error
+        if not isinstance(score, Score):
+            raise InputError(f"metrics.{name!s} must lead to a Score, got {path} = {score!r:.60}")
+        scores[str(name)] = score
+    return scores
+
+
+def mean_score(config: DictConfig) -> float:
+    """Return the mean over slices of the score ``config.returns`` of what a job reconstructed.
+
+    Raises:
+        InputError: there is no such score.
+    """
+    from mrisem.metrics.volume import VolumeMetrics
+    from mrisem.report.results import score_file
+
+    scores = load_scores(config.metrics)
+    if config.returns not in scores:
+        raise InputError(f"returns must be one of {', '.join(scores)}, got {config.returns}")
+    metrics = VolumeMetrics({config.returns: scores[config.returns]})
+    targets = Path(config.data.root) / f"multicoil_{config.data.split}"
+    rows: list[dict[str, float]] = []
+    for file in sorted(Path(config.output_dir).glob("reconstructions/*.h5")):
+        rows += score_file(file, targets / file.name, metrics, "full")[0]
+    return sum(float(row[config.returns]) for row in rows) / len(rows)
