@@ -42,7 +42,7 @@ def analyse(folder: Path) -> list[dict[str, Any]]:
             "slices": len(found),
             "moved towards positives": int(sum(one[2] > one[1] for one in found)),
             **{
-                f"{name}: on the positives' side": int(sum(one[i] > 0 for one in found))
+                f"{name}: nearer to positives": int(sum(one[i] > 0 for one in found))
                 for i, name in enumerate(("zero-filled", "start", "end"))
             },
             **{
@@ -52,3 +52,13 @@ def analyse(folder: Path) -> list[dict[str, Any]]:
         }
         for level, found in sorted(margins.items(), key=lambda item: int(item[0]))
     ]
+
+
+def outcome(own: list[dict[str, Any]]) -> str:
+    """One line for the table of claims."""
+    parts = [
+        f"level {row['level']}: {row['moved towards positives']} of {row['slices']} moved towards "
+        f"the positives, {row['end: nearer to positives']} ended nearer to them than to the negatives"
+        for row in own
+    ]
+    return "<br>".join(parts)

@@ -50,3 +50,9 @@ def analyse(folder: Path) -> list[dict[str, Any]]:
         {"sigma": sigma, "answers changed": count / total, "images": len(images), "copies": COPIES}
         for sigma, count in changed.items()
     ]
+
+
+def outcome(own: list[dict[str, Any]]) -> str:
+    """One line for the table of claims."""
+    changed = ", ".join(f"{row['sigma']:g}: {100 * row['answers changed']:.0f} %" for row in own)
+    return f"answers changed at sigma {changed} ({own[0]['images']} images)"

@@ -52,3 +52,20 @@ def analyse(folder: Path) -> list[dict[str, Any]]:
             result[score] = paired_test(*sides, better).as_row()
         results.append(result)
     return results
+
+
+def outcome(own: list[dict[str, Any]]) -> str:
+    """One line for the table of claims."""
+    lines = []
+    for row in own:
+        test = row["tenengrad"]
+        p = "no test" if test["p_value"] is None else f"p = {test['p_value']:.2g}"
+        wanted = ", ".join(
+            f"{target} {row[target]['wanted at the start']} -> {row[target]['wanted at the end']}"
+            for target in ("positive", "negative")
+        )
+        lines.append(
+            f"{row['prompt']}: Tenengrad of positive minus negative target "
+            f"{test['mean_difference']:+.4f} ({p}, n = {test['n']}); wanted answers {wanted}"
+        )
+    return "<br>".join(lines)

@@ -77,3 +77,11 @@ def draw(maps: dict[tuple[str, int], np.ndarray], path: Path) -> None:
         axis.set_title(f"{file.removesuffix('.h5')} [{number}]", fontsize=7)
     figure.colorbar(shown, ax=axes, label="standard deviation / maximum", shrink=0.6)
     figure.savefig(path, dpi=110)
+
+
+def outcome(own: dict[str, Any]) -> str:
+    """One line for the table of claims."""
+    return (
+        f"mean pixel-wise std {own['mean over pixels']:.2g}, largest pixel "
+        f"{own['largest pixel']:.2g}, {own['slices']} slices, {own['wordings']} wordings"
+    )
