@@ -58,7 +58,7 @@ def outcome(own: list[dict[str, Any]]) -> str:
     """One line for the table of claims."""
     parts = [
         f"level {row['level']}: {row['moved towards positives']} of {row['slices']} moved towards "
-        f"the positives, {row['end: nearer to positives']} ended nearer to them than to the negatives"
+        f"the positives, {row['end: nearer to positives']} ended nearer to them"
         for row in own
     ]
     return "<br>".join(parts)
