@@ -120,33 +120,68 @@ def read_attributes(file: Path) -> dict[str, Any]:
 
 
 def label_runs(runs: Sequence[Run]) -> list[Run]:
-    """Tell runs of one method on the same files apart by the overrides in which they differ."""
-    labelled = list(runs)
-    kinds = {(run.method, run.anatomy, run.mask) for run in runs}
-    for kind in sorted(kinds):
-        same = [i for i, run in enumerate(runs) if (run.method, run.anatomy, run.mask) == kind]
-        names = [{file.name for file in runs[i].files} for i in same]
-        if any(a & b for a, b in combinations(names, 2)):
-            for i, label in zip(same, _distinct_labels([runs[i] for i in same]), strict=True):
-                labelled[i] = replace(runs[i], label=label)
-    return labelled
+    """Tell runs of one method on the same files apart by the overrides in which they differ.
 
-
-def _distinct_labels(runs: Sequence[Run]) -> list[str]:
-    keys = sorted(
-        {
-            o.lstrip("+").split("=", 1)[0]
-            for r in runs
-            for o in r.overrides
-            if "=" in o and _naming(o)
+    A method's runs are named by the same settings whatever their anatomy and mask. Of one swept
+    parameter every value is named; of several, those that are not the default.
+    """
+    labels = {run.folder: run.method for run in runs}
+    for method in sorted({run.method for run in runs}):
+        mine = [run for run in runs if run.method == method]
+        settings = _settings(mine)
+        kinds = [
+            [run for run in mine if (run.anatomy, run.mask) == kind]
+            for kind in sorted({(run.anatomy, run.mask) for run in mine})
+        ]
+        confused = [same for same in kinds if _share_files(same)]
+        differing = {
+            key
+            for same in confused
+            for key in settings[same[0].folder]
+            if len({settings[run.folder][key] for run in same}) > 1
         }
-    )
-    settings = [{key: text for key in keys if (text := _setting(run, key))} for run in runs]
-    differing = [key for key in keys if len({setting.get(key) for setting in settings}) > 1]
-    suffixes = [", ".join(f"{key}={s[key]}" for key in differing if key in s) for s in settings]
-    if len(set(suffixes)) < len(suffixes):
+        for same in kinds if confused else []:
+            labels |= _distinct_labels(same, settings, sorted(differing))
+    return [replace(run, label=labels[run.folder]) for run in runs]
+
+
+def _share_files(runs: Sequence[Run]) -> bool:
+    names = [{file.name for file in run.files} for run in runs]
+    return any(a & b for a, b in combinations(names, 2))
+
+
+def _settings(runs: Sequence[Run]) -> dict[Path, dict[str, str | None]]:
+    """Return what each run used of all that any of them overrode, by its folder."""
+    keys = sorted({key for run in runs for key in _overridden(run)})
+    return {run.folder: {key: _setting(run, key) for key in keys} for run in runs}
+
+
+def _overridden(run: Run) -> set[str]:
+    named = (text for text in run.overrides if "=" in text and _naming(text))
+    return {text.lstrip("+").split("=", 1)[0] for text in named}
+
+
+def _distinct_labels(
+    runs: Sequence[Run], settings: dict[Path, dict[str, str | None]], keys: Sequence[str]
+) -> dict[Path, str]:
+    defaults = {
+        key: settings[run.folder][key]
+        for run in runs
+        for key in keys
+        if key not in _overridden(run)
+    }
+    suffixes = []
+    for run in runs:
+        used = {key: text for key in keys if (text := settings[run.folder][key]) is not None}
+        if len(keys) > 1:
+            used = {key: text for key, text in used.items() if text != defaults.get(key)}
+        suffixes.append(", ".join(f"{key}={text}" for key, text in used.items()))
+    if len(set(suffixes)) < len(suffixes) and _share_files(runs):
         suffixes = ["/".join(run.folder.parts[-2:]) for run in runs]
-    return [f"{r.method} [{s}]" if s else r.method for r, s in zip(runs, suffixes, strict=True)]
+    return {
+        run.folder: f"{run.method} [{suffix}]" if suffix else run.method
+        for run, suffix in zip(runs, suffixes, strict=True)
+    }
 
 
 def _setting(run: Run, key: str) -> str | None:

@@ -65,6 +65,22 @@ def test_runs_of_a_sweep_are_named_by_the_value_used_the_default_included():
     ) == ["unrolled + image_same [prior.weight=0.1]", "unrolled + image_same [prior.weight=1]"]
 
 
+def test_runs_of_ablations_have_one_name_in_every_group():
+    def ablated(name, mask, seed, weight, overrides):
+        run = make_run(name, overrides, method="u + p", mask=mask)
+        return replace(run, config={"prior": {"weight": weight}, "seed": seed})
+
+    runs = [
+        ablated("1", "R=4", 0, 1, []),
+        ablated("2", "R=4", 0, 2, ["prior.weight=2"]),
+        ablated("3", "R=8", 0, 1, []),
+        ablated("4", "R=8", 0, 2, ["prior.weight=2"]),
+        ablated("5", "R=8", 7, 1, ["seed=7", "prior.weight=1"]),
+    ]
+    weighted, seeded = "u + p [prior.weight=2]", "u + p [seed=7]"
+    assert labels(*runs) == ["u + p", weighted, "u + p", weighted, seeded]
+
+
 def test_a_default_written_out_is_no_difference():
     runs = [
         make_configured("1", 1, ["prior.weight=1", "seed=0"]),
