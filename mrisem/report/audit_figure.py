@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from mrisem.report.audit import Pair, Row
+from mrisem.report.inline import slug
 from mrisem.report.results import read_reconstruction, read_target
 
 DIFFERENCE_MAP = "RdBu_r"
@@ -53,11 +53,19 @@ def write_figure(folder: Path, pair: Pair, rows: Sequence[Row], targets: Path, m
     chosen = [load_maps(pair, row, targets) for row in choose_rows(rows, most)]
     group = f"{pair.guided.anatomy}, {pair.guided.mask}"
     figure = draw_audit(chosen, f"{group}: {pair.guided.label} against {pair.plain.label}")
-    name = re.sub(r"[^a-z0-9]+", "_", f"{group} {pair.guided.label}".lower()).strip("_")
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"audit_{name}.png"
+    path = folder / figure_name(pair.guided.anatomy, pair.guided.mask, pair.guided.label)
     figure.savefig(path, dpi=_DPI)
     return path
+
+
+def figure_name(anatomy: str, mask: str, method: str) -> str:
+    """Return the file name of a pair's picture.
+
+    >>> figure_name("brain", "gaussian R=4", "unrolled + image_same")
+    'audit_brain_gaussian_r_4_unrolled_image_same.png'
+    """
+    return f"audit_{slug(f'{anatomy}, {mask} {method}')}.png"
 
 
 def choose_rows(rows: Sequence[Row], most: int) -> list[Row]:

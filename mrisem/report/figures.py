@@ -2,7 +2,7 @@
 
 import io
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import matplotlib as mpl
@@ -13,7 +13,6 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from PIL import Image
 
-from mrisem.report.curves import Curve
 from mrisem.report.panels import Panel
 from mrisem.report.summary import Column, Row, labels_of, value
 
@@ -22,6 +21,7 @@ ERROR_MAP = "inferno"
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1")
 _SHADES = (0.0, 0.45, -0.4)
 _DPI = 140
+_LEGEND_LINE = 0.14  # inches
 _MANY = 8  # methods, above which their names stand upright
 
 
@@ -76,7 +76,8 @@ def colour_stops(cmap: str = ERROR_MAP, n: int = 9) -> str:
     return ", ".join(mpl.colors.to_hex(mpl.colormaps[cmap](i / (n - 1))) for i in range(n))
 
 
-def _axes(size: tuple[float, float], palette: Palette) -> tuple[Figure, Axes]:
+def plain_axes(size: tuple[float, float], palette: Palette) -> tuple[Figure, Axes]:
+    """Return a figure of that many inches and its axes, in the palette's colours."""
     figure = Figure(figsize=size, facecolor=palette.paper, layout="constrained")
     axes = figure.add_subplot(facecolor=palette.paper)
     axes.tick_params(colors=palette.ink, labelsize=8)
@@ -93,7 +94,7 @@ def paired_dots(rows: Sequence[Row], column: Column, palette: Palette) -> Figure
     """Draw every slice as a dot for each method, joined by a line, and the methods' means."""
     labels = labels_of(rows)
     many = len(labels) > _MANY
-    figure, axes = _axes((4.4, 4.6 if many else 3.4), palette)
+    figure, axes = plain_axes((4.4, 4.6 if many else 3.4), palette)
     slices: dict[tuple[str, int], dict[str, float]] = {}
     for row in rows:
         key = (row["file"], row["slice"])
@@ -121,88 +122,35 @@ def _name_methods(axes: Axes, labels: Sequence[str], upright: bool) -> None:
         axes.set_xticks(range(len(labels)), names, rotation=90, linespacing=0.9)
         axes.tick_params(axis="x", labelsize=6)
         return
-    axes.set_xticks(range(len(labels)), [_folded(label) for label in labels])
+    axes.set_xticks(range(len(labels)), [folded(label) for label in labels])
     if len(labels) > 4:
         axes.tick_params(axis="x", rotation=35)
 
 
-def _folded(label: str) -> str:
-    """Break a label where its parts meet; overrides may hold long paths."""
+def folded(label: str) -> str:
+    """Break a label where its parts meet; overrides may hold long paths.
+
+    >>> folded("unrolled + image_same [prior.weight=0.2]").splitlines()
+    ['unrolled', '+ image_same', '[prior.weight=0.2]']
+    """
     lines = label.replace(" + ", "\n+ ").replace(" [", "\n[").splitlines()
     return "\n".join(part for line in lines for part in textwrap.wrap(line, 28))
 
 
-def loss_curves(
-    name: str, series: Mapping[str, Mapping[str, Curve]], labels: Sequence[str], palette: Palette
-) -> Figure:
-    """Draw one loss over the iterations: each slice thin, each method's mean bold.
-
-    Args:
-        name: the loss.
-        series: method to slice to ``(iterations, values)``.
-        labels: all methods of the group, so that each keeps its colour.
-        palette: colours.
-    """
-    figure, axes = _axes((4.4, 3.2), palette)
-    _draw_curves(axes, series, colours(labels), "-")
-    pooled = np.concatenate([values for slices in series.values() for _, values in slices.values()])
-    pooled = pooled[np.isfinite(pooled)]
-    if pooled.size and pooled.min() > 0 and pooled.max() > 20 * pooled.min():
-        axes.set_yscale("log")
-    _finish_curves(axes, name.replace("_", " "), palette)
-    return figure
-
-
-def similarity_curves(
-    title: str,
-    sides: tuple[Mapping[str, Mapping[str, Curve]], Mapping[str, Mapping[str, Curve]]],
-    labels: Sequence[str],
-    palette: Palette,
-) -> Figure:
-    """Draw the mean similarity to the positives (solid) and to the negatives (dashed).
-
-    Args:
-        title: of the figure.
-        sides: positives and negatives, each method to slice to ``(iterations, values)``.
-        labels: all methods of the group, so that each keeps its colour.
-        palette: colours.
-    """
-    figure, axes = _axes((4.4, 3.2), palette)
-    for side, style, name in zip(sides, ("-", "--"), ("positives", "negatives"), strict=True):
-        _draw_curves(axes, side, colours(labels), style, f", {name}")
-    _finish_curves(axes, title, palette)
-    return figure
-
-
-def _draw_curves(
-    axes: Axes,
-    series: Mapping[str, Mapping[str, Curve]],
-    colour_of: Mapping[str, str],
-    style: str,
-    suffix: str = "",
-) -> None:
-    for label, slices in series.items():
-        colour = colour_of[label]
-        for iterations, values in slices.values():
-            axes.plot(iterations, values, style, color=colour, linewidth=0.6, alpha=0.35)
-        mean = _mean_curve(list(slices.values()))
-        axes.plot(*mean, style, color=colour, linewidth=2, label=label + suffix)
-
-
-def _finish_curves(axes: Axes, title: str, palette: Palette) -> None:
-    axes.set_xlabel("iteration", fontsize=9, color=palette.ink)
-    axes.set_title(title, fontsize=10, color=palette.ink)
-    axes.legend(fontsize=7, frameon=False, labelcolor=palette.ink)
-
-
-def _mean_curve(slices: Sequence[Curve]) -> Curve:
-    """Return the mean over slices at every iteration that any of them has."""
-    iterations = np.unique(np.concatenate([its for its, _ in slices]))
-    means = [
-        np.mean([values[its == i].mean() for its, values in slices if (its == i).any()])
-        for i in iterations
-    ]
-    return iterations, np.asarray(means)
+def legend_below(figure: Figure, palette: Palette) -> None:
+    """Name the lines below the axes, where they cover nothing; the figure grows by as much."""
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    names = [textwrap.fill(label, 62) for label in labels]
+    n_lines = sum(1 + name.count("\n") for name in names)
+    figure.set_figheight(figure.get_figheight() + _LEGEND_LINE * n_lines)
+    figure.legend(
+        handles,
+        names,
+        loc="outside lower center",
+        fontsize=7,
+        frameon=False,
+        labelcolor=palette.ink,
+    )
 
 
 def panel_figure(panel: Panel, palette: Palette = LIGHT) -> Figure:
@@ -218,7 +166,7 @@ def panel_figure(panel: Panel, palette: Palette = LIGHT) -> Figure:
         axes.set_axis_off()
     for tile, column in zip(panel.tiles, grid.T, strict=True):
         column[0].imshow(tile.image, cmap="gray", vmin=0, vmax=panel.grey)
-        column[0].set_title(_folded(tile.label), fontsize=8, color=palette.ink)
+        column[0].set_title(folded(tile.label), fontsize=8, color=palette.ink)
         if tile.error is not None:
             top = panel.error_window * panel.grey
             column[1].imshow(tile.error, cmap=ERROR_MAP, vmin=0, vmax=top)

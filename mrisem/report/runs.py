@@ -128,7 +128,7 @@ def label_runs(runs: Sequence[Run]) -> list[Run]:
     labels = {run.folder: run.method for run in runs}
     for method in sorted({run.method for run in runs}):
         mine = [run for run in runs if run.method == method]
-        settings = _settings(mine)
+        settings = settings_of(mine)
         kinds = [
             [run for run in mine if (run.anatomy, run.mask) == kind]
             for kind in sorted({(run.anatomy, run.mask) for run in mine})
@@ -150,7 +150,7 @@ def _share_files(runs: Sequence[Run]) -> bool:
     return any(a & b for a, b in combinations(names, 2))
 
 
-def _settings(runs: Sequence[Run]) -> dict[Path, dict[str, str | None]]:
+def settings_of(runs: Sequence[Run]) -> dict[Path, dict[str, str | None]]:
     """Return what each run used of all that any of them overrode, by its folder."""
     keys = sorted({key for run in runs for key in _overridden(run)})
     return {run.folder: {key: _setting(run, key) for key in keys} for run in runs}

@@ -11,7 +11,10 @@ from mrisem.metrics.statistics import holm, paired_test, summarise
 from mrisem.report.runs import method_order
 
 Row = dict[str, Any]
-TEXT_COLUMNS = {"file", "method", "acquisition", "anatomy", "mask", "run"}
+TEXT_COLUMNS = {
+    *("file", "method", "acquisition", "anatomy", "mask", "run"),
+    *("without", "without_run"),  # of audit.csv
+}
 GROUP_COLUMNS = ("anatomy", "mask")
 
 

@@ -10,10 +10,11 @@ import pytest
 from PIL import Image
 
 from mrisem.report import curves as curves_of_fits
+from mrisem.report.curve_figure import similarity_curves
 from mrisem.report.embedding import lay_out, make_pictures, place
 from mrisem.report.embedding_figure import embedding_figure
 from mrisem.report.embedding_files import Points
-from mrisem.report.figures import DARK, LIGHT, as_png, similarity_curves
+from mrisem.report.figures import DARK, LIGHT, as_png
 from mrisem.report.runs import Run
 from mrisem.types import InputError
 from mrisem.verbs.report import missing_pictures

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mrisem.report.curve_figure import loss_curves
 from mrisem.report.figures import (
     DARK,
     LIGHT,
     as_png,
     colours,
     image_png,
-    loss_curves,
     paired_dots,
     panel_figure,
 )

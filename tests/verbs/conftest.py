@@ -78,6 +78,12 @@ def run_folders(tmp_path):
     return RunFolders(tmp_path)
 
 
+@pytest.fixture(scope="session")
+def run_folders_in():
+    """Return what makes run folders below a folder, for fixtures that serve several tests."""
+    return RunFolders
+
+
 @pytest.fixture
 def compose():
     """Compose a verb's configuration as the command line does."""
