@@ -1,0 +1,231 @@
+"""The report's page in Chromium: silent, sorted, zoomed, on a phone, in print, by keyboard."""
+
+import shutil
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+
+from mrisem.verbs import evaluate, report
+
+CONF = Path(__file__).parents[2] / "conf"
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+FLAGS = (
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update"),
+)
+CALM = [f"~metrics.{name}" for name in ("haarpsi", "lpips", "hfen", "vif", "tenengrad")]
+A4 = {"width": 703, "height": 1000}  # 186 mm between margins of 12, at 96 dots an inch
+
+pytestmark = [
+    pytest.mark.skipif(
+        CHROMIUM is None, reason="no chromium was found; install it: apt-get install chromium"
+    ),
+    pytest.mark.timeout(300),  # the first makes the page, which takes a busy machine minutes
+]
+
+
+@pytest.fixture(scope="module")
+def address(run_folders_in, tmp_path_factory):
+    """A page with every section that a report can have but the UMAP."""
+    folders = run_folders_in(tmp_path_factory.mktemp("page"))
+    targets = folders.targets()
+    with h5py.File(targets / "a.h5", "a") as file:
+        file["reconstruction_rss"][1, 8:12, 8:12] += 1e-3
+        labels = np.zeros((4, 24, 20), dtype=np.uint8)
+        labels[1, 8:12, 8:12] = 1
+        file["lesions"] = labels
+    folders.add("1", "zero_filled")
+    folders.add("2", "unrolled")
+    guided = [
+        folders.add(f"3_{x}", "unrolled + image_same", overrides=[f"prior.weight={x}"])
+        for x in (0.002, 0.02, 0.2)
+    ]
+    for run in guided:
+        config = run / ".hydra/reconstruct/config.yaml"
+        prior = {"prior": {"name": "image_same"}}
+        config.write_text(yaml.safe_dump(yaml.safe_load(config.read_text()) | prior))
+        folders.add_curves(run)
+    folders.add("4", "unrolled", mask="gaussian R=8", acceleration=8)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        where = f"output_dir={folders.runs}"
+        evaluate.run(compose("evaluate", overrides=[where, *CALM]))
+        report.run(compose("report", overrides=[where, f"runs=[{folders.runs}]"]))
+    return (folders.runs / "report/index.html").as_uri()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="playwright is not installed; install the extra dev"
+    )
+    with playwright.sync_playwright() as driver:
+        running = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def open_page(browser, address):
+    """Open the page; ``said`` gathers console messages and errors, ``asked`` requests."""
+    contexts = []
+
+    def opened(**settings):
+        context = browser.new_context(**settings)
+        contexts.append(context)
+        page = context.new_page()
+        page.said, page.asked = [], []
+        page.on("console", lambda message: page.said.append(message.text))
+        page.on("pageerror", lambda error: page.said.append(str(error)))
+        page.on("request", lambda request: page.asked.append(request.url))
+        page.goto(address)
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+
+
+def methods(page):
+    return (
+        page.locator("table.scores")
+        .first.locator("tbody th")
+        .evaluate_all("cells => cells.map(cell => cell.dataset.value)")
+    )
+
+
+def scores(page, column):
+    """Return a column's numbers as they stand, and the heading's sorting."""
+    table = page.locator("table.scores").first
+    heads = table.locator("thead th")
+    at = [text.split()[0] for text in heads.all_inner_texts()].index(column)
+    cells = table.locator(f"tbody tr > :nth-child({at + 1})")
+    values = cells.evaluate_all("cells => cells.map(cell => Number(cell.dataset.value))")
+    return values, heads.nth(at).get_attribute("aria-sort")
+
+
+def zooms(row):
+    """Return the distinct transforms of a row's images: factor and origin in shares."""
+    found = row.locator(".view img").evaluate_all(
+        """images => images.map(image => {
+          const style = getComputedStyle(image), scale = new DOMMatrix(style.transform).a;
+          const [x, y] = style.transformOrigin.split(" ").map(parseFloat);
+          const shares = [100 * x / image.offsetWidth, 100 * y / image.offsetHeight];
+          return [scale, ...shares.map(Math.round)].join(" ");
+        })"""
+    )
+    return len(found), {tuple(map(float, one.split())) for one in set(found)}
+
+
+def test_page_asks_for_nothing_and_says_nothing(open_page, address):
+    page = open_page()
+    page.locator("th button").first.click()
+    page.locator(".view").first.click()
+    page.evaluate("window.scrollTo(0, document.body.scrollHeight)")
+    page.wait_for_load_state("networkidle")
+    assert [url for url in page.asked if not url.startswith("data:")] == [address]
+    assert page.said == []
+    broken = "images => images.filter(image => !(image.complete && image.naturalWidth)).length"
+    assert page.locator("img").evaluate_all(broken) == 0
+
+
+def test_page_sorts_by_click_and_by_keyboard(open_page):
+    page = open_page()
+    before = methods(page)
+    psnr = page.get_by_role("button", name="PSNR").first
+    psnr.click()
+    values, order = scores(page, "PSNR")
+    assert (values, order) == (sorted(values, reverse=True), "descending")
+    assert len(set(values)) > 1
+    psnr.click()
+    assert scores(page, "PSNR") == (values[::-1], "ascending")
+    page.get_by_role("button", name="NMSE").first.focus()
+    page.keyboard.press("Enter")
+    values, order = scores(page, "NMSE")
+    assert (values, order) == (sorted(values), "ascending")  # lower is better: best first
+    page.keyboard.press("Space")
+    assert scores(page, "NMSE") == (values[::-1], "descending")
+    assert sorted(methods(page)) == sorted(before)
+
+
+def test_page_zooms_all_images_of_a_row_by_click_and_drag(open_page):
+    page = open_page()
+    row, other = (page.locator(".tiles").nth(i) for i in range(2))
+    view = row.locator(".view").nth(1)
+    view.scroll_into_view_if_needed()
+    box = view.bounding_box()
+    view.click(position={"x": box["width"] / 4, "y": box["height"] / 2})
+    n, found = zooms(row)
+    assert n == 11  # target, five runs, five error maps
+    ((factor, x, y),) = found
+    assert factor == 3
+    assert (x, y) == pytest.approx((25, 50), abs=1)
+    assert zooms(other)[1] == {(1, 50, 50)}
+    box = view.bounding_box()
+    start = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(*start)
+    page.mouse.down()
+    page.mouse.move(start[0] - box["width"] / 2, start[1], steps=4)
+    page.mouse.up()
+    ((factor, moved, _),) = zooms(row)[1]
+    assert factor == 3  # a drag is no click
+    assert moved == pytest.approx(x + 25, abs=3)  # half a tile, a quarter of what is hidden
+    view.click()
+    assert {factor for factor, *_ in zooms(row)[1]} == {1}
+
+
+def test_page_is_reached_and_zoomed_by_keyboard_alone(open_page):
+    page = open_page()
+    reached = []
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        reached.append(
+            page.evaluate("document.activeElement.className || document.activeElement.tagName")
+        )
+        if reached[-1] == "tiles":
+            break
+    assert reached[-1] == "tiles"
+    assert {"A", "scroll", "BUTTON"} <= set(reached)
+    row = page.locator(".tiles").first
+    assert row.evaluate("row => getComputedStyle(row).outlineStyle") == "solid"
+    page.keyboard.press("+")
+    page.keyboard.press("+")
+    assert zooms(row)[1] == {(2.25, 50, 50)}
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowUp")
+    assert zooms(row)[1] == {(2.25, 55, 45)}
+    page.keyboard.press("-")
+    assert zooms(row)[1] == {(1.5, 55, 45)}
+    page.keyboard.press("Escape")
+    assert zooms(row)[1] == {(1, 50, 50)}
+
+
+def test_page_fits_a_phone(open_page):
+    page = open_page(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert page.evaluate("window.innerWidth") == 390  # nothing made it zoom out
+    region = page.locator(".scroll").first
+    assert region.evaluate("box => box.scrollWidth > box.clientWidth")  # the table moves by itself
+    row = page.locator(".tiles").first
+    row.locator(".view").first.tap()
+    assert {factor for factor, *_ in zooms(row)[1]} == {3}
+
+
+def test_page_prints_whole_and_light(open_page):
+    page = open_page(color_scheme="dark", viewport=A4)
+    shown = "image => image.currentSrc === image.getAttribute('src')"
+    figure = page.locator("picture img").first
+    assert not figure.evaluate(shown)  # the dark one
+    page.emulate_media(media="print", color_scheme="dark")
+    paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert paper == "rgb(255, 255, 255)"
+    assert figure.evaluate(shown)
+    wide = "boxes => boxes.filter(box => box.scrollWidth > box.clientWidth + 1).length"
+    assert page.locator(".scroll").evaluate_all(wide) == 0
+    page.emulate_media(media=None)
+    printed = page.pdf(format="A4", prefer_css_page_size=True)
+    assert printed.startswith(b"%PDF")
+    assert 2 <= printed.count(b"/Type /Page\n") <= 30
