@@ -187,7 +187,9 @@ def _distinct_labels(
 def _setting(run: Run, key: str) -> str | None:
     """Return a setting as text: what the run used, overridden or by default; None if unknown."""
     used = run.recorded(key)
-    if used is None or isinstance(used, DictConfig):  # not recorded, or a choice of a group
+    if isinstance(used, DictConfig):  # a choice of a group, most of which record their name
+        used = used.get("name")
+    if used is None:
         written = (o.lstrip("+").partition("=") for o in run.overrides)
         given = [text for name, _, text in written if name == key]
         return given[-1] if given else None

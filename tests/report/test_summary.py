@@ -53,6 +53,12 @@ def test_runs_of_one_method_on_other_files_or_masks_keep_its_name():
     )
 
 
+def test_runs_that_wrote_down_a_default_choice_keep_their_name():
+    runs = [make_run("1", ["prior=none"]), make_run("2", ["seed=1"])]
+    runs = [replace(run, config={"prior": {"name": "none"}}) for run in runs]
+    assert labels(*runs) == ["unrolled", "unrolled [seed=1]"]
+
+
 def make_configured(name, weight, overrides=()):
     run = make_run(name, overrides, method="unrolled + image_same")
     return replace(run, config={"prior": {"weight": weight}, "mask": {"center_fraction": 0.1}})
