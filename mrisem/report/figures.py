@@ -94,7 +94,7 @@ def paired_dots(rows: Sequence[Row], column: Column, palette: Palette) -> Figure
     """Draw every slice as a dot for each method, joined by a line, and the methods' means."""
     labels = labels_of(rows)
     many = len(labels) > _MANY
-    figure, axes = plain_axes((4.4, 4.6 if many else 3.4), palette)
+    figure, axes = plain_axes((4.4, 5.0 if many else 3.4), palette)
     slices: dict[tuple[str, int], dict[str, float]] = {}
     for row in rows:
         key = (row["file"], row["slice"])
@@ -118,8 +118,9 @@ def paired_dots(rows: Sequence[Row], column: Column, palette: Palette) -> Figure
 def _name_methods(axes: Axes, labels: Sequence[str], upright: bool) -> None:
     """Write the methods below the axis, so that no two names overlap."""
     if upright:
-        names = [textwrap.fill(label, 32) for label in labels]
-        axes.set_xticks(range(len(labels)), names, rotation=90, linespacing=0.9)
+        width = 32 if len(labels) <= 1.5 * _MANY else 64  # very many: no room for a second line
+        names = [textwrap.fill(label, width) for label in labels]
+        axes.set_xticks(range(len(labels)), names, rotation=90, linespacing=1.15)
         axes.tick_params(axis="x", labelsize=6)
         return
     axes.set_xticks(range(len(labels)), [folded(label) for label in labels])

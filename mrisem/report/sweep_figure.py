@@ -38,9 +38,10 @@ def sweep_curves(sweep: Sweep, column: Column, points: Points, palette: Palette)
             x, means, yerr=_bars(line, means), fmt="o-", color=colour_of[name], label=name
         )
     for name, rows in sweep.references.items():
-        scores = [value(row, column) for row in rows]
-        if np.isfinite(scores).all():
-            axes.axhline(float(np.mean(scores)), ls="--", color=colour_of[name], label=name)
+        scores = np.array([value(row, column) for row in rows])
+        scores = scores[np.isfinite(scores)]
+        if scores.size:
+            axes.axhline(float(scores.mean()), ls="--", color=colour_of[name], label=name)
     _name_values(axes, sweep)
     axes.set_xlabel(sweep.parameter, fontsize=9, color=palette.ink)
     direction = "higher is better" if column.better == "higher" else "lower is better"
