@@ -82,7 +82,7 @@ def test_conf_every_data_set_and_mask_can_be_made(data, mask):
 @pytest.mark.parametrize("name", options("encoder"))
 def test_conf_every_encoder_names_arguments_that_exist(name):
     config = composed("reconstruct", f"encoder={name}", "prior=image_same").encoder
-    arguments = without(config, "_target_", "components")
+    arguments = without(config, "_target_", "components", "balance", "jitter")
     signature(get_object(config._target_)).bind(**arguments)
     assert len(config.levels) == len(config.components)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -75,7 +76,6 @@ class LanguagePrior:
         center: subtract the bank's mean.
         images_at_once: reconstructions that pass through the model together.
         jitter: average responses over shifts and noise; None: the image as it is.
-        seed: of the jitter.
         answer_every: iterations between two decoded answers.
 
     Raises:
@@ -92,7 +92,6 @@ class LanguagePrior:
         center: bool = True,
         images_at_once: int = 1,
         jitter: Jitter | None = None,
-        seed: int = 0,
         answer_every: int = 50,
     ) -> None:
         if min(temperature_positive, temperature_negative) <= 0:
@@ -105,25 +104,27 @@ class LanguagePrior:
         self.encoder, self.prompt, self.bank = encoder, prompt, bank
         self.temperatures = temperature_positive, temperature_negative
         self.images_at_once, self.jitter = images_at_once, jitter
-        self.generator = torch.Generator().manual_seed(seed)
         self.answer_every = answer_every
         sides = bank.positives.flatten(0, 1), bank.negatives.flatten(0, 1)
         self.mean = torch.cat(sides).mean(0) if center else torch.zeros_like(sides[0][0])
         entries = [normalize(side - self.mean, dim=-1) for side in sides]
         self.wanted, self.unwanted = entries if prompt.target == "positive" else entries[::-1]
 
-    def losses(self, magnitude: Tensor) -> dict[str, Tensor]:
+    def losses(self, magnitude: Tensor, iteration: int = 0) -> dict[str, Tensor]:
         """Return the loss and what else is worth a curve.
 
         Args:
             magnitude: ``(batch, y, x)`` floating point, of any positive scale.
+            iteration: of the fit: which draw of the jitter.
 
         Returns:
             name -> ``(batch,)`` float32: ``semantic`` and ``semantic_response``, the same loss,
             which alone is differentiable; ``positives_response`` and ``negatives_response``, mean
             similarities to the wanted and the unwanted responses.
         """
-        values = independent_values(self._evaluate, magnitude, self.images_at_once)
+        values = independent_values(
+            partial(self._evaluate, iteration=iteration), magnitude, self.images_at_once
+        )
         loss, positives, negatives = values.unbind(1)
         return {
             "semantic": loss,
@@ -164,10 +165,10 @@ class LanguagePrior:
         """Return the same of the bank: wanted and unwanted responses, each ``(n, width)``."""
         return {"response": (self.wanted, self.unwanted)}
 
-    def _evaluate(self, images: Tensor) -> Tensor:
+    def _evaluate(self, images: Tensor, iteration: int) -> Tensor:
         """``(n, y, x)`` -> ``(n, 3)``: loss, mean similarity to wanted and unwanted responses."""
         copies = 1 if self.jitter is None else self.jitter.copies
-        varied = images if self.jitter is None else self.jitter(images, self.generator)
+        varied = images if self.jitter is None else self.jitter(images, iteration)
         responses = self.encoder(varied, self.prompt)
         mean = reduce(responses, "(n copies) width -> n width", "mean", copies=copies)
         unit = normalize(mean - self.mean, dim=-1)

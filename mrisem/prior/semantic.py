@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from einops import rearrange, repeat
+from einops import rearrange
 from torch import Tensor
 
+from mrisem.physics.masks import stable_seed
 from mrisem.prior.bank import EmbeddingBank, Encoder
 from mrisem.prior.contrastive import info_nce, token_similarity
 from mrisem.types import InputError
@@ -20,26 +21,30 @@ Loss = Callable[[Tensor, int, float], Tensor]
 class Jitter:
     """Random shifts and slight noise over which embeddings are averaged (method.md section 6).
 
+    One copy costs nothing and still averages over the iterations of a fit: each has a shift of its
+    own. All images of a batch share the draws, so that none depends on its neighbours.
+
     Args:
         copies: of each image, k.
         max_shift: in pixels along each axis, cyclic.
         noise: standard deviation, as a share of the image's maximum.
+        seed: of the draws, together with the iteration.
     """
 
     copies: int
     max_shift: int = 4
     noise: float = 0.01
+    seed: int = 0
 
-    def __call__(self, magnitude: Tensor, generator: torch.Generator) -> Tensor:
+    def __call__(self, magnitude: Tensor, iteration: int) -> Tensor:
         """``(batch, y, x)`` -> ``(batch * copies, y, x)``, the copies of an image together."""
-        images = repeat(magnitude, "batch y x -> (batch copies) y x", copies=self.copies)
+        generator = torch.Generator().manual_seed(stable_seed("jitter", self.seed, iteration))
         span = (-self.max_shift, self.max_shift + 1)
-        shifts = torch.randint(*span, (len(images), 2), generator=generator).tolist()
-        moved = [i.roll(tuple(s), (0, 1)) for i, s in zip(images, shifts, strict=True)]
-        shifted = torch.stack(moved)
-        noise = torch.randn(shifted.shape, generator=generator).to(shifted)
-        peak = shifted.detach().amax((1, 2), keepdim=True)
-        return (shifted + self.noise * peak * noise).clamp_min(0)
+        shifts = torch.randint(*span, (self.copies, 2), generator=generator).tolist()
+        shifted = torch.stack([magnitude.roll(tuple(s), (1, 2)) for s in shifts], 1)
+        noise = torch.randn((self.copies, *magnitude.shape[1:]), generator=generator).to(magnitude)
+        peak = magnitude.detach().amax((1, 2))[:, None, None, None]
+        return (shifted + self.noise * peak * noise).clamp_min(0).flatten(0, 1)
 
 
 class SemanticPrior:
@@ -55,7 +60,6 @@ class SemanticPrior:
         temperature: tau (paper: 0.07).
         loss: of similarities, number of positives and temperature.
         jitter: average embeddings over shifts and noise; None: the image as it is.
-        seed: of the jitter.
 
     Raises:
         InputError: when the number of weights is not that of the levels, or the bank's levels are
@@ -70,7 +74,6 @@ class SemanticPrior:
         temperature: float = 0.07,
         loss: Loss = info_nce,
         jitter: Jitter | None = None,
-        seed: int = 0,
     ) -> None:
         if tuple(bank.levels) != tuple(encoder.levels):
             raise InputError(f"bank has levels {[*bank.levels]}, encoder {[*encoder.levels]}")
@@ -92,13 +95,13 @@ class SemanticPrior:
         self.temperature = temperature
         self.loss = loss
         self.jitter = jitter
-        self.generator = torch.Generator().manual_seed(seed)
 
-    def similarities(self, magnitude: Tensor) -> dict[int, Tensor]:
+    def similarities(self, magnitude: Tensor, iteration: int = 0) -> dict[int, Tensor]:
         """Return the similarity of each image to every bank entry, per level.
 
         Args:
             magnitude: ``(batch, y, x)`` float32, of any positive scale.
+            iteration: of the fit: which draw of the jitter.
 
         Returns:
             level -> ``(batch, n)`` float32, the positives first.
@@ -106,15 +109,16 @@ class SemanticPrior:
         return {
             level: token_similarity(bank.project(feature), bank.entries)
             for (level, bank), feature in zip(
-                self.bank.levels.items(), self._features(magnitude), strict=True
+                self.bank.levels.items(), self._features(magnitude, iteration), strict=True
             )
         }
 
-    def losses(self, magnitude: Tensor) -> dict[str, Tensor]:
+    def losses(self, magnitude: Tensor, iteration: int = 0) -> dict[str, Tensor]:
         """Return the loss and what else is worth a curve.
 
         Args:
             magnitude: ``(batch, y, x)`` float32.
+            iteration: of the fit: which draw of the jitter.
 
         Returns:
             name -> ``(batch,)`` float32: ``semantic``, the weighted sum; ``semantic_<level>``, each
@@ -122,7 +126,7 @@ class SemanticPrior:
         """
         named, weighted = {}, []
         for weight, (level, s) in zip(
-            self.level_weights, self.similarities(magnitude).items(), strict=True
+            self.level_weights, self.similarities(magnitude, iteration).items(), strict=True
         ):
             n = self.bank.levels[level].n_positives
             named[f"semantic_{level}"] = self.loss(s, n, self.temperature)
@@ -161,10 +165,10 @@ class SemanticPrior:
             sides[str(level)] = (means[: bank.n_positives], means[bank.n_positives :])
         return sides
 
-    def _features(self, magnitude: Tensor) -> tuple[Tensor, ...]:
+    def _features(self, magnitude: Tensor, iteration: int) -> tuple[Tensor, ...]:
         if self.jitter is None:
             return self.encoder(magnitude)
-        features = self.encoder(self.jitter(magnitude, self.generator))
+        features = self.encoder(self.jitter(magnitude, iteration))
         n = self.jitter.copies
         return tuple(
             rearrange(f, "(batch copies) token feature -> batch copies token feature", copies=n)

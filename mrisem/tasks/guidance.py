@@ -16,7 +16,7 @@ from mrisem.types import Batch
 class Prior(Protocol):
     """What guides: `mrisem.prior.semantic.SemanticPrior`, or the image-language prior."""
 
-    def losses(self, magnitude: Tensor) -> dict[str, Tensor]:
+    def losses(self, magnitude: Tensor, iteration: int = 0) -> dict[str, Tensor]:
         """``(batch, y, x)`` magnitudes -> named ``(batch,)`` values; ``semantic`` is the loss."""
         ...
 
@@ -38,10 +38,10 @@ class Steering:
     """How the prior counts; each an option to be ablated (method.md section 6).
 
     Args:
-        weight: lambda, in our scale (method.md section 1); without ``balance``.
-        balance: the prior's gradient norm at the image is made this share of the data term's, at
-            most, whatever the loss's own scale; it rises smoothly. None: ``weight`` counts.
-        smoothing: memory of that balance, in [0, 1).
+        weight: lambda, in our scale (method.md section 1); infinite: ``balance`` alone counts.
+        balance: the prior's gradient norm at the image is at most this share of the data term's:
+            ``weight`` is lowered as far as that takes, and rises again smoothly. None: no limit.
+        smoothing: memory of that limit, in [0, 1).
         start_iteration: the prior is silent before: the data term settles first.
         unmeasured_only: keep of the prior's gradient the part in unmeasured k-space,
             ``g - A^H A g``, so that it does not pull against the measurement.
@@ -67,7 +67,7 @@ class Guidance:
         self.prior = prior
         self.batch = batch
         self.steering = steering
-        self._weight: Tensor | None = None
+        self._limit: Tensor | None = None
 
     def __call__(
         self, image: Tensor, data_gradient: Tensor, iteration: int
@@ -86,7 +86,7 @@ class Guidance:
         if iteration < self.steering.start_iteration:
             return {}, torch.zeros_like(data_gradient)
         leaf = image.detach().requires_grad_()
-        losses = self.prior.losses(center_crop(leaf.abs(), self.batch.crop))
+        losses = self.prior.losses(center_crop(leaf.abs(), self.batch.crop), iteration)
         (gradient,) = torch.autograd.grad(losses["semantic"].sum(), leaf)
         if self.steering.unmeasured_only:
             gradient = gradient - SenseOperator.of(self.batch).normal(gradient)
@@ -115,14 +115,15 @@ class Guidance:
 
     def _weights(self, own: Tensor, data: Tensor) -> Tensor:
         """Return each slice's lambda, ``(batch,)``."""
+        weight = torch.full_like(own, self.steering.weight)
         if self.steering.balance is None:
-            return torch.full_like(own, self.steering.weight)
+            return weight
         now = self.steering.balance * data / own.clamp_min(torch.finfo(own.dtype).tiny)
         memory = self.steering.smoothing
-        self._weight = now if self._weight is None else memory * self._weight + (1 - memory) * now
-        # never more than asked for: a loss near zero asks for a huge weight, and may wake up
-        self._weight = torch.minimum(self._weight, now)
-        return self._weight
+        self._limit = now if self._limit is None else memory * self._limit + (1 - memory) * now
+        # a loss near zero allows a huge weight, and may wake up
+        self._limit = torch.minimum(self._limit, now)
+        return torch.minimum(weight, self._limit)
 
 
 def _norm(images: Tensor) -> Tensor:

@@ -141,7 +141,6 @@ def _image_priors(
             temperature=options.temperature,
             loss=choose("prior.loss", options.loss, LOSSES),
             jitter=_jitter(config),
-            seed=config.seed,
         )
         for acquisition, (bank, _) in banks.items()
     }
@@ -160,7 +159,6 @@ def _language_priors(config: DictConfig, data: FastMRI, device: torch.device) ->
             center=options.center,
             images_at_once=options.images_at_once,
             jitter=_jitter(config),
-            seed=config.seed,
             answer_every=options.log_answer_every,
         )
         for acquisition, (bank, _) in banks.items()
@@ -183,7 +181,8 @@ _COMPARISONS: dict[str, Callable[[Encoder], Encoder]] = {"token": lambda e: e, "
 
 
 def _load_encoder(config: DictConfig, device: torch.device) -> Encoder:
-    options = without(config.encoder, "_target_", "components") | {"levels": [*config.prior.levels]}
+    chosen = without(config.encoder, "_target_", "components", "balance", "jitter")
+    options = chosen | {"levels": [*config.prior.levels]}
     compared = choose("prior.comparison", config.prior.comparison, _COMPARISONS)
     return compared(load_encoder(**options).to(device))
 

@@ -10,7 +10,7 @@ from mrisem.types import Batch, SliceInfo
 class SquaredMagnitude:
     """A stand-in for a SemanticPrior whose gradient is known."""
 
-    def losses(self, magnitude):
+    def losses(self, magnitude, iteration=0):
         return {"semantic": magnitude.square().sum((1, 2))}
 
     def diagnose(self, magnitude, iteration):

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -40,15 +42,23 @@ def test_guidance_gradient_equals_autograd_through_the_whole(batch, image, push)
     torch.testing.assert_close(gradient, leaf.grad)
 
 
-def test_guidance_balance_sets_the_ratio_of_norms(batch, image, push):
-    values, gradient = push(image, balance=0.1, weight=1e9)
+def test_guidance_balance_limits_the_ratio_of_norms(batch, image, push):
+    values, gradient = push(image, balance=0.1, weight=math.inf)
     ratio = gradient.flatten(1).norm(dim=1) / torch.ones_like(image).flatten(1).norm(dim=1)
     torch.testing.assert_close(ratio, torch.full((2,), 0.1))
     torch.testing.assert_close(values["gradient_balance"], ratio)
 
 
+def test_guidance_weight_counts_below_the_limit_of_the_balance(batch, image, push):
+    values, gradient = push(image, balance=0.1, weight=1e-3)
+    torch.testing.assert_close(gradient, push(image, weight=1e-3)[1])
+    assert values["gradient_balance"].max() < 0.1
+
+
 def test_guidance_balance_is_smoothed(batch, image, squared_magnitude):
-    guidance = Guidance(squared_magnitude, batch, Steering(balance=0.1, smoothing=0.75))
+    guidance = Guidance(
+        squared_magnitude, batch, Steering(weight=math.inf, balance=0.1, smoothing=0.75)
+    )
     data = torch.ones_like(image)
     guidance(image, data, 0)
     values, _ = guidance(image, 5 * data, 1)  # wants five times the weight: gets a quarter of it
@@ -57,7 +67,9 @@ def test_guidance_balance_is_smoothed(batch, image, squared_magnitude):
 
 
 def test_guidance_balance_does_not_overshoot_when_a_loss_wakes_up(batch, image, squared_magnitude):
-    guidance = Guidance(squared_magnitude, batch, Steering(balance=0.1, smoothing=0.5))
+    guidance = Guidance(
+        squared_magnitude, batch, Steering(weight=math.inf, balance=0.1, smoothing=0.5)
+    )
     data = torch.ones_like(image)
     for _ in range(5):
         guidance(1e-6 * image, data, 0)  # a gradient near zero asks for a weight of millions

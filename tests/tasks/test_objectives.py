@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from fastmri.losses import SSIMLoss
@@ -49,7 +51,7 @@ def test_training_step_has_the_gradient_of_the_mean_of_its_terms(make_batch, obj
 def test_gradient_at_adds_the_prior_in_balance(make_batch, squared_magnitude):
     batch = make_batch()
     image = torch.randn(2, 72, 64, dtype=torch.complex64)
-    guidance = Guidance(squared_magnitude, batch, Steering(balance=0.5))
+    guidance = Guidance(squared_magnitude, batch, Steering(weight=math.inf, balance=0.5))
     terms = lambda x: {"data": x.real.sum((1, 2))}  # noqa: E731
     values, gradient = gradient_at(image, terms, None, guidance, 0)
     push = gradient - 1  # the data term's gradient is one everywhere
