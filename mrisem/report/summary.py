@@ -108,7 +108,8 @@ def reference_of(label: str, labels: Sequence[str], wanted: str | None = None) -
     """Return the method that ``label`` is tested against.
 
     ``wanted`` when given; else the same method without what was added last, such as a prior, else
-    zero-filled, else the first. Of several variants of it, the one that shares most settings.
+    zero-filled, else the first. Of several variants of it, the one that shares most settings and has
+    fewest of its own.
     None for the reference itself.
 
     >>> reference_of("unrolled + image_same", ["zero_filled", "unrolled", "unrolled + image_same"])
@@ -122,7 +123,7 @@ def reference_of(label: str, labels: Sequence[str], wanted: str | None = None) -
         method, settings = _parts(label)
         base = method.rpartition(" + ")[0]
         plain = [other for other in labels if base and _parts(other)[0] == base]
-        candidates = sorted(plain, key=lambda other: -len(_parts(other)[1] & settings))
+        candidates = sorted(plain, key=lambda other: _distance(_parts(other)[1], settings))
         candidates += [other for other in labels if other.startswith("zero_filled")]
         wanted = [*candidates, labels[0]][0]
     return None if wanted == label else wanted
@@ -132,6 +133,10 @@ def _parts(label: str) -> tuple[str, set[str]]:
     """Split ``method [key=value, key=value]`` into the method and its settings."""
     method, _, settings = label.partition(" [")
     return method, set(settings.removesuffix("]").split(", ")) - {""}
+
+
+def _distance(settings: set[str], wanted: set[str]) -> tuple[int, int]:
+    return len(wanted - settings), len(settings - wanted)
 
 
 def paired_tests(

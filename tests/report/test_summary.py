@@ -141,6 +141,8 @@ def test_reference_is_the_method_without_prior_then_zero_filled_then_the_first()
         "unrolled",
     ]
     assert reference_of("inr + image_same", ["tv", "inr + image_same"]) == "tv"
+    variants = ["unrolled [mask.calibration_lines=12]", "unrolled", "unrolled + image_same"]
+    assert reference_of("unrolled + image_same", variants) == "unrolled"
     assert reference_of("unrolled", names, wanted="tv") == "tv"
     assert reference_of("tv", names, wanted="tv") is None
 
