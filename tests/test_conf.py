@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from mrisem.cli import VERBS
 from mrisem.verbs.pieces import make_datamodule, without
+from mrisem.verbs.priors import PRIOR_DEFAULTS
 from mrisem.verbs.reconstruct import make_task
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -82,7 +83,7 @@ def test_conf_every_data_set_and_mask_can_be_made(data, mask):
 @pytest.mark.parametrize("name", options("encoder"))
 def test_conf_every_encoder_names_arguments_that_exist(name):
     config = composed("reconstruct", f"encoder={name}", "prior=image_same").encoder
-    arguments = without(config, "_target_", "components", "balance", "jitter")
+    arguments = without(config, "_target_", *PRIOR_DEFAULTS)
     signature(get_object(config._target_)).bind(**arguments)
     assert len(config.levels) == len(config.components)
 

@@ -11,6 +11,7 @@ from mrisem.physics.fourier import fft2c
 
 RECIPE = Path(__file__).parents[1] / "experiments" / "pretrain_janus_mini"
 MODULES = (
+    "energy",
     "degrade",
     "pairs",
     "janus",
@@ -83,7 +84,7 @@ def test_train_exports_a_checkpoint_that_the_encoder_loads(trained):
     from mrisem.prior.encoders import load_encoder
 
     encoder = load_encoder(str(trained[0] / "janus_mini"), [1, 2])
-    assert encoder(torch.rand(1, 40, 40, generator=generator()))[1].shape == (1, 36, 32)
+    assert encoder(torch.rand(1, 40, 40, generator=generator()))[1].shape == (1, 36, 96)
 
 
 def test_to_pixels_equals_the_encoders_preprocessing(recipe, trained):
@@ -294,22 +295,90 @@ def test_area_of_a_window_is_what_its_tokens_see(recipe, trained, size):
     assert (image.grad[:, rows, columns] != 0).float().mean() > 0.9
 
 
+def rough_patches(n, size=64):
+    return 2 * torch.rand(n, size, generator=generator(3)) - 1
+
+
 def test_whiten_patches_starts_from_uncorrelated_embeddings(recipe, trained):
     from transformers import JanusForConditionalGeneration
 
     janus, start = recipe("janus"), recipe("start")
     model = JanusForConditionalGeneration.from_pretrained(trained[0] / "janus_mini")
-    pool = recipe("pool")
-    rough = torch.rand(4, 64, 64, generator=generator())  # every component above the floor
-    clean = [pool.Slices(rough, torch.zeros(4).long(), torch.zeros(4).long())]
-    start.whiten_patches(model, clean, [48], generator(1))
-    images = recipe("degrade").draw_pairs(clean, [48], 32, generator(2)).image
+    images = torch.rand(32, 48, 48, generator=generator())  # every component above the floor
+    patches = janus.to_pixels(images, 48)[:, 0].unfold(1, 8, 8).unfold(2, 8, 8).flatten(3)
+    whitening = recipe("energy").fit_whitening(patches.flatten(0, 2))
+    start.whiten_patches(model, whitening, generator(1))
     embed = model.model.vision_model.embeddings.patch_embedding
     with torch.no_grad():
         embedded = embed(janus.to_pixels(images, 48)).movedim(1, -1).flatten(0, -2)
-    covariance = embedded.T.cov()
-    assert covariance.diag().mean() == pytest.approx(1, abs=0.4)
-    assert (covariance - covariance.diag().diag()).abs().max() < 1
+    covariance = embedded[:, :64].T.cov()
+    expected = torch.eye(64)
+    torch.testing.assert_close(covariance, expected, atol=0.05, rtol=0)
+
+
+def make_energy(recipe, n_experts=8):
+    energy = recipe("energy")
+    made = energy.LocalEnergy(energy.fit_whitening(rough_patches(500)), n_experts, generator())
+    with torch.no_grad():
+        made.biases += 0.3 * torch.randn(n_experts, generator=generator(5))
+        made.weights *= 100
+    return made
+
+
+def test_energy_gradient_is_what_autograd_finds(recipe):
+    made, patches = make_energy(recipe), rough_patches(20).requires_grad_()
+    (expected,) = torch.autograd.grad(made(patches).sum(), patches)
+    torch.testing.assert_close(made.gradient(patches), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_energy_leaves_flat_patches_alone(recipe):
+    flat = torch.linspace(-1, 1, 5)[:, None].expand(-1, 64)
+    gradient = make_energy(recipe).gradient(flat)
+    torch.testing.assert_close(gradient, torch.zeros_like(gradient), atol=1e-4, rtol=0)
+
+
+def test_first_layer_computes_the_energy_and_keeps_patch_and_place(recipe, trained):
+    from transformers import JanusForConditionalGeneration
+
+    janus, start, made = recipe("janus"), recipe("start"), make_energy(recipe)
+    model = JanusForConditionalGeneration.from_pretrained(trained[0] / "janus_mini")
+    start.put_into_first_layer(model, made, generator(1))
+    images = torch.rand(2, 48, 48, generator=generator(2))
+    pixels = janus.to_pixels(images, 48)[:, 0]
+    patches = pixels.unfold(1, 8, 8).unfold(2, 8, 8).flatten(3).flatten(1, 2)
+    with torch.no_grad():
+        _, levels = janus.encode(model, images)
+        expected = start.SPREAD * made(patches)
+    token = levels[1]
+    assert (token[..., 64] - expected).abs().max() < 0.01 * expected.std()
+    torch.testing.assert_close(token[..., :64], made.whitening(patches), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(token[0, :, 65:], token[1, :, 65:])  # of the place alone
+    assert token[..., -24:].abs().max() < 1e-3
+
+
+def test_descend_goes_down_and_takes_the_error_along(recipe):
+    energy, made = recipe("energy"), make_energy(recipe)
+    patches = rough_patches(60).reshape(3, 20, 64)
+    error = 0.01 * torch.randn(3, 20, 64, generator=generator(4))
+    moved, rest = energy.descend(made, patches, error, generator())
+    assert (made(moved).sum(1) < made(patches).sum(1)).all()
+    torch.testing.assert_close(moved - rest, patches - error)  # the truth stays
+
+
+def test_train_energy_learns_to_take_noise_away(recipe):
+    energy, pairs = recipe("energy"), recipe("pairs")
+
+    def draw(n, source):
+        truth = phantom(n, 48)
+        image = (truth + 0.1 * torch.randn(truth.shape, generator=source)).clamp_min(0)
+        rest = torch.zeros(n).long()
+        return pairs.compare(image, truth, rest + pairs.KINDS.index("noise"), rest, rest)
+
+    settings = {"experts": 16, "steps": 200, "batch": 4, "learning_rate": 5e-3, "descend_from": 999}
+    made = energy.train_energy(settings, 8, draw, generator())
+    unseen = energy.cut(draw(8, generator(9)), 8, (3, 5))
+    with torch.no_grad():
+        assert energy.alignment_of(made, *unseen).min() > 0.5
 
 
 def test_by_artefact_sorts_errors_into_channels(recipe):

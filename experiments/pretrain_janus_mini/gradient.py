@@ -40,7 +40,8 @@ def batch_prior(
         bank = torch.cat([hidden[n:], hidden[:n][negative]])
         mean = bank.detach().mean((0, 1))
         z = normalize(hidden - mean, dim=-1)
-        logits = torch.einsum("itf,jtf->ij", z, z) / (z.shape[1] * TEMPERATURE)
+        # the bank stands still, as where the prior is used
+        logits = torch.einsum("itf,jtf->ij", z, z.detach()) / (z.shape[1] * TEMPERATURE)
         to_truths = logits[:, n:].masked_fill(~others.repeat(2, 1), -math.inf)
         to_images = logits[:, :n].masked_fill(~(others & negative).repeat(2, 1), -math.inf)
         odd = to_images.logsumexp(1) - to_truths.logsumexp(1)

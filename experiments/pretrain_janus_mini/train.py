@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 from degrade import draw_material, draw_pairs
+from energy import LocalEnergy, cut, fit_whitening, load_energy, train_energy
 from evaluate import evaluate
 from gradient import alignment, area_of, attack, batch_prior, contrast_loss
 from janus import Window, answer, encode, export, make_model, make_processor, make_tokenizer
 from losses import dense_loss, residual_loss, word_loss
 from material import load_material
-from pairs import ARTEFACTS, KINDS, Pairs, join, truths_of
+from pairs import ARTEFACTS, KINDS, Pairs, add_noise, join, truths_of
 from pool import load_pool
 from questions import draw_sequences, sentences, tokenise
-from start import parameter_groups, unit_gain, whiten_patches
+from start import parameter_groups, put_into_first_layer, unit_gain, whiten_patches
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -51,19 +53,38 @@ class Trainer:
         self.questions = tokenise(self.processor)
         self.pool = load_pool(config["pool"], config["seed"], material)
         self.material = load_material(material, config["rounds"], config["material_size"])
+        self.patch = vision["patch_size"]
+        self.grid = vision["image_size"] // self.patch
         generator = torch.Generator().manual_seed(config["seed"] + 1)
         nn.init.normal_(self.head["residual"].weight, std=0.02, generator=generator)
         unit_gain(self.model, generator)
-        whiten_patches(self.model, self.pool["train"], config["sizes"], generator)
+        self._start_tower(generator)
         self.optimizer = torch.optim.AdamW(
             parameter_groups(self.model, self.head, config["weight_decay"]),
-            lr=config["learning_rates"][0][1],
+            lr=config["learning_rate"],
             betas=(0.9, 0.98),
         )
-        self.patch = vision["patch_size"]
-        self.grid = vision["image_size"] // self.patch
         self.step, self.log = 0, []
         self._resume()
+
+    def _start_tower(self, generator: torch.Generator) -> None:
+        """Whiten patches; let the first layer compute the local energy, where there is one."""
+        if self.config["energy"] is None:
+            first = cut(self._draw_alike(6 * self.config["batch"], generator), self.patch, (0, 0))[
+                0
+            ]
+            whiten_patches(self.model, fit_whitening(first.flatten(0, 1)), generator)
+            return
+        settings = self.config["energy"]
+
+        def make() -> LocalEnergy:
+            own = torch.Generator().manual_seed(self.config["seed"] + 2)
+            draw = partial(self._draw_alike, share=settings["material_share"])
+            return train_energy(settings, self.patch, draw, own)
+
+        energy = load_energy(self.output / "energy.pt", make)
+        for parameter in put_into_first_layer(self.model, energy, generator):
+            parameter.requires_grad_(False)
 
     def run(self, stop_after: int | None) -> bool:
         """Train up to the configured step, or ``stop_after``; True when training is complete."""
@@ -84,42 +105,74 @@ class Trainer:
     def _train_step(self) -> dict[str, float]:
         """One batch; its random numbers depend on the seed and the step alone."""
         generator = torch.Generator().manual_seed(self.config["seed"] * 1_000_003 + self.step)
+        if self.step < self.config["tower_steps"]:
+            return self._tower_step(generator)
+        return self._language_step(generator)
+
+    def _tower_step(self, generator: torch.Generator) -> dict[str, float]:
+        """Everything learns, on a part of the token grid, which is several times faster."""
         window = self._draw_window(generator)
-        pairs = self._draw(generator)
+        pairs = self._draw(self.config["batch"], generator)
         both = join([pairs, truths_of(pairs)])
-        asked = torch.randperm(len(both), generator=generator)[: len(pairs)]
-        whole = window.side == self.grid
+        asked = torch.randperm(len(both), generator=generator)[: len(pairs) // 2]
         questions = draw_sequences(
-            self.questions, both.choose(asked), window.side**2, whole, generator
+            self.questions, both.choose(asked), window.side**2, False, generator
         )
         image = pairs.image.clone().requires_grad_()
         with torch.autocast("cpu", torch.bfloat16, enabled=self.config["autocast"]):
-            tokens, hidden = encode(self.model, torch.cat([image, pairs.truth]), window)
+            seen, hidden = encode(self.model, image, window)
+            clean, truths = encode(self.model, pairs.truth, window)
+            tokens = torch.cat([seen, clean])
             logits = answer(self.model, tokens[asked], questions.ids, questions.positions)
             dense = self.head["dense"](tokens)
-            residual = self.head["residual"](hidden[self.config["residual_level"]][: len(pairs)])
+            residual = self.head["residual"](hidden[self.config["residual_level"]])
         losses = {
             "word": word_loss(logits, questions.labels),
             "dense": dense_loss(dense, both, window, self.patch, self.grid),
             "residual": residual_loss(residual, pairs, window, self.patch, self.grid),
         }
-        prior, cosines = self._prior_losses(hidden, image, pairs, window)
+        prior, cosines = self._prior_losses(hidden, truths, image, pairs, window)
         losses |= prior
-        shares = self.config["ingredients"]
-        self._update(torch.stack([shares[k] * loss for k, loss in losses.items()]).sum())
+        self._update(losses)
         return {name: round(loss.item(), 4) for name, loss in losses.items()} | cosines
 
+    def _language_step(self, generator: torch.Generator) -> dict[str, float]:
+        """The tower rests; aligner and language model learn from whole images."""
+        pairs = self._draw(self.config["batch_whole"], generator)
+        both = join([pairs, truths_of(pairs)])
+        clean = torch.rand(len(pairs), generator=generator) < self.config["clean_share"]
+        shown = both.choose(torch.arange(len(pairs)) + len(pairs) * clean)
+        questions = draw_sequences(self.questions, shown, self.grid**2, True, generator)
+        with torch.no_grad():
+            tokens, _ = encode(self.model, shown.image)
+        logits = answer(self.model, tokens, questions.ids, questions.positions)
+        losses = {"word": word_loss(logits, questions.labels)}
+        self._update(losses)
+        return {name: round(loss.item(), 4) for name, loss in losses.items()}
+
     def _prior_losses(
-        self, hidden: dict[int, Tensor], image: Tensor, pairs: Pairs, window: Window
+        self,
+        seen: dict[int, Tensor],
+        truths: dict[int, Tensor],
+        image: Tensor,
+        pairs: Pairs,
+        window: Window,
     ) -> tuple[dict[str, Tensor], dict[str, float]]:
         """What asks the prior to be of use: its contrast, and later its gradient.
+
+        Args:
+            seen: the images' tokens at each level.
+            truths: those of their truths.
+            image: leaf of the graph of ``seen``.
+            pairs: the images.
+            window: the part of the token grid that was encoded.
 
         Returns:
             losses, and mean cosines of gradient and error to be shown.
         """
-        shares, n = self._shares(), len(pairs)
-        levels = {level: hidden[level] for level in self.config["levels"]}
-        odds, prior = batch_prior(levels, self.config["levels"], pairs.error)
+        shares, n, weights = self._shares(), len(pairs), self.config["levels"]
+        levels = {level: torch.cat([seen[level], truths[level]]) for level in weights}
+        odds, prior = batch_prior(levels, weights, pairs.error)
         losses, cosines = {"contrast": contrast_loss(odds, pairs.error)}, {}
         if shares["alignment"]:
             area = area_of(window, self.patch, self.grid * self.patch, image.shape)
@@ -139,16 +192,24 @@ class Trainer:
             shares |= {"alignment": 0.0, "attack": 0.0}
         return shares
 
-    def _draw(self, generator: torch.Generator) -> Pairs:
-        """A batch of degraded images; now and then half of it what real methods made."""
+    def _draw(self, n: int, generator: torch.Generator) -> Pairs:
+        """A batch of degraded images, half of it at times what real methods made, with noise."""
         config = self.config
-        early = self.step < config["window_steps"]
-        n = config["batch"] if early else config["batch_whole"]
         share = float(torch.rand((), generator=generator))
         if "train" not in self.material or share > config["material_share"]:
-            return draw_pairs(self.pool["train"], config["sizes"], n, generator)
-        made = draw_pairs(self.pool["train"], [config["material_size"]], n - n // 2, generator)
-        return join([made, draw_material(self.material["train"], n // 2, generator)])
+            pairs = draw_pairs(self.pool["train"], config["sizes"], n, generator)
+        else:
+            pairs = self._draw_alike(n, generator)
+        noise = config["noise"] if self.step < config["tower_steps"] else 0.0
+        return add_noise(pairs, noise, generator)
+
+    def _draw_alike(self, n: int, generator: torch.Generator, share: float = 0.5) -> Pairs:
+        """Images of the encoder's size: ``share`` of them made by real methods, where there are."""
+        size = self.config["material_size"]
+        if "train" not in self.material:
+            return draw_pairs(self.pool["train"], [size], n, generator)
+        made = draw_pairs(self.pool["train"], [size], n - round(share * n), generator)
+        return join([made, draw_material(self.material["train"], round(share * n), generator)])
 
     def _attack_loss(self, prior: Tensor, image: Tensor, pairs: Pairs, window: Window) -> Tensor:
         """Logistic loss of images that were moved to please the prior: they are still images."""
@@ -161,26 +222,47 @@ class Trainer:
         return contrast_loss(odds, pairs.error)
 
     def _draw_window(self, generator: torch.Generator) -> Window:
-        """Parts of the token grid first, which is several times faster; then the whole."""
-        early = self.step < self.config["window_steps"]
-        side = self.config["window"] if early else self.grid
+        side = self.config["window"]
         top, left = torch.randint(self.grid - side + 1, (2,), generator=generator).tolist()
         return Window(top, left, side)
 
-    def _update(self, loss: Tensor) -> None:
+    def _update(self, losses: dict[str, Tensor]) -> None:
+        """One optimiser step.
+
+        The gradient of `alignment` has a norm of its own: it is hundreds of times smaller than that
+        of the others together and would not be heard.
+        """
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate()
-        self.optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.zero_grad(set_to_none=True)
+        shares, weights = self.config["ingredients"], self._trained()
+        bent = losses.pop("alignment", None)
+        own = None
+        if bent is not None:
+            own = torch.autograd.grad(bent, weights, retain_graph=True, allow_unused=True)
+        torch.stack([shares[name] * loss for name, loss in losses.items()]).sum().backward()
+        nn.utils.clip_grad_norm_(weights, 1.0)
+        if own is not None:
+            losses["alignment"] = bent
+            norm = torch.stack([g.norm() for g in own if g is not None]).norm().clamp_min(1e-8)
+            for weight, gradient in zip(weights, own, strict=True):
+                if gradient is not None:
+                    push = shares["alignment"] / norm * gradient
+                    weight.grad = push if weight.grad is None else weight.grad + push
         self.optimizer.step()
 
+    def _trained(self) -> list[nn.Parameter]:
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
+
     def _learning_rate(self) -> float:
-        """Linear warm-up, the configured rates by step, linear to zero over the last 40 %."""
-        config = self.config
-        rate = [value for first, value in config["learning_rates"] if first <= self.step][-1]
-        warm = (self.step + 1) / config["warmup"]
-        return rate * min(1.0, warm, (1 - self.step / config["steps"]) / 0.4)
+        """In each of the two phases: linear warm-up, linear to zero over the last 40 %."""
+        config, first, last = self.config, 0, self.config["tower_steps"]
+        if self.step >= last:
+            first, last = last, config["steps"]
+        step, n = self.step - first, last - first
+        return config["learning_rate"] * min(
+            1.0, (step + 1) / config["warmup"], (1 - step / n) / 0.4
+        )
 
     def _save(self) -> None:
         state = {

@@ -176,12 +176,14 @@ def choose(key: str, value: str, choices: dict[str, T]) -> T:
     return choices[value]
 
 
+# What an encoder's configuration says of the prior (conf/encoder, conf/prior), not of itself.
+PRIOR_DEFAULTS = ("components", "level_weights", "balance", "jitter")
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _COMPARISONS: dict[str, Callable[[Encoder], Encoder]] = {"token": lambda e: e, "pooled": Pooled}
 
 
 def _load_encoder(config: DictConfig, device: torch.device) -> Encoder:
-    chosen = without(config.encoder, "_target_", "components", "balance", "jitter")
+    chosen = without(config.encoder, "_target_", *PRIOR_DEFAULTS)
     options = chosen | {"levels": [*config.prior.levels]}
     compared = choose("prior.comparison", config.prior.comparison, _COMPARISONS)
     return compared(load_encoder(**options).to(device))

@@ -9,7 +9,9 @@ from torch.nn.functional import interpolate
 import mrisem
 from mrisem.anatomy import brain
 from mrisem.physics.fourier import fft2c, ifft2c
+from mrisem.prior.build import build_bank
 from mrisem.prior.encoders import load_encoder
+from mrisem.prior.semantic import Jitter, SemanticPrior
 
 FOLDER = Path(mrisem.__file__).parent / "assets" / "janus_mini"
 CONF = Path(__file__).parents[2] / "conf" / "encoder"
@@ -44,7 +46,7 @@ def janus():
 
 @pytest.fixture(scope="module")
 def encoder():
-    return load_encoder("janus_mini", [1, 5, 8])
+    return load_encoder("janus_mini", [1, 3, 4])
 
 
 def ask(janus, pixels, question):
@@ -70,11 +72,10 @@ def test_folder_is_small_and_free_of_pickles():
     assert {file.suffix for file in files} <= {".json", ".jinja", ".safetensors", ".md"}
 
 
-def test_encoder_loads_through_its_configuration(encoder):
+def test_encoder_loads_through_its_configuration():
     config = OmegaConf.load(CONF / "janus_mini.yaml")
-    config.pop("components", None)  # the bank's
-    configured = hydra.utils.instantiate(config)
-    assert configured.fingerprint == encoder.fingerprint
+    configured = hydra.utils.instantiate({k: config[k] for k in ("_target_", "path", "levels")})
+    assert configured.fingerprint == load_encoder("janus_mini", config.levels).fingerprint
     assert (configured.n_tokens, configured.width, configured.image_size) == (576, 128, 192)
 
 
@@ -122,11 +123,25 @@ def test_tokenizer_keeps_any_text(janus):
 def test_generate_answers_clear_cases_in_one_word(janus, encoder, slices, question, name, word):
     said = ask(janus, encoder.preprocess(slices[name]), question)
     assert all(len(answer.split()) == 1 for answer in said)
-    assert said.count(word) >= 0.75 * len(said)  # a first, simply trained model: 90 % at large
+    assert said.count(word) >= 0.75 * len(said)
 
 
-def test_embeddings_separate_clean_from_aliased(encoder, slices):
-    deepest_clean, deepest_aliased = (encoder(slices[n])[-1] for n in ("clean", "aliased"))
-    between = torch.cosine_similarity(deepest_clean[:1], deepest_aliased[:1], dim=-1).mean()
-    within = torch.cosine_similarity(deepest_clean[:1], deepest_clean[1:2], dim=-1).mean()
-    assert within > between
+@pytest.mark.parametrize("name", ["aliased", "blurred"])
+def test_gradient_of_the_default_prior_mends_images_of_other_subjects(slices, name):
+    config = OmegaConf.load(CONF / "janus_mini.yaml")
+    encoder = load_encoder("janus_mini", config.levels)
+    known = zip(slices["clean"][:9], slices["aliased"][:9], strict=True)
+    pairs = [(clean, aliased, None) for clean, aliased in known]
+    bank = build_bank(encoder, pairs, [*config.components], {}, progress=False)
+    prior = SemanticPrior(encoder, bank, [*config.level_weights])
+    damaged, truth = (slices[kind][9:] for kind in (name, "clean"))
+    gradient = 0
+    for iteration in range(8):  # a step averages over shifts, as a fit does over its iterations
+        leaf = damaged.clone().requires_grad_()
+        moved = Jitter(**config.jitter)(leaf, iteration)
+        (one,) = torch.autograd.grad(prior.losses(moved)["semantic"].sum(), leaf)
+        gradient = gradient + one
+    error = (damaged - truth).flatten(1)
+    cosine = torch.cosine_similarity(gradient.flatten(1), error)
+    assert cosine.mean() > 0.1  # the classifier that shipped before: .00
+    assert (cosine > 0).all()
