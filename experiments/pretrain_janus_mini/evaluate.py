@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from degrade import draw_material, draw_pairs
-from gradient import alignment, batch_prior
+from gradient import alignment, batch_prior, principal
 from janus import answer, encode
 from pairs import KINDS, LOW, Pairs
 from questions import IGNORE, QUESTIONS, Questions, answers_of
@@ -39,7 +39,8 @@ def evaluate(trainer: Trainer, output: Path) -> None:
             batches.append(draw_material(trainer.material["held_out"], BATCH, generator))
         for batch in batches:
             rows += ask(trainer.model, trainer.questions, batch)
-            for kind, cosine in measure_alignment(trainer.model, config["levels"], batch):
+            found = measure_alignment(trainer.model, config["levels"], config["components"], batch)
+            for kind, cosine in found:
                 cosines.setdefault(KINDS[kind], []).append(cosine)
     results = summarise(rows)
     for kind, values in sorted(cosines.items()):
@@ -54,14 +55,17 @@ def evaluate(trainer: Trainer, output: Path) -> None:
 
 
 def measure_alignment(
-    model: JanusForConditionalGeneration, weights: dict[int, float], pairs: Pairs
+    model: JanusForConditionalGeneration,
+    weights: dict[int, float],
+    components: dict[int, int],
+    pairs: Pairs,
 ) -> list[tuple[int, float]]:
     """Kind of artefact, and cosine between the prior's gradient and the error, of each image."""
     if not (pairs.error > LOW).any():
         return []
     image = pairs.image.clone().requires_grad_()
     _, hidden = encode(model, torch.cat([image, pairs.truth]))
-    levels = {level: hidden[level] for level in weights}
+    levels = {level: principal(hidden[level], components[level]) for level in weights}
     _, prior = batch_prior(levels, weights, pairs.error)
     everything = (slice(None), slice(None))
     cosine, moved = alignment(prior[: len(pairs)], image, pairs.truth, pairs.error, everything)

@@ -1,7 +1,7 @@
 """The prior itself as a training loss: what its gradient must be for it to help.
 
 A batch is its own bank: other images' truths are the positives, other images the negatives, as the
-auxiliary subjects are where the prior is used (`mrisem.prior.semantic`; no PCA here).
+auxiliary subjects are where the prior is used (`mrisem.prior.semantic`).
 """
 
 from __future__ import annotations
@@ -49,6 +49,14 @@ def batch_prior(
         losses.append(weights[level] * softplus(odd))
     total = sum(weights.values())
     return torch.stack(odds).sum(0) / total, torch.stack(losses).sum(0)
+
+
+def principal(hidden: Tensor, n_components: int) -> Tensor:
+    """Keep the strongest principal components of tokens ``(n, token, feature)``, as a bank does."""
+    tokens = hidden.detach().flatten(0, 1)
+    mean = tokens.mean(0)
+    _, vectors = torch.linalg.eigh((tokens - mean).T @ (tokens - mean))
+    return (hidden - mean) @ vectors[:, -n_components:]
 
 
 def contrast_loss(odds: Tensor, error: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 import yaml
 from degrade import draw_material, draw_pairs
 from evaluate import measure_alignment
-from gradient import MOVED, batch_prior
+from gradient import MOVED, batch_prior, principal
 from janus import encode
 from material import load_material
 from pairs import KINDS, Pairs, join, residual_target
@@ -30,7 +30,7 @@ import mrisem
 SIZE, BATCH = 192, 8  # of images; synthetic ones, and as many reconstructions, in a batch
 N_FIT, N_MEASURE, FIRST_SEED = 60, 12, 9_500_000  # batches
 RIDGE = 1e-3  # of the mean square of a pixel
-SHIPPED_LEVELS = {1: 0.005, 5: 0.5, 8: 1.0}  # conf/encoder and conf/prior
+SHIPPED_LEVELS, SHIPPED_COMPONENTS = {1: 1.0}, {1: 32}  # conf/encoder
 Cosines = dict[str, list[float]]  # kind of artefact -> cosine of each image
 
 
@@ -82,7 +82,8 @@ def shipped(held_out: list[Pairs]) -> Cosines:
     model = JanusForConditionalGeneration.from_pretrained(folder, attn_implementation="eager")
     cosines: Cosines = {}
     for pairs in tqdm(held_out, desc="shipped"):
-        for kind, cosine in measure_alignment(model.eval(), SHIPPED_LEVELS, pairs):
+        found = measure_alignment(model.eval(), SHIPPED_LEVELS, SHIPPED_COMPONENTS, pairs)
+        for kind, cosine in found:
             cosines.setdefault(KINDS[kind], []).append(cosine)
     return cosines
 
@@ -94,7 +95,7 @@ def trained(trainer: Trainer, held_out: list[Pairs]) -> dict[str, Cosines]:
     for pairs in tqdm(held_out, desc="trained"):
         n, image = len(pairs), pairs.image.clone().requires_grad_()
         tokens, hidden = encode(model, torch.cat([image, pairs.truth]))
-        levels = {level: hidden[level] for level in config["levels"]}
+        levels = {k: principal(hidden[k], config["components"][k]) for k in config["levels"]}
         residual = trainer.head["residual"](hidden[config["residual_level"]][:n])
         target = residual_target(pairs, SIZE, trainer.patch)
         add(rows.setdefault("its prediction of the error", {}), pairs, residual, target)

@@ -119,7 +119,7 @@ def draw_sequences(
 ) -> Sequences:
     """Ask every image one question that it can answer, in a random wording.
 
-    Half of the images that can answer the first question, quality, are asked that.
+    The first two, quality and artefact, are asked as often as all the others together, each.
 
     Args:
         questions: to choose from.
@@ -134,7 +134,7 @@ def draw_sequences(
     right = answers_of(pairs)
     asked = torch.tensor([whole or name not in _WHOLE for name in QUESTIONS])
     weights = (right != IGNORE) * asked + 1e-9
-    weights[:, 0] *= asked.sum() - 1
+    weights[:, :2] *= asked.sum() - 2
     chosen = torch.multinomial(weights.float(), 1, generator=generator)[:, 0].tolist()
     rows, labels = [], []
     for index, which in enumerate(chosen):
