@@ -108,9 +108,8 @@ def reference_of(label: str, labels: Sequence[str], wanted: str | None = None) -
     """Return the method that ``label`` is tested against.
 
     ``wanted`` when given; else the same method without what was added last, such as a prior, else
-    zero-filled, else the first. Of several variants of it, the one that shares most settings and has
-    fewest of its own.
-    None for the reference itself.
+    zero-filled, else the first. Of several variants of it, the one that shares most settings and
+    has fewest of its own. None for the reference itself.
 
     >>> reference_of("unrolled + image_same", ["zero_filled", "unrolled", "unrolled + image_same"])
     'unrolled'
