@@ -30,7 +30,8 @@ Row = dict[str, str | int | float | None]
 class VolumeMetrics(Metric):
     """Scores of slices, all with their volume's maximum as data range, and fastMRI's of volumes.
 
-    A volume is what was given under one file name (all slices of it, or those reconstructed).
+    A volume is what was given under one file name: all slices of it, or those reconstructed; its
+    maximum is then given with them, so that a slice's scores do not depend on the others.
     Slices are kept until `compute`; call `reset` after each file when a whole test set does not fit
     into memory. One process: nothing is gathered from others.
 
@@ -48,9 +49,15 @@ class VolumeMetrics(Metric):
         self.add_state("reconstructions", default=[], dist_reduce_fx=None)
         self.add_state("targets", default=[], dist_reduce_fx=None)
         self.keys: list[tuple[str, int]] = []
+        self.peaks: dict[str, float] = {}
 
     def update(
-        self, reconstruction: Tensor, target: Tensor, file: Sequence[str], slices: Sequence[int]
+        self,
+        reconstruction: Tensor,
+        target: Tensor,
+        file: Sequence[str],
+        slices: Sequence[int],
+        peaks: Mapping[str, float] | None = None,
     ) -> None:
         """Add slices.
 
@@ -59,6 +66,7 @@ class VolumeMetrics(Metric):
             target: ``(batch, y, x)`` magnitude, same units.
             file: the file of each slice.
             slices: the index of each slice in its file.
+            peaks: file -> maximum of its whole target; None: of the targets given.
 
         Raises:
             InputError: shapes differ, images too small or not finite.
@@ -67,11 +75,12 @@ class VolumeMetrics(Metric):
         self.reconstructions.extend(reconstruction.detach().float().cpu())
         self.targets.extend(target.detach().float().cpu())
         self.keys.extend(zip(file, slices, strict=True))
+        self.peaks |= peaks or {}
 
     def reset(self) -> None:
         """Forget all slices."""
         super().reset()
-        self.keys = []
+        self.keys, self.peaks = [], {}
 
     def compute(self) -> dict[str, list[Row]]:
         """Return ``{"slices": rows, "volumes": rows}``, ordered by file and slice."""
@@ -94,7 +103,7 @@ class VolumeMetrics(Metric):
     def _slice_rows(
         self, name: str, numbers: Sequence[int], images: np.ndarray, truth: np.ndarray
     ) -> list[Row]:
-        peak = float(truth.max())
+        peak = self.peaks.get(name, float(truth.max()))
         rows: list[Row] = []
         for number, image, target in zip(numbers, images, truth, strict=True):
             scores = {key: s.function(image, target, peak) for key, s in self.scores.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -55,17 +56,18 @@ def score_file(
     """
     volume = read_reconstruction(file)
     target = read_target(target_file, volume.slices)
+    peak = read_peak(target_file, crop)
     labels = read_lesions(target_file, volume.slices)
     images = volume.images
     if crop not in ("full", "width"):
         raise InputError(f"crop must be full or width, got {crop}")
     if images.shape == target.shape and crop == "width":
-        width = target.shape[-1]
-        size = (min(width, target.shape[-2]), width)
+        size = _central(target.shape)
         images, target = center_crop(images, size), center_crop(target, size)
         labels = None if labels is None else center_crop(labels, size)
     metrics.reset()
-    metrics.update(images, target, [file.name] * len(images), volume.slices.tolist())
+    names = [file.name] * len(images)
+    metrics.update(images, target, names, volume.slices.tolist(), {file.name: peak})
     result = metrics.compute()
     at = {int(number): index for index, number in enumerate(volume.slices)}
     lesions: list[Row] = []
@@ -144,6 +146,18 @@ def read_target(file: Path, slices: np.ndarray) -> Tensor:
             f"for {file.name}; was it reconstructed from this file?"
         )
     return torch.from_numpy(target[slices].astype(np.float32))
+
+
+def read_peak(file: Path, crop: str) -> float:
+    """Return the maximum of a file's whole target, within the part that is scored."""
+    with open_file(file) as content:
+        target = torch.from_numpy(content["reconstruction_rss"][()])
+    return float((center_crop(target, _central(target.shape)) if crop == "width" else target).max())
+
+
+def _central(shape: Sequence[int]) -> tuple[int, int]:
+    """Return the size of the central ``(x, x)`` of ``(..., y, x)``."""
+    return min(shape[-1], shape[-2]), shape[-1]
 
 
 def read_lesions(file: Path, slices: np.ndarray) -> Tensor | None:

@@ -163,6 +163,9 @@ def test_volume_metrics_rows_do_not_depend_on_the_order_of_slices(volumes):
     assert volume["ssim"] == pytest.approx(float(evaluate.ssim(volumes[1][:2], volumes[0][:2])[0]))
     mean = np.mean([row["ssim"] for row in straight.compute()["slices"][:2]])
     assert mean == pytest.approx(volume["ssim"], rel=1e-6)
+    alone = VolumeMetrics(fast_scores())
+    alone.update(images[:1], targets[:1], ["a.h5"], [0], {"a.h5": float(targets[:2].max())})
+    assert alone.compute()["slices"] == straight.compute()["slices"][:1]
     straight.reset()
     straight.update(images[:1], targets[:1], ["c.h5"], [5])
     assert [(row["file"], row["slice"]) for row in straight.compute()["slices"]] == [("c.h5", 5)]
