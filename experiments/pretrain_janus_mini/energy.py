@@ -154,7 +154,8 @@ def train_energy(
     """Train with Adam; the learning rate falls to zero over the second half.
 
     Args:
-        config: ``experts``, ``steps``, ``batch``, ``learning_rate``, ``descend_from``.
+        config: ``experts``, ``steps``, ``batch``, ``learning_rate``, ``shifts`` (of the grid, or
+            one grid), ``descend_from`` (step, or None: never).
         patch: edge length of a token, pixels.
         draw: number of images, generator -> pairs whose matrix size ``patch`` divides.
         generator: source of randomness.
@@ -162,7 +163,8 @@ def train_energy(
     Returns:
         the energy, of unit standard deviation over the last batch's patches.
     """
-    n, steps = config["batch"], config["steps"]
+    n, steps, descend_from = config["batch"], config["steps"], config["descend_from"]
+    descend_from = steps if descend_from is None else descend_from
     first = torch.cat([cut(draw(n, generator), patch, (0, 0))[0].flatten(0, 1) for _ in range(6)])
     energy = LocalEnergy(fit_whitening(first), config["experts"], generator)
     optimizer = torch.optim.Adam(energy.parameters(), lr=config["learning_rate"])
@@ -172,9 +174,9 @@ def train_energy(
     with tqdm(range(steps), desc="local energy") as bar:
         for step in bar:
             pairs = draw(n, generator)
-            shift = tuple(torch.randint(patch, (2,), generator=generator).tolist())
-            patches, error = cut(pairs, patch, shift)
-            if step >= config["descend_from"] and step % 3 == 2:
+            shift = torch.randint(patch, (2,), generator=generator) * config["shifts"]
+            patches, error = cut(pairs, patch, tuple(shift.tolist()))
+            if step >= descend_from and step % 3 == 2:
                 patches, error = descend(energy, patches, error, generator)
             cosine = alignment_of(energy, patches, error)[pairs.error > MOVED]
             optimizer.zero_grad()

@@ -67,8 +67,7 @@ def measure_alignment(
     _, hidden = encode(model, torch.cat([image, pairs.truth]))
     levels = {level: principal(hidden[level], components[level]) for level in weights}
     _, prior = batch_prior(levels, weights, pairs.error)
-    everything = (slice(None), slice(None))
-    cosine, moved = alignment(prior[: len(pairs)], image, pairs.truth, pairs.error, everything)
+    cosine, moved = alignment(prior[: len(pairs)], image, pairs.truth, pairs.error)
     return list(zip(pairs.kind[moved].tolist(), cosine.tolist(), strict=True))
 
 

@@ -1,4 +1,4 @@
-"""The prior itself as a training loss: what its gradient must be for it to help.
+"""The prior's gradient at images whose error is known: does it mend them?
 
 A batch is its own bank: other images' truths are the positives, other images the negatives, as the
 auxiliary subjects are where the prior is used (`mrisem.prior.semantic`).
@@ -9,10 +9,9 @@ from __future__ import annotations
 import math
 
 import torch
-from janus import Window
 from pairs import LOW
 from torch import Tensor
-from torch.nn.functional import normalize, softplus
+from torch.nn.functional import cosine_similarity, normalize, softplus
 
 TEMPERATURE = 0.07
 MOVED = 0.01  # relative error above which an image's error has a direction worth learning
@@ -59,17 +58,7 @@ def principal(hidden: Tensor, n_components: int) -> Tensor:
     return (hidden - mean) @ vectors[:, -n_components:]
 
 
-def contrast_loss(odds: Tensor, error: Tensor) -> Tensor:
-    """Truths should look like truths, images above `LOW` like images: logistic loss of the odds."""
-    n = len(error)
-    clear = (error > LOW).float()
-    wrong = softplus(odds[n:]).mean() + (clear * softplus(-odds[:n])).sum() / clear.sum()
-    return wrong / 2
-
-
-def alignment(
-    loss: Tensor, image: Tensor, truth: Tensor, error: Tensor, area: tuple[slice, slice]
-) -> tuple[Tensor, Tensor]:
+def alignment(loss: Tensor, image: Tensor, truth: Tensor, error: Tensor) -> tuple[Tensor, Tensor]:
     """Cosine between the prior's gradient at each image and the image's error.
 
     A step against the gradient repairs an image only as far as the two point the same way.
@@ -79,30 +68,11 @@ def alignment(
         image: ``(n, y, x)``, a leaf of the graph.
         truth: ``(n, y, x)``.
         error: ``(n,)`` relative.
-        area: rows and columns that were encoded.
 
     Returns:
         ``(k,)`` cosines of the images above `MOVED`, and which they are, ``(n,)`` bool.
     """
-    (gradient,) = torch.autograd.grad(loss.sum(), image, create_graph=True)
+    (gradient,) = torch.autograd.grad(loss.sum(), image)
     moved = error > MOVED
-    rows, columns = area
-    g = gradient[moved][:, rows, columns].flatten(1)
-    e = (image.detach() - truth)[moved][:, rows, columns].flatten(1)
-    return torch.nn.functional.cosine_similarity(g, e, dim=1), moved
-
-
-def attack(image: Tensor, gradient: Tensor, radius: float) -> Tensor:
-    """Go against the prior's gradient by ``radius`` of the maximum: an over-optimised image."""
-    peak = image.amax((-2, -1), keepdim=True)
-    return (image - radius * peak * gradient.sign()).clamp_min(0).detach()
-
-
-def area_of(window: Window, patch: int, image_size: int, shape: torch.Size) -> tuple[slice, slice]:
-    """Pixels of images of ``shape`` that a window of the encoder's grid covers."""
-    areas = []
-    for first, length in ((window.top, shape[-2]), (window.left, shape[-1])):
-        shift = image_size // 2 - length // 2  # where the image begins in the encoder's input
-        start = first * patch - shift
-        areas.append(slice(max(0, start), max(0, min(length, start + window.side * patch))))
-    return areas[0], areas[1]
+    g, e = gradient[moved].flatten(1), (image.detach() - truth)[moved].flatten(1)
+    return cosine_similarity(g, e, dim=1), moved

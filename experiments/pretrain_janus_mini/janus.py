@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -145,8 +144,7 @@ def make_model(
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        # attention written out: it can be differentiated twice
-        model = JanusForConditionalGeneration._from_config(config, attn_implementation="eager")
+        model = JanusForConditionalGeneration._from_config(config)
     model.generation_config = GenerationConfig(
         **tokens, generation_kwargs={"boi_token_id": tokenizer.convert_tokens_to_ids(BEGIN)}
     )
@@ -167,20 +165,6 @@ def conversation(question: str) -> list[dict[str, Any]]:
     ]
 
 
-@dataclass(frozen=True)
-class Window:
-    """A square part of the token grid: its first row and column, and its side."""
-
-    top: int
-    left: int
-    side: int
-
-    def cut(self, tokens: Tensor, grid: int) -> Tensor:
-        """Keep the window's tokens of ``(n, grid * grid, ...)``."""
-        rows = tokens.unflatten(1, (grid, grid))[:, self.top : self.top + self.side]
-        return rows[:, :, self.left : self.left + self.side].flatten(1, 2)
-
-
 def to_pixels(magnitude: Tensor, image_size: int) -> Tensor:
     """Make the encoder's input: divide by the maximum, map to [-1, 1], crop or pad with black.
 
@@ -199,23 +183,20 @@ def to_pixels(magnitude: Tensor, image_size: int) -> Tensor:
 
 
 def encode(
-    model: JanusForConditionalGeneration, magnitude: Tensor, window: Window | None = None
+    model: JanusForConditionalGeneration, magnitude: Tensor
 ) -> tuple[Tensor, dict[int, Tensor]]:
     """Embed images by the vision tower.
 
     Args:
         model: the whole.
         magnitude: ``(n, y, x)``.
-        window: encode this part of the token grid alone, as if there were no other tokens.
 
     Returns:
         tokens after the tower's final norm, ``(n, token, feature)``, and each layer's output,
         counted from 1, the same shape.
     """
-    tower, config = model.model.vision_model, model.config.vision_config
-    hidden = tower.embeddings(to_pixels(magnitude, config.image_size))
-    if window is not None:
-        hidden = window.cut(hidden, config.image_size // config.patch_size)
+    tower = model.model.vision_model
+    hidden = tower.embeddings(to_pixels(magnitude, model.config.vision_config.image_size))
     levels = {}
     for level, layer in enumerate(tower.encoder.layers, start=1):
         hidden = layer(hidden, None)
@@ -225,7 +206,11 @@ def encode(
 
 
 def answer(
-    model: JanusForConditionalGeneration, tokens: Tensor, ids: Tensor, positions: Tensor
+    model: JanusForConditionalGeneration,
+    tokens: Tensor,
+    ids: Tensor,
+    positions: Tensor,
+    turns: Tensor | None = None,
 ) -> Tensor:
     """Run aligner and language model on images and text together.
 
@@ -234,6 +219,8 @@ def answer(
         tokens: ``(n, token, feature)`` of the vision tower.
         ids: ``(n, length)``; padding on the right needs no mask, as attention is causal.
         positions: ``(n, k)`` whose next-token logits are wanted.
+        turns: ``(n, length)``, where several questions share an image: 0 for what they share, k for
+            the k-th question, which sees the shared part and itself; None: one question.
 
     Returns:
         ``(n, k, vocabulary)`` logits.
@@ -242,6 +229,15 @@ def answer(
     text = model.get_input_embeddings()(ids).to(image.dtype)
     placeholder = (ids == model.config.image_token_id)[..., None]
     mixed = text.masked_scatter(placeholder, image)
-    hidden = model.model.language_model(inputs_embeds=mixed, use_cache=False).last_hidden_state
+    apart = {} if turns is None else _apart(turns, mixed.dtype)
+    hidden = model.model.language_model(inputs_embeds=mixed, use_cache=False, **apart)
     rows = torch.arange(len(ids))[:, None]
-    return model.lm_head(hidden[rows, positions])
+    return model.lm_head(hidden.last_hidden_state[rows, positions])
+
+
+def _apart(turns: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Mask and positions with which each question is alone with the image."""
+    same = turns[:, :, None] == turns[:, None, :]
+    seen = (same | (turns == 0)[:, None, :]).tril()
+    mask = torch.zeros(seen.shape, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)
+    return {"attention_mask": mask[:, None], "position_ids": seen.sum(-1) - 1}

@@ -1,31 +1,46 @@
-"""What the model is trained to say of an image: in words, and pixel by pixel."""
+"""What the model is trained to say of an image: in words, as numbers, and pixel by pixel."""
 
 from __future__ import annotations
 
+import torch
 from gradient import MOVED
-from janus import Window
 from pairs import ARTEFACTS, Pairs, by_artefact, dense_target, residual_target
-from questions import IGNORE
+from questions import IGNORE, PROMPTS, QUESTIONS, answers_of
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, cross_entropy, smooth_l1_loss
 
+N_ANSWERS = [len(PROMPTS[name]["answers"]) for name in QUESTIONS]
+LEAST = 0.005  # added to relative errors before their logarithm is taken
+
 
 def word_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of the answers and their ends; 0 when no image had one."""
-    if (labels == IGNORE).all():
-        return 0 * logits.sum()
-    return cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORE)
+    """Cross-entropy of the answers and their ends."""
+    return cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORE)
 
 
-def dense_loss(dense: Tensor, pairs: Pairs, window: Window, patch: int, grid: int) -> Tensor:
+def read_loss(read: Tensor, pairs: Pairs) -> Tensor:
+    """Cross-entropy of all answers, read off ``(n, sum of N_ANSWERS)``; mean over questions."""
+    losses = [
+        cross_entropy(logits, right, ignore_index=IGNORE)
+        for logits, right in zip(read.split(N_ANSWERS, 1), answers_of(pairs).T, strict=True)
+        if (right != IGNORE).any()
+    ]
+    return torch.stack(losses).mean()
+
+
+def error_loss(read: Tensor, pairs: Pairs) -> Tensor:
+    """Distance of ``(n, 1)`` to the logarithm of the relative error."""
+    return smooth_l1_loss(read[:, 0], (pairs.error + LEAST).log())
+
+
+def dense_loss(dense: Tensor, pairs: Pairs, image_size: int, patch: int) -> Tensor:
     """Distance of ``(n, token, artefact)`` to the size of the local errors."""
-    target = by_artefact(dense_target(pairs.local, grid * patch, patch), pairs.kind)
-    return len(ARTEFACTS) * smooth_l1_loss(dense.float(), window.cut(target, grid))
+    target = by_artefact(dense_target(pairs.local, image_size, patch), pairs.kind)
+    return len(ARTEFACTS) * smooth_l1_loss(dense, target)
 
 
-def residual_loss(residual: Tensor, pairs: Pairs, window: Window, patch: int, grid: int) -> Tensor:
+def residual_loss(residual: Tensor, pairs: Pairs, image_size: int, patch: int) -> Tensor:
     """One minus the cosine with the signed error, however slight it is, and the distance to it."""
-    target = window.cut(residual_target(pairs, grid * patch, patch), grid).flatten(1)
-    found = residual.float().flatten(1)
+    target, found = residual_target(pairs, image_size, patch).flatten(1), residual.flatten(1)
     turned = (1 - cosine_similarity(found, target))[pairs.error > MOVED].sum() / len(pairs)
     return turned + smooth_l1_loss(found, target)

@@ -5,7 +5,7 @@
 #   experiments/pretrain_janus_mini/material.sh [OUT] [ROUND]
 #
 # ROUND 1: zero-filled, CG-SENSE and TV stopped early, the unrolled network as trained and fitted.
-# ROUND 2: fitted under the prior of the encoder that round 1 gave (OUT/janus_mini): what it let pass.
+# ROUND 2: fitted under the prior of ENCODER (default: OUT/janus_mini), strongly: what it let pass.
 # SCALE    demo, or smoke for the test
 set -euo pipefail
 OUT=${1:-outputs/pretrain_janus_mini} ROUND=${2:-1} SCALE=${SCALE:-demo}
@@ -36,8 +36,8 @@ make_material() {  # anatomy
     reconstruct "$1" model=zero_filled mask=equispaced
     reconstruct "$1" model=tv +model.task.method.iterations=10 $gaussian $one
   else
-    network "$1" fit=all fit.iterations=12,24 $gaussian $one prior=image_same \
-      encoder.path="$OUT/janus_mini" prior.balance=0.3,1
+    network "$1" fit=all fit.iterations=24 $gaussian $one prior=image_same \
+      encoder.path="${ENCODER:-$OUT/janus_mini}" prior.balance=1
   fi
 }
 

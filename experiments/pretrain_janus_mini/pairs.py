@@ -59,26 +59,6 @@ def compare(image: Tensor, truth: Tensor, kind: Tensor, contrast: Tensor, lesion
     return Pairs(image, truth, kind, error, local, contrast, lesion)
 
 
-def add_noise(pairs: Pairs, most: float, generator: torch.Generator) -> Pairs:
-    """Add white noise to three of four images: a smooth answer to noise is a smooth gradient.
-
-    Args:
-        pairs: the images.
-        most: standard deviation, as a share of the maximum; each image draws its own below it.
-        generator: source of randomness.
-
-    Returns:
-        the pairs, the noise counted as error; where it is most of the error, noise is their kind.
-    """
-    draw = torch.rand((2, len(pairs), 1, 1), generator=generator)
-    sigma = most * draw[0] * (draw[1] < 0.75) * pairs.image.amax((-2, -1), keepdim=True)
-    noise = sigma * torch.randn(pairs.image.shape, generator=generator)
-    most_of_it = noise.flatten(1).norm(dim=1) > (pairs.image - pairs.truth).flatten(1).norm(dim=1)
-    kind = torch.where(most_of_it, KINDS.index("noise"), pairs.kind)
-    image = (pairs.image + noise).clamp_min(0)
-    return compare(image, pairs.truth, kind, pairs.contrast, pairs.lesion)
-
-
 def truths_of(pairs: Pairs) -> Pairs:
     """The truths as images of their own: clean."""
     zero = torch.zeros_like

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,7 @@ QUESTIONS = tuple(PROMPTS)
 IGNORE = -100
 # `KINDS` -> answer to "kind"; reconstructions err in a way of their own: not asked
 _KIND_ANSWERS = torch.tensor([0, 1, 2, 2, 3, 4, IGNORE])
-_WHOLE = ("lesion",)  # questions that a small part of the image cannot answer
+STEERING, MORE_WORDINGS = ("quality", "artefact"), 2
 
 
 def sentences() -> list[str]:
@@ -101,55 +102,60 @@ def answers_of(pairs: Pairs) -> Tensor:
 
 @dataclass(frozen=True)
 class Sequences:
-    """Questions with their answers, one an image, padded on the right.
+    """Images' questions with their answers, one after the other, padded on the right.
 
     Args:
         ids: ``(n, length)`` token ids.
-        positions: ``(n, 2)`` where the answer and its end are predicted.
-        labels: ``(n, 2)`` what they should be; `IGNORE` where the image has no clear answer.
+        turns: ``(n, length)``: 0 for the image and what stands before it, k for the k-th question.
+        positions: ``(n, k)`` where answers and their ends are predicted.
+        labels: ``(n, k)`` what they should be; `IGNORE` where an image has fewer.
     """
 
     ids: Tensor
+    turns: Tensor
     positions: Tensor
     labels: Tensor
 
 
-def draw_sequences(
-    questions: Questions, pairs: Pairs, n_tokens: int, whole: bool, generator: torch.Generator
-) -> Sequences:
-    """Ask every image one question that it can answer, in a random wording.
+def draw_sequences(questions: Questions, pairs: Pairs, generator: torch.Generator) -> Sequences:
+    """Ask every image all questions that it can answer, each in a random wording.
 
-    The first two, quality and artefact, are asked as often as all the others together, each.
+    Quality and artefact, by which users steer, are asked in `MORE_WORDINGS` more.
 
     Args:
         questions: to choose from.
         pairs: the images.
-        n_tokens: image tokens to leave room for.
-        whole: the images are seen whole: ask what needs that, too.
         generator: source of randomness.
 
     Returns:
         what the language model is trained on.
     """
-    right = answers_of(pairs)
-    asked = torch.tensor([whole or name not in _WHOLE for name in QUESTIONS])
-    weights = (right != IGNORE) * asked + 1e-9
-    weights[:, :2] *= asked.sum() - 2
-    chosen = torch.multinomial(weights.float(), 1, generator=generator)[:, 0].tolist()
-    rows, labels = [], []
-    for index, which in enumerate(chosen):
+    rows = [_ask_all(questions, right, generator) for right in answers_of(pairs).tolist()]
+    ids, turns, positions, labels = zip(*rows, strict=True)
+    return Sequences(
+        _stack(ids, questions.end), _stack(turns, -1), _stack(positions, 0), _stack(labels, IGNORE)
+    )
+
+
+def _ask_all(questions: Questions, right: list[int], generator: torch.Generator) -> list[list[int]]:
+    """Ids, turns, positions and labels of one image, whose answers are ``right``."""
+    ids, turns, positions, labels = [], [], [], []
+    asked = [which for which, answer in enumerate(right) if answer != IGNORE]
+    asked += MORE_WORDINGS * [which for which in asked if QUESTIONS[which] in STEERING]
+    for turn, which in enumerate(asked, start=1):
         wordings = questions.prompts[which]
-        wording = wordings[int(torch.randint(len(wordings), (), generator=generator))]
-        answer = int(right[index, which])
-        word = questions.answers[which][max(answer, 0)]
-        rows.append([*_shorten(wording, questions.image, n_tokens), word, questions.end])
-        labels.append([word, questions.end] if answer != IGNORE else [IGNORE, IGNORE])
+        prompt = wordings[int(torch.randint(len(wordings), (), generator=generator))]
+        shared = len(prompt) - prompt[::-1].index(questions.image)
+        if not ids:
+            ids, turns = prompt[:shared], shared * [0]
+        word = questions.answers[which][right[which]]
+        own = [*prompt[shared:], word, questions.end]
+        positions += [len(ids) + len(own) - 3, len(ids) + len(own) - 2]
+        labels += [word, questions.end]
+        ids, turns = ids + own, turns + len(own) * [turn]
+    return [ids, turns, positions, labels]
+
+
+def _stack(rows: Sequence[list[int]], filler: int) -> Tensor:
     length = max(len(row) for row in rows)
-    ids = torch.tensor([row + [questions.end] * (length - len(row)) for row in rows])
-    first = torch.tensor([[len(row) - 3] for row in rows])
-    return Sequences(ids, torch.cat([first, first + 1], 1), torch.tensor(labels))
-
-
-def _shorten(prompt: list[int], image: int, n_tokens: int) -> list[int]:
-    first = prompt.index(image)
-    return prompt[:first] + [image] * n_tokens + prompt[first + prompt.count(image) :]
+    return torch.tensor([row + [filler] * (length - len(row)) for row in rows])

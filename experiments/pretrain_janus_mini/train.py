@@ -12,11 +12,10 @@ import yaml
 from degrade import draw_material, draw_pairs
 from energy import LocalEnergy, cut, fit_whitening, load_energy, train_energy
 from evaluate import evaluate
-from gradient import alignment, area_of, attack, batch_prior, contrast_loss
-from janus import Window, answer, encode, export, make_model, make_processor, make_tokenizer
-from losses import dense_loss, residual_loss, word_loss
+from janus import answer, encode, export, make_model, make_processor, make_tokenizer
+from losses import N_ANSWERS, dense_loss, error_loss, read_loss, residual_loss, word_loss
 from material import load_material
-from pairs import ARTEFACTS, KINDS, Pairs, add_noise, join, truths_of
+from pairs import ARTEFACTS, Pairs, join, truths_of
 from pool import load_pool
 from questions import draw_sequences, sentences, tokenise
 from start import parameter_groups, put_into_first_layer, unit_gain, whiten_patches
@@ -42,14 +41,19 @@ class Trainer:
         self.processor = make_processor(tokenizer, vision["image_size"], vision["patch_size"])
         self.model = make_model(tokenizer, vision, config["text"], config["seed"])
         width, patch = vision["hidden_size"], vision["patch_size"]
-        # the signed error is read off the residual stream (a norm would take its size away), before
-        # the last layers: these have to make its size from it, and their gradient goes through it
         self.head = nn.ModuleDict(
-            {"dense": nn.Linear(width, len(ARTEFACTS)), "residual": nn.Linear(width, patch**2)}
+            {
+                "dense": nn.Linear(width, len(ARTEFACTS)),
+                "residual": nn.Linear(width, patch**2),
+                "read": nn.Linear(width, sum(N_ANSWERS)),
+                "error": nn.Linear(width, 1),
+            }
         )
-        nn.init.zeros_(self.head["dense"].weight)
-        nn.init.zeros_(self.head["dense"].bias)
-        nn.init.zeros_(self.head["residual"].bias)
+        for name, head in self.head.items():
+            nn.init.zeros_(head.bias)
+            if name != "residual":
+                nn.init.zeros_(head.weight)
+        nn.init.constant_(self.head["error"].bias, -3.0)  # logarithm of a middling error
         self.questions = tokenise(self.processor)
         self.pool = load_pool(config["pool"], config["seed"], material)
         self.material = load_material(material, config["rounds"], config["material_size"])
@@ -70,10 +74,9 @@ class Trainer:
     def _start_tower(self, generator: torch.Generator) -> None:
         """Whiten patches; let the first layer compute the local energy, where there is one."""
         if self.config["energy"] is None:
-            first = cut(self._draw_alike(6 * self.config["batch"], generator), self.patch, (0, 0))[
-                0
-            ]
-            whiten_patches(self.model, fit_whitening(first.flatten(0, 1)), generator)
+            drawn = self._draw_alike(6 * self.config["batch"], generator)
+            patches, _ = cut(drawn, self.patch, (0, 0))
+            whiten_patches(self.model, fit_whitening(patches.flatten(0, 1)), generator)
             return
         settings = self.config["energy"]
 
@@ -110,98 +113,36 @@ class Trainer:
         return self._language_step(generator)
 
     def _tower_step(self, generator: torch.Generator) -> dict[str, float]:
-        """Everything learns, on a part of the token grid, which is several times faster."""
-        window = self._draw_window(generator)
-        pairs = self._draw(self.config["batch"], generator)
-        both = join([pairs, truths_of(pairs)])
-        asked = torch.randperm(len(both), generator=generator)[: len(pairs) // 2]
-        questions = draw_sequences(
-            self.questions, both.choose(asked), window.side**2, False, generator
-        )
-        image = pairs.image.clone().requires_grad_()
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.config["autocast"]):
-            seen, hidden = encode(self.model, image, window)
-            clean, truths = encode(self.model, pairs.truth, window)
-            tokens = torch.cat([seen, clean])
-            logits = answer(self.model, tokens[asked], questions.ids, questions.positions)
-            dense = self.head["dense"](tokens)
-            residual = self.head["residual"](hidden[self.config["residual_level"]])
+        """The tower learns: linear heads read answers and errors off its tokens."""
+        shown = self._draw(self.config["batch"], generator)
+        size = self.grid * self.patch
+        tokens, hidden = encode(self.model, shown.image)
+        mean, level = tokens.mean(1), hidden[self.config["residual_level"]]
         losses = {
-            "word": word_loss(logits, questions.labels),
-            "dense": dense_loss(dense, both, window, self.patch, self.grid),
-            "residual": residual_loss(residual, pairs, window, self.patch, self.grid),
+            "read": read_loss(self.head["read"](mean), shown),
+            "error": error_loss(self.head["error"](mean), shown),
+            "dense": dense_loss(self.head["dense"](tokens), shown, size, self.patch),
+            "residual": residual_loss(self.head["residual"](level), shown, size, self.patch),
         }
-        prior, cosines = self._prior_losses(hidden, truths, image, pairs, window)
-        losses |= prior
-        self._update(losses)
-        return {name: round(loss.item(), 4) for name, loss in losses.items()} | cosines
+        return self._update(losses)
 
     def _language_step(self, generator: torch.Generator) -> dict[str, float]:
-        """The tower rests; aligner and language model learn from whole images."""
-        pairs = self._draw(self.config["batch_whole"], generator)
-        both = join([pairs, truths_of(pairs)])
-        clean = torch.rand(len(pairs), generator=generator) < self.config["clean_share"]
-        shown = both.choose(torch.arange(len(pairs)) + len(pairs) * clean)
-        questions = draw_sequences(self.questions, shown, self.grid**2, True, generator)
+        """The tower rests: aligner and language model learn to say what it sees."""
+        shown = self._draw(self.config["batch"], generator)
+        asked = draw_sequences(self.questions, shown, generator)
         with torch.no_grad():
             tokens, _ = encode(self.model, shown.image)
-        logits = answer(self.model, tokens, questions.ids, questions.positions)
-        losses = {"word": word_loss(logits, questions.labels)}
-        self._update(losses)
-        return {name: round(loss.item(), 4) for name, loss in losses.items()}
-
-    def _prior_losses(
-        self,
-        seen: dict[int, Tensor],
-        truths: dict[int, Tensor],
-        image: Tensor,
-        pairs: Pairs,
-        window: Window,
-    ) -> tuple[dict[str, Tensor], dict[str, float]]:
-        """What asks the prior to be of use: its contrast, and later its gradient.
-
-        Args:
-            seen: the images' tokens at each level.
-            truths: those of their truths.
-            image: leaf of the graph of ``seen``.
-            pairs: the images.
-            window: the part of the token grid that was encoded.
-
-        Returns:
-            losses, and mean cosines of gradient and error to be shown.
-        """
-        shares, n, weights = self._shares(), len(pairs), self.config["levels"]
-        levels = {level: torch.cat([seen[level], truths[level]]) for level in weights}
-        odds, prior = batch_prior(levels, weights, pairs.error)
-        losses, cosines = {"contrast": contrast_loss(odds, pairs.error)}, {}
-        if shares["alignment"]:
-            area = area_of(window, self.patch, self.grid * self.patch, image.shape)
-            cosine, moved = alignment(prior[:n], image, pairs.truth, pairs.error, area)
-            losses["alignment"] = (1 - cosine).sum() / n
-            real = pairs.kind[moved] == KINDS.index("reconstruction")
-            for name, chosen in (("cosine", ~real), ("cosine_real", real)):
-                cosines[name] = round(cosine[chosen].mean().item(), 3) if chosen.any() else 0.0
-        if shares["attack"]:
-            losses["attack"] = self._attack_loss(prior[:n], image, pairs, window)
-        return losses, cosines
-
-    def _shares(self) -> dict[str, float]:
-        """Weights of the losses; the gradient is bent once there are features to bend."""
-        shares = dict(self.config["ingredients"])
-        if self.step < self.config["gradient_from"]:
-            shares |= {"alignment": 0.0, "attack": 0.0}
-        return shares
+        logits = answer(self.model, tokens, asked.ids, asked.positions, asked.turns)
+        return self._update({"word": word_loss(logits, asked.labels)})
 
     def _draw(self, n: int, generator: torch.Generator) -> Pairs:
-        """A batch of degraded images, half of it at times what real methods made, with noise."""
-        config = self.config
-        share = float(torch.rand((), generator=generator))
-        if "train" not in self.material or share > config["material_share"]:
-            pairs = draw_pairs(self.pool["train"], config["sizes"], n, generator)
-        else:
+        """Degraded images or their truths; at times half of them is what real methods made."""
+        if float(torch.rand((), generator=generator)) < self.config["material_share"]:
             pairs = self._draw_alike(n, generator)
-        noise = config["noise"] if self.step < config["tower_steps"] else 0.0
-        return add_noise(pairs, noise, generator)
+        else:
+            pairs = draw_pairs(self.pool["train"], self.config["sizes"], n, generator)
+        clean = torch.rand(n, generator=generator) < self.config["clean_share"]
+        return join([pairs, truths_of(pairs)]).choose(torch.arange(n) + n * clean)
 
     def _draw_alike(self, n: int, generator: torch.Generator, share: float = 0.5) -> Pairs:
         """Images of the encoder's size: ``share`` of them made by real methods, where there are."""
@@ -211,45 +152,16 @@ class Trainer:
         made = draw_pairs(self.pool["train"], [size], n - round(share * n), generator)
         return join([made, draw_material(self.material["train"], round(share * n), generator)])
 
-    def _attack_loss(self, prior: Tensor, image: Tensor, pairs: Pairs, window: Window) -> Tensor:
-        """Logistic loss of images that were moved to please the prior: they are still images."""
-        (gradient,) = torch.autograd.grad(prior.sum(), image, retain_graph=True)
-        attacked = attack(image.detach(), gradient, self.config["attack_radius"])
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.config["autocast"]):
-            _, hidden = encode(self.model, torch.cat([attacked, pairs.truth]), window)
-        levels = {level: hidden[level] for level in self.config["levels"]}
-        odds, _ = batch_prior(levels, self.config["levels"], pairs.error)
-        return contrast_loss(odds, pairs.error)
-
-    def _draw_window(self, generator: torch.Generator) -> Window:
-        side = self.config["window"]
-        top, left = torch.randint(self.grid - side + 1, (2,), generator=generator).tolist()
-        return Window(top, left, side)
-
-    def _update(self, losses: dict[str, Tensor]) -> None:
-        """One optimiser step.
-
-        The gradient of `alignment` has a norm of its own: it is hundreds of times smaller than that
-        of the others together and would not be heard.
-        """
+    def _update(self, losses: dict[str, Tensor]) -> dict[str, float]:
+        """One optimiser step; returns the losses, to be shown."""
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate()
         self.optimizer.zero_grad(set_to_none=True)
-        shares, weights = self.config["ingredients"], self._trained()
-        bent = losses.pop("alignment", None)
-        own = None
-        if bent is not None:
-            own = torch.autograd.grad(bent, weights, retain_graph=True, allow_unused=True)
+        shares = self.config["ingredients"]
         torch.stack([shares[name] * loss for name, loss in losses.items()]).sum().backward()
-        nn.utils.clip_grad_norm_(weights, 1.0)
-        if own is not None:
-            losses["alignment"] = bent
-            norm = torch.stack([g.norm() for g in own if g is not None]).norm().clamp_min(1e-8)
-            for weight, gradient in zip(weights, own, strict=True):
-                if gradient is not None:
-                    push = shares["alignment"] / norm * gradient
-                    weight.grad = push if weight.grad is None else weight.grad + push
+        nn.utils.clip_grad_norm_(self._trained(), 1.0)
         self.optimizer.step()
+        return {name: round(loss.item(), 4) for name, loss in losses.items()}
 
     def _trained(self) -> list[nn.Parameter]:
         return [p for group in self.optimizer.param_groups for p in group["params"]]

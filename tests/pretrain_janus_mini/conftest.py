@@ -1,0 +1,60 @@
+"""The recipe's modules, a training of seconds, and images."""
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+RECIPE = Path(__file__).parents[2] / "experiments" / "pretrain_janus_mini"
+
+
+@pytest.fixture(scope="session")
+def train():
+    """Run ``train.py --smoke`` into a folder; gives what it printed."""
+
+    def run(output, *arguments):
+        command = [sys.executable, str(RECIPE / "train.py"), "--smoke", "--output", str(output)]
+        done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory, train):
+    """Output folder of a whole training."""
+    output = tmp_path_factory.mktemp("whole")
+    train(output)
+    return output
+
+
+@pytest.fixture
+def recipe(monkeypatch):
+    """Import one of the recipe's modules by its name."""
+    monkeypatch.syspath_prepend(str(RECIPE))
+    yield importlib.import_module
+    for file in RECIPE.glob("*.py"):
+        sys.modules.pop(file.stem, None)
+
+
+@pytest.fixture
+def generator():
+    """Seed -> generator."""
+    return lambda seed=0: torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture
+def phantom():
+    """Number, size -> that many equal images."""
+
+    def make(n, size):
+        axis = torch.linspace(-1, 1, size)
+        radius = (axis[:, None] ** 2 + axis[None, :] ** 2).sqrt()
+        image = (radius < 0.8) * (0.6 + 0.4 * torch.cos(25 * axis)[:, None])
+        return (image / image.amax()).expand(n, -1, -1)
+
+    return make

@@ -1,0 +1,30 @@
+import torch
+import yaml
+
+
+def test_train_repeats_bit_for_bit_when_stopped_and_resumed(train, trained, tmp_path):
+    assert "stopped after step 2" in train(tmp_path, "--stop-after", "2")
+    train(tmp_path)
+    files = sorted(file.name for file in (tmp_path / "janus_mini").iterdir())
+    assert "model.safetensors" in files
+    for name in files:
+        whole, resumed = trained / "janus_mini" / name, tmp_path / "janus_mini" / name
+        assert whole.read_bytes() == resumed.read_bytes(), name
+
+
+def test_train_writes_results_of_every_question_and_of_the_gradient(trained):
+    results = yaml.safe_load((trained / "results.json").read_text())
+    assert {"quality", "contrast", "anatomy"} <= results.keys()
+    assert all(score["n"] > 0 for score in results.values())
+    answered = [score for name, score in results.items() if not name.startswith("cosine")]
+    assert all(0 <= score["accuracy"] <= 1 for score in answered)
+    cosines = [s["mean"] for name, s in results.items() if name.startswith("cosine")]
+    assert cosines
+    assert all(-1 <= cosine <= 1 for cosine in cosines)
+
+
+def test_train_exports_a_checkpoint_that_the_encoder_loads(trained, generator):
+    from mrisem.prior.encoders import load_encoder
+
+    encoder = load_encoder(str(trained / "janus_mini"), [1, 2])
+    assert encoder(torch.rand(1, 40, 40, generator=generator()))[1].shape == (1, 36, 96)
