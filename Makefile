@@ -8,9 +8,9 @@ DEMO_DATA := data=brain,knee 'data.root=$(DEMO)/data/$${data.name}' data.max_sli
   mask.acceleration=4 output_dir=$(DEMO)/runs
 
 # each is a folder of experiments/ with a sweep.yaml
-QUESTIONS := prior-worth embedding-levels contrast-settings auxiliary-subjects temperature prior-weight \
-  embedding-umap domain-shift encoders abnormalities prompt-control prompt-robustness perturbation \
-  main-table
+QUESTIONS := prior-worth prior-recipe embedding-levels contrast-settings auxiliary-subjects temperature \
+  prior-weight embedding-umap domain-shift encoders abnormalities prompt-control prompt-robustness \
+  perturbation main-table
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow bench tune-baselines pretrain experiments $(QUESTIONS) check format clean
