@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity, cross_entropy, smooth_l1_loss
 
 N_ANSWERS = [len(PROMPTS[name]["answers"]) for name in QUESTIONS]
-LEAST = 0.005  # added to relative errors before their logarithm is taken
+LEAST = 0.02  # added to relative errors before their logarithm is taken
 
 
 def word_loss(logits: Tensor, labels: Tensor) -> Tensor:

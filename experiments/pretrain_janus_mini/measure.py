@@ -1,6 +1,6 @@
 """What a gradient is worth before it is used: its cosine with the error that it should mend.
 
-python experiments/pretrain_janus_mini/measure.py [--material DIR] [--training DIR]
+python experiments/pretrain_janus_mini/measure.py [--material DIR]
 """
 
 from __future__ import annotations
@@ -14,15 +14,14 @@ import torch
 import yaml
 from degrade import draw_material, draw_pairs
 from evaluate import measure_alignment
-from gradient import MOVED, batch_prior, principal
-from janus import encode
+from gradient import MOVED
 from material import load_material
-from pairs import KINDS, Pairs, join, residual_target
+from pairs import KINDS, Pairs, join
 from pool import load_pool
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, unfold
 from tqdm import tqdm
-from train import HERE, Trainer
+from train import HERE
 from transformers import JanusForConditionalGeneration
 
 import mrisem
@@ -79,7 +78,7 @@ def linear_filter(folder: Path, held_out: list[Pairs]) -> Cosines:
 def shipped(held_out: list[Pairs]) -> Cosines:
     """The gradient of the prior of the encoder that ships, other images being the bank."""
     folder = Path(mrisem.__file__).parent / "assets" / "janus_mini"
-    model = JanusForConditionalGeneration.from_pretrained(folder, attn_implementation="eager")
+    model = JanusForConditionalGeneration.from_pretrained(folder)
     cosines: Cosines = {}
     for pairs in tqdm(held_out, desc="shipped"):
         found = measure_alignment(model.eval(), SHIPPED_LEVELS, SHIPPED_COMPONENTS, pairs)
@@ -88,43 +87,16 @@ def shipped(held_out: list[Pairs]) -> Cosines:
     return cosines
 
 
-def trained(trainer: Trainer, held_out: list[Pairs]) -> dict[str, Cosines]:
-    """What a training's heads predict, and the gradients of what is made of them."""
-    rows: dict[str, Cosines] = {}
-    config, model = trainer.config, trainer.model.eval()
-    for pairs in tqdm(held_out, desc="trained"):
-        n, image = len(pairs), pairs.image.clone().requires_grad_()
-        tokens, hidden = encode(model, torch.cat([image, pairs.truth]))
-        levels = {k: principal(hidden[k], config["components"][k]) for k in config["levels"]}
-        residual = trainer.head["residual"](hidden[config["residual_level"]][:n])
-        target = residual_target(pairs, SIZE, trainer.patch)
-        add(rows.setdefault("its prediction of the error", {}), pairs, residual, target)
-        energies = {
-            "gradient of its prior": batch_prior(levels, config["levels"], pairs.error)[1][:n],
-            "gradient of its error magnitude": trainer.head["dense"](tokens[:n]),
-            "gradient of its predicted error's square": residual.square(),
-        }
-        for name, energy in energies.items():
-            (gradient,) = torch.autograd.grad(energy.sum(), image, retain_graph=True)
-            add(rows.setdefault(name, {}), pairs, gradient, pairs.image - pairs.truth)
-    return rows
-
-
 def main() -> None:
     """Print the table; write it to ``gradient.json`` in the material's folder."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--material", type=Path, default=Path("outputs/pretrain_janus_mini"))
-    parser.add_argument("--training", type=Path, help="a folder with training.pt")
     arguments = parser.parse_args()
     held_out = list(batches(arguments.material, "held_out", N_MEASURE, FIRST_SEED))
     rows = {
         "linear filter of 16 x 16 pixels": linear_filter(arguments.material, held_out),
         "shipped: gradient of its prior": shipped(held_out),
     }
-    if arguments.training is not None:
-        state = torch.load(arguments.training / "training.pt", weights_only=True)
-        trainer = Trainer(state["config"], arguments.training, arguments.material)
-        rows |= {f"step {trainer.step}: {k}": v for k, v in trained(trainer, held_out).items()}
     table = {
         name: {kind: {"mean": sum(v) / len(v), "n": len(v)} for kind, v in sorted(row.items())}
         for name, row in rows.items()

@@ -11,6 +11,8 @@ from torch.nn.functional import avg_pool2d, pad, unfold
 KINDS = ("clean", "aliasing", "blur", "smooth", "noise", "ghost", "reconstruction")
 ARTEFACTS = ((1,), (2, 3), (4,), (5,), (6,))  # kinds that share a channel of the dense target
 HIGH, LOW = 0.015, 0.04  # relative error below which an image is high-, above which low-quality
+# reconstructions: up to here most of the difference is the noise of the target, which looks worse
+LOW_RECONSTRUCTION = 0.12
 ERROR_UNIT = 0.02  # of the image's maximum: the local error whose dense target is log 2
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 import yaml
 from janus import conversation
-from pairs import HIGH, LOW, Pairs
+from pairs import HIGH, KINDS, LOW, LOW_RECONSTRUCTION, Pairs
 from pool import N_BRAIN
 from torch import Tensor
 from transformers import JanusProcessor, PreTrainedTokenizerFast
@@ -78,7 +78,7 @@ def _one_token(tokenizer: PreTrainedTokenizerFast, answer: str) -> int:
 
 
 def answers_of(pairs: Pairs) -> Tensor:
-    """Say what the answers are; images between `HIGH` and `LOW` are not asked for artefacts.
+    """Say what the answers are; images between high and low quality are not asked for either.
 
     Args:
         pairs: the images.
@@ -86,7 +86,8 @@ def answers_of(pairs: Pairs) -> Tensor:
     Returns:
         ``(n, question)``: index of the right word, `IGNORE` where there is none.
     """
-    high, low = pairs.error < HIGH, pairs.error > LOW
+    made = pairs.kind == KINDS.index("reconstruction")
+    high, low = pairs.error < HIGH, pairs.error > torch.where(made, LOW_RECONSTRUCTION, LOW)
     kind = _KIND_ANSWERS[pairs.kind]
     unknown = torch.full_like(pairs.kind, IGNORE)
     right = {
