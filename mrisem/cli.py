@@ -133,6 +133,8 @@ def _quieten() -> None:
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message="Experiment logs directory .*")
+    # where SLURM is installed; one process needs no srun, and submitit calls it itself
+    warnings.filterwarnings("ignore", message="The `srun` command is available on your system")
     # a run that is resumed finds its own checkpoints
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
 
