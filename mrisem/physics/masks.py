@@ -228,5 +228,5 @@ ColumnMask = GaussianMask | FastMRIMask | MixedMask | FileMask
 
 
 def _check_acceleration(acceleration: float) -> None:
-    if not acceleration >= 1:
-        raise InputError(f"mask.acceleration must be at least 1, got {acceleration}")
+    if not isinstance(acceleration, int | float) or not acceleration >= 1:
+        raise InputError(f"mask.acceleration must be a number of at least 1, got {acceleration!r}")

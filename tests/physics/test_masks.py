@@ -55,6 +55,11 @@ def test_mask_refuses_an_acceleration_below_one():
         GaussianMask(0.5)
 
 
+def test_mask_refuses_an_acceleration_that_is_no_number():
+    with pytest.raises(InputError, match="a number of at least 1, got 'two'"):
+        GaussianMask("two")
+
+
 @pytest.mark.parametrize("kind", FASTMRI_CLASSES)
 @pytest.mark.parametrize(("acceleration", "fraction"), [(4, 0.08), (8, 0.04)])
 def test_fastmri_mask_equals_fastmri(kind, acceleration, fraction):
