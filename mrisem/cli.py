@@ -88,12 +88,18 @@ def _run(verb: str, debug: bool) -> int:
         codes.append(code)
         return score
 
-    SweepSummary.exit_code = None
+    SweepSummary.exit_code = SweepSummary.under_way = None
     start = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=verb)
     try:
         start(job)()
     except _EXPECTED as error:
         return _report(verb, error, debug)
+    except Exception as error:
+        if SweepSummary.under_way is None:
+            raise
+        code = _report(verb, error, debug)  # of a launcher, one of whose processes was killed
+        SweepSummary().on_multirun_end(SweepSummary.under_way)
+        return code
     if SweepSummary.exit_code is not None:  # jobs may have run in other processes
         return SweepSummary.exit_code
     return max(codes, key=(0, 2, 1).index, default=0)

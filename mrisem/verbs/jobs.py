@@ -92,22 +92,26 @@ class SweepSummary(Callback):
     """Says at the end of a multirun what became of its jobs, wherever they ran.
 
     Hydra makes it from `conf/base.yaml`; the worst exit code of the last multirun is in
-    ``exit_code``, None when there was none.
+    ``exit_code``, None when there was none; a multirun's configuration is in ``under_way`` until
+    it was summed up.
     """
 
     exit_code: int | None = None
+    under_way: DictConfig | None = None
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Name the multirun."""
         os.environ[SWEEP] = uuid.uuid4().hex
+        SweepSummary.under_way = config
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Print the summary and write ``sweep.json``."""
+        """Print the summary and write ``sweep.json``; Hydra calls it if no launcher raised."""
+        SweepSummary.under_way = None
         folder = Path(config.hydra.sweep.dir)
         jobs = read_jobs(folder, os.environ.pop(SWEEP))
         for job in jobs:  # one that was killed could not say so
             if job["state"] == "running":
-                job |= {"state": "failed", "message": "ended without a word: killed?"}
+                job |= {"state": "failed", "message": "has not said its end: killed?"}
         counts = {state: sum(job["state"] == state for job in jobs) for state in STATES.values()}
         bad = [job for job in jobs if job["state"] != "done"]
         print("\n".join([f"{len(jobs)} jobs: {count_text(counts)}", *map(_line, bad)]))
