@@ -35,16 +35,32 @@ def checkpoints(tmp_path):
     return folder
 
 
+def in_a_process(*arguments):
+    """Run the command line in a process of its own -> code, out, err."""
+    done = subprocess.run(
+        [sys.executable, "-c", CLI, *map(str, arguments)],
+        capture_output=True, text=True, timeout=900, check=False,
+    )  # fmt: skip
+    return done.returncode, done.stdout, done.stderr
+
+
 def record(folder, setting):
     (run,) = folder.glob(f"*{setting}*")
     return run, json.loads((run / ".hydra" / "reconstruct" / "job.json").read_text())
 
 
-def test_sweep_of_eight_with_a_failed_job(mrisem, arguments, checkpoints, tmp_path):
+@pytest.mark.parametrize("launcher", ["basic", "joblib"])
+def test_sweep_of_eight_with_a_failed_job(mrisem, arguments, checkpoints, tmp_path, launcher):
     folder = tmp_path / "sweep"
+    options = []
+    if launcher == "joblib":
+        pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+        mrisem = in_a_process  # its workers outlive a sweep, and know that sweep's name only
+        options = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
     sweep = [
         "reconstruct", "--multirun", *arguments, "fit=none", f"output_dir={folder}",
         f"seed={','.join(map(str, SEEDS))}", f"model.checkpoint={checkpoints}/${{seed}}.ckpt",
+        *options,
     ]  # fmt: skip
     code, out, err = mrisem(*sweep)
     assert code == 1
@@ -120,35 +136,43 @@ def test_sweep_with_skipped_scans_ends_with_two(mrisem, simulated, tmp_path):
     assert "2 jobs: 2 incomplete" in out
 
 
-@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
-def test_sweep_in_other_processes_is_summed_up_all_the_same(arguments, tmp_path, launcher):
-    pytest.importorskip(f"hydra_plugins.hydra_{launcher.split('_')[0]}_launcher")
-    options = [f"hydra/launcher={launcher}"]
-    if launcher == "joblib":
-        options += ["hydra.launcher.n_jobs=2"]
-    else:
-        options += ["hydra.launcher.timeout_min=5"]
-    done = subprocess.run(
-        [sys.executable, "-c", CLI, "reconstruct", "--multirun", *arguments, "model=zero_filled",
-         "mask.acceleration=4,60", f"output_dir={tmp_path}/s", *options],
-        capture_output=True, text=True, timeout=240, check=False,
+def test_sweep_with_a_killed_job_is_summed_up_all_the_same(arguments, tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    code, out, err = in_a_process(
+        "reconstruct", "--multirun", *arguments, "model=zero_filled",
+        "+trainer.plugins={_target_:os.abort},null", f"output_dir={tmp_path}/s",
+        "hydra/launcher=joblib", "hydra.launcher.n_jobs=2",
     )  # fmt: skip
-    assert done.returncode == 1, done.stderr[-2000:]
-    assert "2 jobs: 1 done, 1 failed" in done.stdout
+    assert code == 1
+    (line,) = [line for line in out.splitlines() if "os.abort" in line and "failed: " in line]
+    assert "killed?" in line
+    assert "mrisem reconstruct: TerminatedWorkerError" in err
+    summary = json.loads((tmp_path / "s" / "sweep.json").read_text())
+    assert summary["counts"]["failed"] >= 1
+
+
+def test_sweep_in_submitit_processes_is_summed_up_all_the_same(arguments, tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    code, out, err = in_a_process(
+        "reconstruct", "--multirun", *arguments, "model=zero_filled", "mask.acceleration=4,60",
+        f"output_dir={tmp_path}/s", "hydra/launcher=submitit_local", "hydra.launcher.timeout_min=5",
+    )  # fmt: skip
+    assert code == 1, err[-2000:]
+    assert "2 jobs: 1 done, 1 failed" in out
     assert len(list((tmp_path / "s").glob("*/reconstructions/*.h5"))) == 1
     assert "calibration" in record(tmp_path / "s", "acceleration-60")[1]["message"]
 
 
 def test_sweeper_that_optimises_gets_the_score(arguments, tmp_path):
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
-    done = subprocess.run(
-        [sys.executable, "-c", CLI, "reconstruct", "--multirun", *arguments, "model=zero_filled",
-         "returns=psnr", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=3",
-         "hydra.sweeper.direction=maximize", "hydra.sweeper.n_jobs=1",
-         "mask.acceleration=choice(3,4)", f"output_dir={tmp_path}/s"],
-        capture_output=True, text=True, timeout=240, check=False,
+    code, _, err = in_a_process(
+        "reconstruct", "--multirun", *arguments, "model=zero_filled", "returns=psnr",
+        "hydra/sweeper=optuna", "hydra.sweeper.n_trials=3", "hydra.sweeper.direction=maximize",
+        "hydra.sweeper.n_jobs=1", "hydra.sweeper.sampler.seed=0",
+        "mask.acceleration=choice(3,4)", f"output_dir={tmp_path}/s",
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert code == 0, err[-2000:]
+    assert len(list((tmp_path / "s").glob("*acceleration*"))) == 2  # both were tried
     best = yaml.safe_load((tmp_path / "s" / "optimization_results.yaml").read_text())
     assert best["best_params"] == {"mask.acceleration": 3}  # more samples, higher PSNR
     assert 15 < best["best_value"] < 60
