@@ -155,7 +155,7 @@ def test_sweep_in_submitit_processes_is_summed_up_all_the_same(arguments, tmp_pa
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     code, out, err = in_a_process(
         "reconstruct", "--multirun", *arguments, "model=zero_filled", "mask.acceleration=4,60",
-        f"output_dir={tmp_path}/s", "hydra/launcher=submitit_local", "hydra.launcher.timeout_min=5",
+        f"output_dir={tmp_path}/s", "hydra/launcher=submitit_local", "hydra.launcher.timeout_min=9",
     )  # fmt: skip
     assert code == 1, err[-2000:]
     assert "2 jobs: 1 done, 1 failed" in out
