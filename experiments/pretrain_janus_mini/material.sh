@@ -25,7 +25,7 @@ network() {  # anatomy overrides...
   reconstruct "$1" model=unrolled model.checkpoint="$START" "${@:2}"
 }
 
-make_material() {  # anatomy
+make_material() {  # anatomy contrasts
   local gaussian="mask=gaussian mask.calibration_lines=16" one=data.max_slices=1
   if [ "$ROUND" = 1 ]; then
     network "$1" fit=none $gaussian seed=0,1
@@ -36,11 +36,11 @@ make_material() {  # anatomy
     reconstruct "$1" model=zero_filled mask=equispaced
     reconstruct "$1" model=tv +model.task.method.iterations=10 $gaussian $one
   else
-    network "$1" fit=all fit.iterations=24 $gaussian $one prior=image_same \
-      encoder.path="${ENCODER:-$OUT/janus_mini}" prior.balance=1
+    network "$1" fit=all fit.iterations=24 $gaussian $one data.max_volumes=4 "data.acquisition=$2" \
+      prior=image_same encoder.path="${ENCODER:-$OUT/janus_mini}" prior.balance=1
   fi
 }
 
-make_material brain & brain=$!
-make_material knee & knee=$!
+make_material brain AXFLAIR,AXT1,AXT2 & brain=$!
+make_material knee CORPD_FBK,CORPDFS_FBK & knee=$!
 wait $brain; wait $knee
