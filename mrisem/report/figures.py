@@ -9,7 +9,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -59,21 +59,30 @@ def as_png(figure: Figure) -> bytes:
     return out.getvalue()
 
 
-def image_png(image: np.ndarray, top: float, cmap: str = "gray") -> bytes:
+def image_png(image: np.ndarray, top: float, cmap: str | Colormap = "gray") -> bytes:
     """Render ``(y, x)`` pixel by pixel, the window 0 .. ``top`` over the colour map."""
     levels = np.clip(255 * image / top, 0, 255).round().astype(np.uint8)
     picture = Image.fromarray(levels)
     if cmap != "gray":  # one byte a pixel and a palette: a third of the size of RGB
         picture = picture.convert("P")
-        picture.putpalette(mpl.colormaps[cmap](np.arange(256), bytes=True)[:, :3].tobytes())
+        shades = mpl.colormaps.get_cmap(cmap)(np.arange(256), bytes=True)
+        picture.putpalette(shades[:, :3].tobytes())
     out = io.BytesIO()
     picture.save(out, format="png", optimize=True)
     return out.getvalue()
 
 
-def colour_stops(cmap: str = ERROR_MAP, n: int = 9) -> str:
+def colour_stops(cmap: str | Colormap = ERROR_MAP, n: int = 9) -> str:
     """Return the colour map as the stops of a CSS gradient."""
-    return ", ".join(mpl.colors.to_hex(mpl.colormaps[cmap](i / (n - 1))) for i in range(n))
+    shades = mpl.colormaps.get_cmap(cmap)(np.linspace(0, 1, n))
+    return ", ".join(mpl.colors.to_hex(shade) for shade in shades)
+
+
+def as_webp(png: bytes) -> bytes:
+    """Return a figure's PNG as lossless WebP: the same pixels in less than half the bytes."""
+    out = io.BytesIO()
+    Image.open(io.BytesIO(png)).convert("RGB").save(out, format="webp", lossless=True, method=4)
+    return out.getvalue()
 
 
 def plain_axes(size: tuple[float, float], palette: Palette) -> tuple[Figure, Axes]:

@@ -1,4 +1,4 @@
-"""Pictures inside the page, each kept as a PNG file too."""
+"""Pictures inside the page; figures are kept as PNG files too."""
 
 import base64
 import re
@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from matplotlib.figure import Figure
 
-from mrisem.report.figures import DARK, LIGHT, Palette, as_png
+from mrisem.report.figures import DARK, LIGHT, Palette, as_png, as_webp
 
 Pictures = dict[str, bytes]  # file name to PNG
 
@@ -24,12 +24,17 @@ def in_both_inks(
     """
     light, dark = (as_png(draw(palette)) for palette in (LIGHT, DARK))
     pictures[name] = light
-    return {"alt": alt, "light": data_uri(light), "dark": data_uri(dark)}
+    return {"alt": alt, "light": webp_uri(light), "dark": webp_uri(dark)}
 
 
 def data_uri(png: bytes) -> str:
     """Return PNG bytes as a ``data:`` address."""
     return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+
+
+def webp_uri(png: bytes) -> str:
+    """Return a figure's PNG bytes, made smaller, as a ``data:`` address."""
+    return "data:image/webp;base64," + base64.b64encode(as_webp(png)).decode("ascii")
 
 
 def slug(text: str) -> str:

@@ -13,6 +13,7 @@ from mrisem.report.figures import (
     DARK,
     LIGHT,
     as_png,
+    as_webp,
     colours,
     image_png,
     paired_dots,
@@ -67,3 +68,13 @@ def test_paired_dots_names_of_many_methods_do_not_overlap():
 def test_colours_tells_21_methods_apart():
     found = colours([str(i) for i in range(21)])
     assert len(set(found.values())) == 21
+
+
+def test_as_webp_keeps_every_pixel_in_half_the_bytes():
+    its = np.arange(50)
+    series = {"tv": {str(i): (its, np.exp(-its / (i + 5))) for i in range(9)}}
+    png = as_png(loss_curves("total", series, ["tv"], DARK))
+    webp = as_webp(png)
+    assert Image.open(io.BytesIO(webp)).format == "WEBP"
+    assert (opened(webp) == opened(png)).all()
+    assert len(webp) < 0.6 * len(png)
