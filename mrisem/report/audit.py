@@ -17,7 +17,8 @@ from mrisem.metrics.hallucination import image_change, kspace_change
 from mrisem.metrics.statistics import summarise
 from mrisem.report.results import Volume, open_file, read_reconstruction, read_target
 from mrisem.report.runs import Run
-from mrisem.report.tables import DASH
+from mrisem.report.summary import Column
+from mrisem.report.tables import DASH, Cell, Table, TableRow, as_lines
 from mrisem.types import InputError
 
 log = logging.getLogger(__name__)
@@ -195,15 +196,29 @@ def audit_summary(rows: Sequence[Row]) -> list[dict[str, Any]]:
     ]
 
 
-def text_tables(entries: Sequence[Mapping[str, Any]]) -> dict[str, list[list[str]]]:
-    """Return the summary as cells in percent, by title: one table for each group."""
+def audit_tables(entries: Sequence[Mapping[str, Any]]) -> list[Table]:
+    """Return the summary as tables, shown in percent: one for each group."""
     names = (*IMAGE_COLUMNS, *KSPACE_COLUMNS)
-    tables: dict[str, list[list[str]]] = {}
+    columns = tuple(Column(name, name.replace("_", " "), None, 4) for name in names)
+    rows: dict[str, list[TableRow]] = {}
     for entry in entries:
         title = f"prior against no prior: {entry['anatomy']}, {entry['mask']}"
-        head = ["method", "n", *(name.replace("_", " ") for name in names)]
-        means = [entry[name]["mean"] for name in names]
-        cells = [DASH if mean is None else f"{100 * mean:.3g} %" for mean in means]
-        line = [entry["method"], str(entry["difference"]["n"]), *cells]
-        tables.setdefault(title, [head]).append(line)
-    return tables
+        row = TableRow(
+            method=entry["method"],
+            n=entry["difference"]["n"],
+            reference=None,
+            cells=tuple(_cell(entry[name]) for name in names),
+        )
+        rows.setdefault(title, []).append(row)
+    return [Table(title, columns, tuple(found)) for title, found in rows.items()]
+
+
+def _cell(summary: Mapping[str, Any]) -> Cell:
+    mean, std, low, high = (summary[key] for key in ("mean", "std", "low", "high"))
+    text = DASH if mean is None else f"{100 * mean:.3g} %"
+    return Cell(mean, std, text, best=False, test=None, low=low, high=high, interval="")
+
+
+def text_tables(entries: Sequence[Mapping[str, Any]]) -> dict[str, list[list[str]]]:
+    """Return the tables of `audit_tables` as cells, by title."""
+    return {table.title: as_lines(table) for table in audit_tables(entries)}

@@ -6,8 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from mrisem.metrics.statistics import paired_test, summarise
-from mrisem.report.summary import GROUP_COLUMNS, group_rows, labels_of, reference_of
-from mrisem.report.tables import mean_text, p_text
+from mrisem.report.summary import (
+    GROUP_COLUMNS,
+    Column,
+    corrected,
+    group_rows,
+    labels_of,
+    reference_of,
+)
+from mrisem.report.tables import Table, build_table, mean_text, p_text
 
 Row = dict[str, Any]
 COLUMNS = (
@@ -64,6 +71,35 @@ def lesion_tables(rows: Sequence[Row], wanted: str | None = None) -> list[dict[s
             table = lesion_table(members, label, reference)
             tables.append(dict(zip(GROUP_COLUMNS, group, strict=True)) | table)
     return tables
+
+
+def page_tables(tables: Sequence[dict[str, Any]]) -> list[Table]:
+    """Return the tables of `lesion_tables` as one table for each group.
+
+    Its tests are corrected over the methods of the group, as those of scores are.
+    """
+    columns = (
+        Column("contrast", "contrast kept", None, 3),  # best is 1
+        Column("error", "NMSE", "lower", 4),
+    )
+    made = []
+    for group, members in group_rows(tables).items():
+        anatomy, mask = group
+        tests = [
+            {"metric": c.name, "method": t["method"], "reference": t["reference"]}
+            | t[f"{c.name}_test"]
+            for t in members
+            for c in columns
+            if t["reference"] is not None
+        ]
+        shown = {
+            "anatomy": f"lesions: {anatomy}",
+            "mask": mask,
+            "methods": {table["method"]: table for table in members},
+            "paired_tests": corrected(tests),
+        }
+        made.append(build_table(shown, columns))
+    return made
 
 
 def text_tables(tables: Sequence[dict[str, Any]]) -> dict[str, list[list[str]]]:

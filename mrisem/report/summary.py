@@ -25,19 +25,24 @@ class Column:
     Args:
         name: in ``metrics.csv``.
         label: in tables and on axes.
-        better: direction of better values.
+        better: direction of better values; None: neither way is better.
         digits: decimals shown.
     """
 
     name: str
     label: str
-    better: Better
+    better: Better | None
     digits: int
 
     @property
     def arrow(self) -> str:
         """Which way better values lie."""
-        return "↑" if self.better == "higher" else "↓"
+        return {"higher": "↑", "lower": "↓", None: ""}[self.better]
+
+    @property
+    def heading(self) -> str:
+        """Label and arrow."""
+        return f"{self.label} {self.arrow}".rstrip()
 
 
 # Columns that the reconstruction itself wrote down; only the first is tested.
@@ -147,7 +152,7 @@ def paired_tests(
 
     Args:
         rows: rows of ``metrics.csv``.
-        columns: what to test; `SECONDS` is left out.
+        columns: what to test; `SECONDS` and what has no better are left out.
         wanted: one reference for all, or None (see `reference_of`).
     """
     labels = labels_of(rows)
@@ -161,24 +166,24 @@ def paired_tests(
             continue
         shared = sorted(by_method[label].keys() & by_method[reference].keys())
         for column in columns:
-            if column == SECONDS:
+            if column == SECONDS or column.better is None:
                 continue
             own = [value(by_method[label][key], column) for key in shared]
             other = [value(by_method[reference][key], column) for key in shared]
             known = {"metric": column.name, "method": label, "reference": reference}
             tests.append({**known, **paired_test(own, other, column.better).as_row()})
-    return _corrected(tests)
+    return corrected(tests)
 
 
-def _corrected(tests: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def corrected(tests: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the tests, each with ``p_holm``, corrected over all tests of its metric."""
     families: dict[str, list[int]] = {}
     for index, test in enumerate(tests):
         families.setdefault(test["metric"], []).append(index)
     p_holm: dict[int, float | None] = {}
     for family in families.values():
-        corrected = holm([tests[index]["p_value"] for index in family])
-        p_holm |= dict(zip(family, corrected, strict=True))
+        found = holm([tests[index]["p_value"] for index in family])
+        p_holm |= dict(zip(family, found, strict=True))
     return [test | {"p_holm": p_holm[index]} for index, test in enumerate(tests)]
 
 

@@ -1,4 +1,4 @@
-"""The summary as a table: cells with marks, aligned text, CSV and LaTeX."""
+"""Methods by numbers as a table: cells with marks, aligned text, CSV and LaTeX."""
 
 import csv
 import io
@@ -49,10 +49,10 @@ class TableRow:
 
 @dataclass(frozen=True)
 class Table:
-    """Methods by scores, of slices that may be compared.
+    """Methods by numbers, of slices that may be compared.
 
     Args:
-        title: anatomy and sampling.
+        title: anatomy and sampling, after what it tells when that is not the scores.
         columns: those with at least one number.
         rows: one a method.
     """
@@ -60,6 +60,12 @@ class Table:
     title: str
     columns: tuple[Column, ...]
     rows: tuple[TableRow, ...]
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why some of its tests have no p-value."""
+        tests = [cell.test for row in self.rows for cell in row.cells if cell.test]
+        return sorted({test["reason"] for test in tests if test.get("reason")})
 
 
 def build_table(group: dict[str, Any], columns: Sequence[Column]) -> Table:
@@ -93,7 +99,7 @@ def build_table(group: dict[str, Any], columns: Sequence[Column]) -> Table:
 def _best(methods: dict[str, Any], column: Column) -> set[str]:
     means = {m: s[column.name]["mean"] for m, s in methods.items()}
     shown = {m: round(mean, column.digits) for m, mean in means.items() if mean is not None}
-    if len(shown) < 2 or len(set(shown.values())) == 1:
+    if column.better is None or len(shown) < 2 or len(set(shown.values())) == 1:
         return set()
     pick = max if column.better == "higher" else min
     return {method for method, mean in shown.items() if mean == pick(shown.values())}
@@ -135,11 +141,17 @@ def p_text(p: float | None) -> str:
 
 def as_text(table: Table) -> str:
     """Return the table as aligned plain text, the best values starred."""
-    lines = [["method", "n", *(f"{c.label} {c.arrow}" for c in table.columns)]]
-    for row in table.rows:
-        cells = [cell.text + (" *" if cell.best else "  ") for cell in row.cells]
-        lines.append([row.method, str(row.n), *cells])
-    return f"{table.title}\n{aligned(lines)}"
+    head, *lines = as_lines(table)
+    for line, row in zip(lines, table.rows, strict=True):
+        marks = (" *" if cell.best else "  " for cell in row.cells)
+        line[2:] = [text + mark for text, mark in zip(line[2:], marks, strict=True)]
+    return f"{table.title}\n{aligned([head, *lines])}"
+
+
+def as_lines(table: Table) -> list[list[str]]:
+    """Return the headings and the cells as shown."""
+    head = ["method", "n", *(column.heading for column in table.columns)]
+    return [head, *([r.method, str(r.n), *(cell.text for cell in r.cells)] for r in table.rows)]
 
 
 def aligned(lines: Sequence[Sequence[str]]) -> str:
@@ -173,7 +185,8 @@ def as_csv(tables: Sequence[Table]) -> str:
     return out.getvalue()
 
 
-_TEX = {"_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}"}
+_TEX = {char: rf"\{char}" for char in "_%&#${}"}
+_TEX |= {"±": r"$\pm$", DASH: "--", "↑": r"$\uparrow$", "↓": r"$\downarrow$"}
 
 
 def _tex(text: str) -> str:
@@ -184,8 +197,7 @@ def as_latex(tables: Sequence[Table]) -> str:
     """Return the tables as LaTeX ``tabular`` environments, the best values bold."""
     blocks = []
     for table in tables:
-        arrows = {"higher": r"$\uparrow$", "lower": r"$\downarrow$"}
-        head = ["Method", "$n$", *(f"{_tex(c.label)} {arrows[c.better]}" for c in table.columns)]
+        head = ["Method", "$n$", *(_tex(c.heading) for c in table.columns)]
         lines = [
             f"% {table.title}",
             rf"\begin{{tabular}}{{lr{'r' * len(table.columns)}}}",
@@ -194,11 +206,10 @@ def as_latex(tables: Sequence[Table]) -> str:
             r"\hline",
         ]
         for row in table.rows:
-            cells = [cell.text.replace(" ± ", r" $\pm$ ").replace(DASH, "--") for cell in row.cells]
-            bold = [
-                rf"\textbf{{{text}}}" if cell.best else text
-                for text, cell in zip(cells, row.cells, strict=True)
+            cells = [
+                rf"\textbf{{{_tex(cell.text)}}}" if cell.best else _tex(cell.text)
+                for cell in row.cells
             ]
-            lines.append(" & ".join([_tex(row.method), str(row.n), *bold]) + r" \\")
+            lines.append(" & ".join([_tex(row.method), str(row.n), *cells]) + r" \\")
         blocks.append("\n".join([*lines, r"\hline", r"\end{tabular}"]))
     return "\n\n".join(blocks) + "\n"

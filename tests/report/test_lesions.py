@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import wilcoxon
 
-from mrisem.report.lesions import lesion_table, lesion_tables, text_tables
+from mrisem.report.lesions import lesion_table, lesion_tables, page_tables, text_tables
 
 
 def rows_of(method, contrasts, errors, anatomy="brain"):
@@ -55,3 +55,26 @@ def test_lesion_tables_compare_each_method_with_its_reference_in_each_group():
     last = printed["lesions: brain, gaussian R=4"][-1]
     assert last[2:4] == ["0.800 ± 0.000", "p = 0.008"]
     assert last[-1] == "unrolled"
+
+
+def test_page_tables_correct_the_tests_over_the_methods_of_a_group():
+    errors = {"zero_filled": 0.4, "tv": 0.3, "unrolled": 0.1}
+    rows = [row for m, e in errors.items() for row in rows_of(m, [0.9] * 8, [e] * 8)]
+    rows += rows_of("tv", [0.7], [0.3], "other")
+    table, other = page_tables(lesion_tables(rows))
+    assert table.title == "lesions: brain, gaussian R=4"
+    assert [column.heading for column in table.columns] == ["contrast kept", "NMSE ↓"]
+    assert [[cell.best for cell in row.cells] for row in table.rows] == [[False] * 2] * 2 + [
+        [False, True]
+    ]
+    assert [row.n for row in table.rows] == [8] * 3
+    for row in table.rows[1:]:
+        test = row.cells[1].test
+        assert row.reference == test["reference"] == "zero_filled"
+        assert test["p_holm"] == pytest.approx(2 * test["p_value"])
+    assert table.reasons == ["all differences are zero"]  # of contrasts
+    assert [row.reference for row in other.rows] == [None]
+    (few,) = page_tables(
+        lesion_tables(rows_of("zero_filled", [1, 2], [1, 2]) + rows_of("tv", [1, 2], [1, 1]))
+    )
+    assert few.reasons == ["fewer than 6 pairs"]
