@@ -9,14 +9,19 @@ from typing import Any
 
 import numpy as np
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 
 from mrisem.report.audit import Pair, Row
 from mrisem.report.inline import slug
 from mrisem.report.results import read_reconstruction, read_target
 
-DIFFERENCE_MAP = "RdBu_r"
+# Dark where nothing changed, as error maps are: it suits light and dark pages. Lightness (CIE L*)
+# grows from 10 to 84 to both sides alike.
+DIFFERENCE_MAP = LinearSegmentedColormap.from_list(
+    "difference", ["#a6dbff", "#2b83c6", "#1a1a1a", "#c05f1c", "#ffc48f"]
+)
+NAMES = ("target", "no prior", "prior", "prior - no prior", "target - no prior")
 _DPI = 110
 _PIXELS: Any = {"interpolation": "nearest"}
 _GREY_PERCENTILE, _CHANGE_PERCENTILE = 99.5, 99.5
@@ -39,6 +44,21 @@ class Maps:
     plain: np.ndarray
     guided: np.ndarray
 
+    @property
+    def top(self) -> float:
+        """Upper end of the grey window."""
+        return float(np.percentile(self.target, _GREY_PERCENTILE)) or 1.0
+
+    @property
+    def images(self) -> tuple[np.ndarray, ...]:
+        """What the first of `NAMES` are."""
+        return self.target, self.plain, self.guided
+
+    @property
+    def changes(self) -> tuple[np.ndarray, np.ndarray]:
+        """What the others are, as shares of the grey window."""
+        return (self.guided - self.plain) / self.top, (self.target - self.plain) / self.top
+
 
 def write_figure(folder: Path, pair: Pair, rows: Sequence[Row], targets: Path, most: int) -> Path:
     """Draw the slices of a pair that changed most, into ``audit_<group>_<method>.png``.
@@ -50,7 +70,8 @@ def write_figure(folder: Path, pair: Pair, rows: Sequence[Row], targets: Path, m
         targets: folder of the input files.
         most: slices.
     """
-    chosen = [load_maps(pair, row, targets) for row in choose_rows(rows, most)]
+    folders = (pair.plain.folder, pair.guided.folder)
+    chosen = [load_maps(*folders, targets, row) for row in choose_rows(rows, most)]
     group = f"{pair.guided.anatomy}, {pair.guided.mask}"
     figure = draw_audit(chosen, f"{group}: {pair.guided.label} against {pair.plain.label}")
     folder.mkdir(parents=True, exist_ok=True)
@@ -83,28 +104,25 @@ def choose_rows(rows: Sequence[Row], most: int) -> list[Row]:
     return [*(first[name] for name in sorted(first)), *rest][:most]
 
 
-def load_maps(pair: Pair, row: Row, targets: Path) -> Maps:
-    """Load the images of one row of the audit."""
+def load_maps(plain: Path, guided: Path, targets: Path, row: Row) -> Maps:
+    """Load the images of one row of the audit from the folders of both runs and of the targets."""
     images = []
-    for run in (pair.plain, pair.guided):
-        volume = read_reconstruction(run.folder / "reconstructions" / row["file"])
+    for run in (plain, guided):
+        volume = read_reconstruction(run / "reconstructions" / row["file"])
         at = int(np.flatnonzero(volume.slices == row["slice"])[0])
         images.append(volume.images[at].numpy())
     target = read_target(targets / row["file"], np.array([row["slice"]]))[0].numpy()
     return Maps(f"{row['file'].removesuffix('.h5')}, slice {row['slice']}", target, *images)
 
 
-def difference_window(maps: Sequence[Maps], tops: Sequence[float]) -> float:
+def difference_window(maps: Sequence[Maps]) -> float:
     """Return the smallest round share of the grey windows that 99.5 % of the changes fit in.
 
-    >>> image = np.zeros((4, 4))
-    >>> difference_window([Maps("", image, image, image + 0.03)], [1.0])
+    >>> image = np.ones((4, 4))
+    >>> difference_window([Maps("", image, image, image + 0.03)])
     0.05
     """
-    shares = [
-        float(np.percentile(np.abs(one.guided - one.plain), _CHANGE_PERCENTILE)) / top
-        for one, top in zip(maps, tops, strict=True)
-    ]
+    shares = [float(np.percentile(np.abs(m.changes[0]), _CHANGE_PERCENTILE)) for m in maps]
     return next((w for w in _WINDOWS if w >= 100 * max(shares)), _WINDOWS[-1]) / 100
 
 
@@ -118,17 +136,15 @@ def draw_audit(maps: Sequence[Maps], title: str) -> Figure:
         maps: at least one slice.
         title: of the whole.
     """
-    tops = [float(np.percentile(one.target, _GREY_PERCENTILE)) or 1.0 for one in maps]
-    window = difference_window(maps, tops)
+    window = difference_window(maps)
     figure = Figure(figsize=(12, 2.25 * len(maps) + 0.6), layout="constrained", facecolor="white")
     figure.suptitle(title, fontsize=10)
     grid = figure.subplots(len(maps), 5, squeeze=False)
-    for axes, one, top in zip(grid, maps, tops, strict=True):
-        for ax, image in zip(axes[:3], (one.target, one.plain, one.guided), strict=True):
-            ax.imshow(image, cmap="gray", vmin=0, vmax=top, **_PIXELS)
-        changes = (one.guided - one.plain, one.target - one.plain)
-        for ax, change in zip(axes[3:], changes, strict=True):
-            ax.imshow(change / top, DIFFERENCE_MAP, vmin=-window, vmax=window, **_PIXELS)
+    for axes, one in zip(grid, maps, strict=True):
+        for ax, image in zip(axes[:3], one.images, strict=True):
+            ax.imshow(image, cmap="gray", vmin=0, vmax=one.top, **_PIXELS)
+        for ax, change in zip(axes[3:], one.changes, strict=True):
+            ax.imshow(change, DIFFERENCE_MAP, vmin=-window, vmax=window, **_PIXELS)
         axes[0].set_ylabel(one.title.replace(", ", "\n"), fontsize=7)
     _name(grid)
     scale = ScalarMappable(Normalize(-100 * window, 100 * window), DIFFERENCE_MAP)
@@ -139,8 +155,7 @@ def draw_audit(maps: Sequence[Maps], title: str) -> Figure:
 
 
 def _name(grid: np.ndarray) -> None:
-    names = ("target", "no prior", "prior", "prior - no prior", "target - no prior")
-    for ax, name in zip(grid[0], names, strict=True):
+    for ax, name in zip(grid[0], NAMES, strict=True):
         ax.set_title(name, fontsize=9)
     for ax in grid.flat:
         ax.set(xticks=[], yticks=[])

@@ -2,19 +2,23 @@
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 from mrisem.report import figures
+from mrisem.report.audit_figure import DIFFERENCE_MAP, NAMES, Maps, difference_window
+from mrisem.report.changes import Changes
 from mrisem.report.curve_figure import loss_curves, similarity_curves
 from mrisem.report.curves import paired_sides
 from mrisem.report.embedding_figure import embedding_figure
 from mrisem.report.group import Group
-from mrisem.report.inline import Pictures, data_uri, in_both_inks, slug
+from mrisem.report.inline import Pictures, data_uri, in_both_inks, slug, webp_uri
 from mrisem.report.panels import Panel
 from mrisem.report.summary import Column, labels_of
 from mrisem.report.sweep_figure import Points, sweep_curves, sweep_points
 from mrisem.report.sweeps import Sweep
 
 Drawn = dict[str, str]
+_MOST_MAPS = 3  # slices of each run
 
 
 def draw_panel(panel: Panel, title: str, pictures: Pictures) -> dict[str, object]:
@@ -122,11 +126,30 @@ def draw_embeddings(group: Group, pictures: Pictures) -> list[Drawn]:
     return drawn
 
 
-def take_maps(group: Group, pictures: Pictures) -> list[Drawn]:
-    """Take over what the evaluation drew of the audit."""
-    taken = []
-    for title, path in group.maps:
-        pictures[path.name] = path.read_bytes()
-        alt = f"Images and signed differences of {title}: what the prior changed, and should have"
-        taken.append({"alt": alt, "title": title, "image": data_uri(pictures[path.name])})
-    return taken
+def draw_maps(title: str, changes: Changes, pictures: Pictures) -> dict[str, Any]:
+    """Draw what a prior changed, tile by tile; keep the evaluation's picture as a file.
+
+    Args:
+        title: what is compared.
+        changes: where its images are; where they are not, the page shows the picture.
+        pictures: the files so far.
+    """
+    png = pictures[changes.picture.name] = changes.picture.read_bytes()
+    maps = changes.load(_MOST_MAPS)
+    alt = f"Images and signed differences of {title}: what the prior changed, and should have"
+    if not maps:
+        return {"title": title, "alt": alt, "image": webp_uri(png), "slices": []}
+    window = difference_window(maps)
+    slices = [{"title": one.title, "tiles": _tiles(one, window)} for one in maps]
+    return {"title": title, "slices": slices, "percent": f"{100 * window:g}"}
+
+
+def _tiles(one: Maps, window: float) -> list[Drawn]:
+    """Draw the images of a slice, then its signed differences within ``-window .. window``."""
+    height, width = one.target.shape
+    drawn = [figures.image_png(image, one.top) for image in one.images]
+    drawn += [figures.image_png(c + window, 2 * window, DIFFERENCE_MAP) for c in one.changes]
+    return [
+        {"label": name, "image": data_uri(png), "ratio": f"{width} / {height}"}
+        for name, png in zip(NAMES, drawn, strict=True)
+    ]

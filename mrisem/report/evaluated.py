@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mrisem.report.audit_figure import figure_name
+from mrisem.report.changes import Changes
 from mrisem.report.runs import Run
 from mrisem.report.summary import Row, read_rows
 from mrisem.types import InputError
@@ -22,7 +23,7 @@ class Evaluated:
         rows: of slices.
         audit: of slices of runs with a prior beside the same without.
         lesions: one lesion in one slice by one method each.
-        figures: run folder to its picture of the audit.
+        figures: run folder to what its prior changed, where the evaluation drew it.
         targets: run folder to its target folder.
         summaries: evaluated folder to its summary.
     """
@@ -30,7 +31,7 @@ class Evaluated:
     rows: list[Row] = field(default_factory=list)
     audit: list[Row] = field(default_factory=list)
     lesions: list[Row] = field(default_factory=list)
-    figures: dict[Path, Path] = field(default_factory=dict)
+    figures: dict[Path, Changes] = field(default_factory=dict)
     targets: dict[Path, Path] = field(default_factory=dict)
     summaries: dict[Path, Summary] = field(default_factory=dict)
 
@@ -60,7 +61,9 @@ def read_evaluated(roots: Sequence[Path], runs: Sequence[Run]) -> Evaluated:
             raise _not_evaluated(run, folder)
         picture = _picture(folder, own["audit"])
         if picture is not None:
-            found.figures[run.folder] = picture
+            plain = (folder / own["audit"][0]["without_run"]).resolve()
+            where = found.targets[run.folder]
+            found.figures[run.folder] = Changes(picture, plain, run.folder, where, own["audit"])
         known = {"run": str(run.folder), "method": run.label}
         found.rows += [row | known for row in own["metrics"]]
         found.lesions += [row | known for row in own["lesions"]]

@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from mrisem.report.audit import audit_tables
+from mrisem.report.changes import Changes
 from mrisem.report.curves import Curves
 from mrisem.report.embedding import Picture
+from mrisem.report.lesions import page_tables
 from mrisem.report.panels import Panel
 from mrisem.report.summary import Column, Row
 from mrisem.report.sweeps import Sweep
@@ -26,7 +28,7 @@ class Group:
         note: which pictures are missing and why; or an empty string.
         sweeps: of the parameters in which its runs differ.
         audit: of its runs with a prior (`mrisem.report.audit.audit_summary`).
-        maps: picture of the audit of a run, by what it compares.
+        maps: what the prior changed in the images of a run, after what is compared.
         lesions: of its methods (`mrisem.report.lesions.lesion_tables`).
     """
 
@@ -38,8 +40,13 @@ class Group:
     note: str = ""
     sweeps: Sequence[Sweep] = ()
     audit: Sequence[dict[str, Any]] = ()
-    maps: Sequence[tuple[str, Path]] = ()
+    maps: Sequence[tuple[str, Changes]] = ()
     lesions: Sequence[dict[str, Any]] = ()
+
+    @property
+    def tables(self) -> list[Table]:
+        """Its scores, then audit and lesions where there are any."""
+        return [self.table, *audit_tables(self.audit), *page_tables(self.lesions)]
 
     @property
     def drawn(self) -> list[Column]:

@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 import mrisem
 from mrisem.metrics.statistics import SMALLEST_CLUSTERS
 from mrisem.report import audit, drawings, lesions
+from mrisem.report.audit_figure import DIFFERENCE_MAP
 from mrisem.report.figures import colour_stops
 from mrisem.report.group import Group, Samplings
 from mrisem.report.inline import Pictures, slug
@@ -74,27 +75,26 @@ def make_page(
         fewest_files=SMALLEST_CLUSTERS,
         sweep_legend=_SWEEP_LEGEND,
         error_stops=colour_stops(),
+        difference_stops=colour_stops(DIFFERENCE_MAP),
     )
     return page
 
 
 def _group(group: Group, pictures: Pictures) -> dict[str, object]:
-    title, cells = group.table.title, [c for row in group.table.rows for c in row.cells]
-    reasons = {c.test["reason"] for c in cells if c.test and c.test.get("reason")}
+    title = group.table.title
     return {
         "table": group.table,
         "id": slug(title),
-        "reasons": sorted(reasons),
-        "has_intervals": any(c.interval for c in cells),
+        "has_intervals": any(cell.interval for row in group.table.rows for cell in row.cells),
         "panels": [drawings.draw_panel(panel, title, pictures) for panel in group.panels],
         "dots": [drawings.draw_dots(column, group, pictures) for column in group.drawn],
         "sweeps": _sweeps(group.sweeps, title, group.drawn, pictures),
         "curves": drawings.draw_curves(group, pictures),
         "pictures": drawings.draw_embeddings(group, pictures),
         "note": group.note,
-        "audit": _only_table(audit.text_tables(group.audit)),
-        "maps": drawings.take_maps(group, pictures),
-        "lesions": _only_table(lesions.text_tables(group.lesions)),
+        "audit": next(iter(audit.audit_tables(group.audit)), None),
+        "maps": [drawings.draw_maps(*one, pictures) for one in group.maps],
+        "lesions": next(iter(lesions.page_tables(group.lesions)), None),
     }
 
 
@@ -111,11 +111,6 @@ def _sweeps(
         {"sweep": sweep, "figures": drawings.draw_sweep(sweep, title, columns, pictures)}
         for sweep in sweeps
     ]
-
-
-def _only_table(tables: dict[str, list[list[str]]]) -> list[list[str]]:
-    """Return the cells of a group's one table; none where it has no rows."""
-    return next(iter(tables.values()), [])
 
 
 def _run(run: Run) -> dict[str, object]:

@@ -1,5 +1,8 @@
 """The audit of run folders in which the prior changed one line of k-space."""
 
+import base64
+import csv
+import io
 from pathlib import Path
 
 import h5py
@@ -8,12 +11,29 @@ import pytest
 import torch
 import yaml
 from hydra import compose, initialize_config_dir
+from PIL import Image
 
 from mrisem.data.writer import write_volume
 from mrisem.physics.fourier import center_crop, ifft2c
-from mrisem.report.audit import audit, audit_summary, find_pairs, sensitivity_maps, text_tables
-from mrisem.report.audit_figure import Maps, choose_rows, difference_window, write_figure
+from mrisem.report.audit import (
+    audit,
+    audit_summary,
+    audit_tables,
+    find_pairs,
+    sensitivity_maps,
+    text_tables,
+)
+from mrisem.report.audit_figure import (
+    DIFFERENCE_MAP,
+    Maps,
+    choose_rows,
+    difference_window,
+    write_figure,
+)
+from mrisem.report.changes import Changes
+from mrisem.report.drawings import draw_maps
 from mrisem.report.runs import find_runs
+from mrisem.report.tables import as_csv, as_latex
 from mrisem.types import InputError
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -101,6 +121,13 @@ def test_audit_finds_a_line_that_the_prior_doubled(scene):
     assert title == "prior against no prior: brain, gaussian R=4"
     assert line[:2] == ["unrolled + image_same", "2"]
     assert line[head.index("changed measured")] == "4.17 %"
+    (table,) = audit_tables([entry])
+    assert not any(cell.best for cell in table.rows[0].cells)  # no change is no merit
+    written = list(csv.DictReader(io.StringIO(as_csv([table]))))
+    (changed,) = (row for row in written if row["metric"] == "changed_measured")
+    assert float(changed["mean"]) == pytest.approx(1 / 24, rel=1e-4)
+    assert (changed["group"], changed["n"]) == (title, "2")
+    assert r" & 4.17 \% & " in as_latex([table])
 
 
 def test_audit_uses_the_maps_of_the_reconstruction(tmp_path):
@@ -170,4 +197,43 @@ def test_audit_figure_shows_the_slices_that_changed_most(scene):
 def test_difference_window_is_the_next_round_one(change, window):
     image = np.ones((8, 8))
     signs = np.where(np.arange(64).reshape(8, 8) % 2, 1, -1)
-    assert difference_window([Maps("", image, image, image + change * signs)], [1.0]) == window
+    assert difference_window([Maps("", image, image, image + change * signs)]) == window
+
+
+def picture_of(tile):
+    png = base64.b64decode(tile["image"].partition(",")[2])
+    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
+
+
+def test_page_shows_signed_differences_dark_at_zero_bluish_below_reddish_above(scene):
+    scene.add("1")
+    scene.add("2", "image_same", 1.5 * scene.kspace)
+    ((pair,), _) = scene.pairs()
+    rows = audit(pair, scene.targets)
+    path = write_figure(scene.root / "figures", pair, rows, scene.targets, 1)
+    changes = Changes(path, pair.plain.folder, pair.guided.folder, scene.targets, rows)
+    pictures = {}
+    drawn = draw_maps("a against b", changes, pictures)
+    assert pictures == {path.name: path.read_bytes()}
+    assert len(drawn["slices"]) == 2
+    *images, changed, wanted = (picture_of(tile) for tile in drawn["slices"][0]["tiles"])
+    assert len(images) == 3
+    red, _, blue = np.moveaxis(changed, -1, 0)
+    assert (red - blue).min() > -10  # all of it became brighter
+    assert (red - blue).max() > 90
+    neutral = np.array(DIFFERENCE_MAP(128, bytes=True))[:3]
+    assert (wanted == neutral).all()  # without the prior it was the target
+    (scene.targets / "a.h5").unlink()
+    fallen = draw_maps("a against b", changes, pictures)
+    assert fallen["slices"] == []
+    assert fallen["image"].startswith("data:image/webp")
+
+
+def test_difference_map_is_as_light_on_both_sides_and_darkest_at_zero():
+    shades = DIFFERENCE_MAP(np.linspace(0, 1, 101))[:, :3]
+    linear = np.where(shades <= 0.04045, shades / 12.92, ((shades + 0.055) / 1.055) ** 2.4)
+    luminance = linear @ [0.2126, 0.7152, 0.0722]
+    lightness = np.where(luminance > 0.008856, 116 * np.cbrt(luminance) - 16, 903.3 * luminance)
+    np.testing.assert_allclose(lightness, lightness[::-1], atol=3)
+    assert (np.diff(lightness[50:]) > 0).all()
+    assert lightness[50] < 15

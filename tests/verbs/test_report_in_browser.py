@@ -49,6 +49,9 @@ def address(run_folders_in, tmp_path_factory):
         prior = {"prior": {"name": "image_same"}}
         config.write_text(yaml.safe_dump(yaml.safe_load(config.read_text()) | prior))
         folders.add_curves(run)
+    for share, run in zip((1, 1.01, 1.03), guided, strict=True):  # no two changed the same
+        with h5py.File(run / "reconstructions/a.h5", "a") as file:
+            file["reconstruction"][...] = share * file["reconstruction"][()]
     folders.add("4", "unrolled", mask="gaussian R=8", acceleration=8)
     with initialize_config_dir(str(CONF), version_base="1.3"):
         where = f"output_dir={folders.runs}"
@@ -90,21 +93,25 @@ def open_page(browser, address):
 
 
 def methods(page):
-    return (
-        page.locator("table.scores")
-        .first.locator("tbody th")
-        .evaluate_all("cells => cells.map(cell => cell.dataset.value)")
-    )
+    rows = page.locator("table.scores").first.locator("tbody tr")
+    return rows.evaluate_all("rows => rows.map(row => JSON.parse(row.dataset.values)[0])")
 
 
-def scores(page, column):
+def scores(page, column, table=None):
     """Return a column's numbers as they stand, and the heading's sorting."""
-    table = page.locator("table.scores").first
+    table = page.locator("table.scores").first if table is None else table
     heads = table.locator("thead th")
-    at = [text.split()[0] for text in heads.all_inner_texts()].index(column)
-    cells = table.locator(f"tbody tr > :nth-child({at + 1})")
-    values = cells.evaluate_all("cells => cells.map(cell => Number(cell.dataset.value))")
+    texts = heads.all_inner_texts()
+    at = next(at for at, text in enumerate(texts) if text.startswith(column))
+    rows = table.locator("tbody tr")
+    values = rows.evaluate_all(f"rows => rows.map(row => JSON.parse(row.dataset.values)[{at}])")
     return values, heads.nth(at).get_attribute("aria-sort")
+
+
+def shown(table, nth):
+    """Return the numbers that a reader sees in the nth column, without marks."""
+    texts = table.locator(f"tbody tr > :nth-child({nth})").all_inner_texts()
+    return [float(text.lstrip("★ ").split()[0]) for text in texts]
 
 
 def zooms(row):
@@ -149,6 +156,44 @@ def test_page_sorts_by_click_and_by_keyboard(open_page):
     page.keyboard.press("Space")
     assert scores(page, "NMSE") == (values[::-1], "descending")
     assert sorted(methods(page)) == sorted(before)
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "nth", "largest_first"),
+    [("What the prior changed", "difference", 3, True), ("Lesions", "NMSE", 4, False)],
+)
+def test_page_sorts_audit_and_lesions_too(open_page, name, column, nth, largest_first):
+    page = open_page()
+    table = page.locator(f".scroll[aria-label^='{name}'] table").first
+    first = "descending" if largest_first else "ascending"
+    head = table.get_by_role("button", name=column)
+    head.click()
+    values, order = scores(page, column, table)
+    assert (values, order) == (sorted(values, reverse=largest_first), first)
+    assert len(set(values)) > 1
+    seen = shown(table, nth)
+    assert seen == sorted(seen, reverse=largest_first)
+    head.click()
+    assert scores(page, column, table)[0] == values[::-1]
+
+
+def test_page_shows_difference_maps_as_tiles_that_zoom_with_their_colour_bar(open_page):
+    page = open_page(color_scheme="dark")
+    maps = page.locator("details.maps")
+    assert maps.count() == 3  # runs with a prior
+    row = maps.first.locator(".tiles").first
+    names = ["target", "no prior", "prior", "prior - no prior", "target - no prior"]
+    assert row.locator("figcaption").all_inner_texts() == names
+    row.locator(".view").first.click()
+    n, found = zooms(row)
+    assert n == 5
+    assert {factor for factor, *_ in found} == {3}
+    bar = maps.first.locator(".scale")
+    low, high = bar.locator("span").all_inner_texts()
+    assert float(low.strip("\N{MINUS SIGN}% ")) == float(high.partition("%")[0].strip("+ ")) > 0
+    gradient = bar.locator("i").evaluate("bar => getComputedStyle(bar).backgroundImage")
+    assert gradient.count("rgb") == 9
+    assert gradient.split("rgb")[5].startswith("(27, 27, 26)")  # no change: dark, in the middle
 
 
 def test_page_zooms_all_images_of_a_row_by_click_and_drag(open_page):
@@ -216,13 +261,12 @@ def test_page_fits_a_phone(open_page):
 
 def test_page_prints_whole_and_light(open_page):
     page = open_page(color_scheme="dark", viewport=A4)
-    shown = "image => image.currentSrc === image.getAttribute('src')"
-    figure = page.locator("picture img").first
-    assert not figure.evaluate(shown)  # the dark one
+    inks = page.locator(".inks").first
+    assert inks.locator("img:visible").get_attribute("class") == "dark"
     page.emulate_media(media="print", color_scheme="dark")
     paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert paper == "rgb(255, 255, 255)"
-    assert figure.evaluate(shown)
+    assert inks.locator("img:visible").get_attribute("class") == "light"
     wide = "boxes => boxes.filter(box => box.scrollWidth > box.clientWidth + 1).length"
     assert page.locator(".scroll").evaluate_all(wide) == 0
     page.emulate_media(media=None)
