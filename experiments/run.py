@@ -192,7 +192,8 @@ def result_of(question: str, folder: Path, seconds: float) -> dict[str, Any]:
     own = own_module(question, "analyse")
     if own is not None:
         result["own"] = own.analyse(folder)
-    return result
+    # methods may be named by paths in the question's folder, which is not the same elsewhere
+    return json.loads(json.dumps(result).replace(f"{folder}/", ""))
 
 
 def own_module(question: str, name: str) -> ModuleType | None:

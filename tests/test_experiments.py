@@ -89,7 +89,8 @@ def test_sweep_checkpoint_of_a_warm_start_is_where_training_puts_it(run):
 def test_sweep_shares_its_data_unless_it_simulates_its_own(run, monkeypatch):
     monkeypatch.delenv("DATA", raising=False)
     found = {q: run.load_sweep(q, "demo", Path("/e") / q).data for q in QUESTIONS}
-    assert found.pop("abnormalities") == Path("/e/abnormalities/data")
+    for own in ("abnormalities", "prior_recipe"):
+        assert found.pop(own) == Path(f"/e/{own}/data")
     assert set(found.values()) == {Path("/e/data")}
 
 
