@@ -21,7 +21,7 @@ _KINDS = ("panel", "dots", "sweep", "loss", "embedding", "audit")  # of figures
 
 
 def run(config: DictConfig) -> int:
-    """Write the page, its figures and the table; print where the page is."""
+    """Write the page, its figures and the tables; print where the page is."""
     from mrisem.report.evaluated import read_evaluated
     from mrisem.report.page import make_page
     from mrisem.report.runs import find_runs
@@ -35,7 +35,7 @@ def run(config: DictConfig) -> int:
     commands = [s["command"] for s in found.summaries.values() if s.get("command")]
     evaluations = list(dict.fromkeys(commands))
     page = make_page(config.title, groups, runs, evaluations, make_samplings(runs, found, groups))
-    tables = [group.table for group in groups]
+    tables = [table for group in groups for table in group.tables]
     folder = page_folder(Path(config.output_dir).expanduser().resolve())
     write_page(folder, page, tables)
     for table in tables:

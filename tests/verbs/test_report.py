@@ -185,6 +185,10 @@ def test_report_shows_audit_lesions_and_sweeps(audited, make_report, read_json, 
     contrast = summary["lesions"][0]["contrast"]["mean"]
     assert f"<td>{contrast:.3f}</td>" in text
     assert "prior.weight=0.2] against unrolled</summary>" in text
+    table = (tmp_path / "out/report/table.csv").read_text()
+    for group in ("prior against no prior: brain, gaussian R=4", "lesions: brain, gaussian R=4"):
+        assert f'"{group}",unrolled + image_same [prior.weight=0.2],' in table
+        assert f"% {group}" in (tmp_path / "out/report/table.tex").read_text()
     figures = tmp_path / "out/report/figures"
     for drawn in (audited / "figures").glob("audit_*.png"):
         assert (figures / drawn.name).read_bytes() == drawn.read_bytes()
