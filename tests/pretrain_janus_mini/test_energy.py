@@ -85,13 +85,13 @@ def test_train_energy_learns_to_take_noise_away(recipe, generator, phantom):
         rest = torch.zeros(n).long()
         return pairs.compare(image, truth, rest + pairs.KINDS.index("noise"), rest, rest)
 
-    settings = {"experts": 16, "steps": 200, "batch": 4, "learning_rate": 5e-3}
+    settings = {"experts": 64, "steps": 1000, "batch": 4, "learning_rate": 5e-3}
     settings |= {"shifts": True, "descend_from": None}
     made = energy.train_energy(settings, 8, draw, generator())
     unseen = energy.cut(draw(8, generator(9)), 8, (3, 5))
     with torch.no_grad():
         cosine = energy.alignment_of(made, *unseen)
-    assert cosine.min() > 10 / 48  # ten standard deviations of a random direction's, 1 / sqrt(48^2)
+    assert cosine.min() > 0.5
 
 
 def test_batch_prior_equals_a_naive_loop(recipe, generator):

@@ -126,14 +126,20 @@ def test_generate_answers_clear_cases_in_one_word(janus, encoder, slices, questi
     assert said.count(word) >= 0.75 * len(said)
 
 
-def test_gradient_of_the_default_prior_points_along_the_error_of_other_subjects(slices):
+BLUR = "the aim, not reached: mean cosine .05, and one of nine below zero"
+
+
+@pytest.mark.parametrize(
+    "name", ["aliased", pytest.param("blurred", marks=pytest.mark.xfail(reason=BLUR))]
+)
+def test_gradient_of_the_default_prior_mends_images_of_other_subjects(slices, name):
     config = OmegaConf.load(CONF / "janus_mini.yaml")
     encoder = load_encoder("janus_mini", config.levels)
     known = zip(slices["clean"][:9], slices["aliased"][:9], strict=True)
     pairs = [(clean, aliased, None) for clean, aliased in known]
     bank = build_bank(encoder, pairs, [*config.components], {}, progress=False)
     prior = SemanticPrior(encoder, bank, [*config.level_weights])
-    damaged, truth = slices["aliased"][9:], slices["clean"][9:]
+    damaged, truth = (slices[kind][9:] for kind in (name, "clean"))
     gradient = 0
     for iteration in range(8):  # a step averages over shifts, as a fit does over its iterations
         leaf = damaged.clone().requires_grad_()
@@ -142,5 +148,5 @@ def test_gradient_of_the_default_prior_points_along_the_error_of_other_subjects(
         gradient = gradient + one
     error = (damaged - truth).flatten(1)
     cosine = torch.cosine_similarity(gradient.flatten(1), error)
-    assert (cosine > 0).all()  # of a gradient that knows nothing: one time in 512
-    assert cosine.mean() > 0.05  # of the classifier that shipped before: .00
+    assert cosine.mean() > 0.1  # the classifier that shipped before: .00
+    assert (cosine > 0).all()
