@@ -10,6 +10,7 @@ import torch
 from degrade import draw_material, draw_pairs
 from gradient import alignment, batch_prior, principal
 from janus import answer, encode
+from losses import N_ANSWERS
 from pairs import KINDS, LOW, Pairs
 from questions import IGNORE, QUESTIONS, Questions, answers_of
 from tqdm import tqdm
@@ -38,7 +39,7 @@ def evaluate(trainer: Trainer, output: Path) -> None:
         if "held_out" in trainer.material:
             batches.append(draw_material(trainer.material["held_out"], BATCH, generator))
         for batch in batches:
-            rows += ask(trainer.model, trainer.questions, batch)
+            rows += ask(trainer.model, trainer.questions, batch) + read(trainer, batch)
             found = measure_alignment(trainer.model, config["levels"], config["components"], batch)
             for kind, cosine in found:
                 cosines.setdefault(KINDS[kind], []).append(cosine)
@@ -104,13 +105,31 @@ def ask(
     return rows
 
 
+@torch.no_grad()
+def read(trainer: Trainer, pairs: Pairs) -> list[dict[str, Any]]:
+    """Read the answers off the tower by its linear heads: what the language model could say.
+
+    Returns:
+        one row an image and question, the question named as the head's.
+    """
+    truth = answers_of(pairs)
+    tokens, _ = encode(trainer.model, pairs.image)
+    found = trainer.head["read"](tokens.mean(1)).split(N_ANSWERS, 1)
+    return [
+        {"question": f"{name} (linear head)", "right": bool(found[which][i].argmax() == answer)}
+        for which, name in enumerate(QUESTIONS)
+        for i, answer in enumerate(truth[:, which].tolist())
+        if answer != IGNORE
+    ]
+
+
 def summarise(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     """Accuracy and count by question, and within it by wording, kind and true answer."""
     results: dict[str, dict[str, float]] = {}
-    for name in QUESTIONS:
+    for name in dict.fromkeys(row["question"] for row in rows):
         mine = [row for row in rows if row["question"] == name]
         groups = {name: mine}
-        for key in ("wording", "kind", "truth"):
+        for key in [k for k in ("wording", "kind", "truth") if k in mine[0]]:
             for value in sorted({row[key] for row in mine}):
                 groups[f"{name}, {key} {value}"] = [row for row in mine if row[key] == value]
         for group, members in groups.items():
