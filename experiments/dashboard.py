@@ -57,7 +57,13 @@ def workspace(
 
 
 def main() -> None:
-    """Save the workspace and print its address."""
+    """Save the workspace and print its address.
+
+    Raises:
+        SystemExit: where wandb knows no key.
+    """
+    import wandb
+
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("entity")
     parser.add_argument("project")
@@ -65,7 +71,10 @@ def main() -> None:
     parser.add_argument("--levels", nargs="+", type=int, default=[1])
     arguments = parser.parse_args()
     made = workspace(arguments.entity, arguments.project, arguments.group_by, arguments.levels)
-    print(made.save().url)
+    try:
+        print(made.save().url)
+    except wandb.errors.UsageError as error:
+        raise SystemExit(f"the dashboard was not saved: {error}") from None
 
 
 if __name__ == "__main__":

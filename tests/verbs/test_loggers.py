@@ -198,3 +198,16 @@ def test_wandb_mode_is_offline_without_a_key(monkeypatch, tmp_path):
     assert wandb_mode() == "online"
     monkeypatch.setenv("WANDB_MODE", "disabled")
     assert wandb_mode() == "disabled"
+
+
+def test_dashboard_without_a_key_says_what_to_do(tmp_path):
+    pytest.importorskip("wandb_workspaces")
+    known = {name: value for name, value in os.environ.items() if name != "WANDB_API_KEY"}
+    done = subprocess.run(
+        [sys.executable, EXPERIMENTS / "dashboard.py", "someone", "mrisem"],
+        env=known | {"HOME": str(tmp_path), "NETRC": str(tmp_path / "netrc")},
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "wandb login" in done.stderr
+    assert "Traceback" not in done.stderr
