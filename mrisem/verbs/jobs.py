@@ -37,6 +37,8 @@ _PACKAGES = ("torch", "numpy", "transformers", "pytorch-lightning", "hydra-core"
 class JobRecord:
     """The record of a job that begins now, in the Hydra application that runs it.
 
+    Of a verb without a folder of its own (``hydra.output_subdir=null``) nothing is written.
+
     Args:
         verb: what is run.
         folder: the run folder.
@@ -45,7 +47,7 @@ class JobRecord:
 
     def __init__(self, verb: str, folder: Path, seed: int | None) -> None:
         hydra = HydraConfig.get()
-        self.folder = folder / (hydra.output_subdir or ".hydra")
+        self.folder = folder / hydra.output_subdir if hydra.output_subdir else None
         self._began = time.monotonic()
         overrides = list(hydra.overrides.task)
         self.facts: dict[str, Any] = {
@@ -62,7 +64,6 @@ class JobRecord:
             "versions": versions(),
             "sweep": os.environ.get(SWEEP) if in_sweep() else None,
         }
-        (self.folder / "error.txt").unlink(missing_ok=True)
         self._write()
 
     def end(self, exit_code: int, error: BaseException | None = None, message: str = "") -> None:
@@ -76,13 +77,15 @@ class JobRecord:
         seconds = round(time.monotonic() - self._began, 1)
         self.facts |= {"state": STATES[exit_code], "exit_code": exit_code, "seconds": seconds}
         self.facts["message"] = message or None
-        self._write()
-        if error is not None:
-            text = "".join(traceback.format_exception(error))
-            (self.folder / "error.txt").write_text(text, encoding="utf-8")
+        self._write("" if error is None else "".join(traceback.format_exception(error)))
 
-    def _write(self) -> None:
+    def _write(self, error: str = "") -> None:
+        if self.folder is None:
+            return
         self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "error.txt").unlink(missing_ok=True)
+        if error:
+            (self.folder / "error.txt").write_text(error, encoding="utf-8")
         partial = self.folder / "job.json.partial"
         partial.write_text(json.dumps(self.facts, indent=1) + "\n", encoding="utf-8")
         partial.replace(self.folder / "job.json")

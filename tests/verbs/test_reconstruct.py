@@ -114,7 +114,9 @@ def test_bank_is_built_once_and_described(mrisem, simulated):
     assert "2 + 2 entries" in other
 
 
-def test_doctor_says_what_is_missing(mrisem, simulated, tmp_path):
+def test_doctor_says_what_is_missing_and_writes_nothing(mrisem, simulated, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
     code, out, _ = mrisem("doctor", f"data.root={simulated / 'brain'}")
     assert code == 0
     assert "files in multicoil_val" in out
@@ -122,6 +124,7 @@ def test_doctor_says_what_is_missing(mrisem, simulated, tmp_path):
     assert code == 1
     assert "MISSING" in out
     assert "data" in err
+    assert not any((tmp_path / "here").iterdir())
 
 
 @pytest.mark.parametrize(
