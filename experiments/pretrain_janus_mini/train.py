@@ -68,6 +68,7 @@ class Trainer:
             lr=config["learning_rate"],
             betas=(0.9, 0.98),
         )
+        self.end = sum(steps for _, steps in config["phases"])
         self.step, self.log = 0, []
         self._resume()
 
@@ -91,9 +92,9 @@ class Trainer:
 
     def run(self, stop_after: int | None) -> bool:
         """Train up to the configured step, or ``stop_after``; True when training is complete."""
-        last = min(self.config["steps"], stop_after or self.config["steps"])
+        last = min(self.end, stop_after or self.end)
         self.model.train()
-        with tqdm(total=self.config["steps"], initial=self.step, desc="training") as bar:
+        with tqdm(total=self.end, initial=self.step, desc="training") as bar:
             while self.step < last:
                 losses = self._train_step()
                 self.step += 1
@@ -103,14 +104,22 @@ class Trainer:
                     self.log.append({"step": self.step, **losses})
                     self._save()
         self.model.eval()
-        return self.step == self.config["steps"]
+        return self.step == self.end
 
     def _train_step(self) -> dict[str, float]:
         """One batch; its random numbers depend on the seed and the step alone."""
         generator = torch.Generator().manual_seed(self.config["seed"] * 1_000_003 + self.step)
-        if self.step < self.config["tower_steps"]:
-            return self._tower_step(generator)
-        return self._language_step(generator)
+        name, _, _ = self._phase()
+        return self._tower_step(generator) if name == "tower" else self._language_step(generator)
+
+    def _phase(self) -> tuple[str, int, int]:
+        """Name of the phase at hand, its first step and its number of steps."""
+        first = 0
+        for name, steps in self.config["phases"]:
+            if self.step < first + steps:
+                return name, first, steps
+            first += steps
+        raise IndexError(f"step must be below {first}, got {self.step}")
 
     def _tower_step(self, generator: torch.Generator) -> dict[str, float]:
         """The tower learns: linear heads read answers and errors off its tokens."""
@@ -167,11 +176,9 @@ class Trainer:
         return [p for group in self.optimizer.param_groups for p in group["params"]]
 
     def _learning_rate(self) -> float:
-        """In each of the two phases: linear warm-up, linear to zero over the last 40 %."""
-        config, first, last = self.config, 0, self.config["tower_steps"]
-        if self.step >= last:
-            first, last = last, config["steps"]
-        step, n = self.step - first, last - first
+        """In each phase: linear warm-up, linear to zero over the last 40 %."""
+        _, first, n = self._phase()
+        step, config = self.step - first, self.config
         return config["learning_rate"] * min(
             1.0, (step + 1) / config["warmup"], (1 - step / n) / 0.4
         )
