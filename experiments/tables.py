@@ -19,6 +19,7 @@ import yaml
 from run import HERE, own_module, questions
 
 SCORES = ("psnr", "ssim", "haarpsi", "vif", "tenengrad", "tenengrad_distance")
+CLAIMED = ("psnr", "haarpsi", "tenengrad_distance")  # in the table of claims
 TESTED = ("psnr", "ssim", "haarpsi", "tenengrad_distance")
 README = HERE.parent / "README.md"
 Result = dict[str, Any]
@@ -142,18 +143,35 @@ def claims_table(results: dict[str, Result]) -> str:
 
 
 def outcome(question: str, result: Result) -> str:
-    """Return a result in a line: the question's own words, or HaarPSI's and sharpness's changes."""
+    """Return a result in few words: the question's own, or the changes that each variant makes."""
     analysis = own_module(question, "analyse")
     if analysis is not None and hasattr(analysis, "outcome"):
         return str(analysis.outcome(result["own"]))
-    lines: dict[str, list[str]] = {}
+    variants: dict[str, dict[str, Any]] = {}
     for test in result["paired_tests"]:
-        if test["metric"] in ("haarpsi", "tenengrad_distance") and " + " in test["method"]:
-            label = result["columns"][test["metric"]]["label"]
-            text = f"{label} {test['mean_difference']:+.4f} ({p_text(test['p_value'])})"
-            lines.setdefault(test["method"], []).append(text)
-    n = max(row["psnr"]["n"] for row in result["methods"].values())
-    return f"n = {n}. " + "<br>".join(f"{m}: {', '.join(t)}" for m, t in lines.items())
+        if " + " in test["method"]:
+            variants.setdefault(test["method"], {})[test["metric"]] = test
+    shown = [s for s in CLAIMED if any(s in tests for tests in variants.values())]
+    lines = ["Change of " + ", ".join(result["columns"][s]["label"] for s in shown) + ":"]
+    for method, tests in variants.items():
+        digits = {s: result["columns"][s]["digits"] + 1 for s in shown}
+        changes = [
+            f"{tests[s]['mean_difference']:+.{digits[s]}f} ({p_text(tests[s]['p_value'])})"
+            for s in shown
+        ]
+        n = max(test["n"] for test in tests.values())
+        lines.append(f"{variant_of(method)}, n = {n}: {', '.join(changes)}")
+    return "<br>".join(lines)
+
+
+def variant_of(method: str) -> str:
+    """Return what sets a variant apart: the settings in brackets, or else its whole name.
+
+    >>> variant_of("unrolled + image_same [prior.balance=0.3]"), variant_of("inr + image_same")
+    ('prior.balance=0.3', 'inr + image_same')
+    """
+    found = re.search(r"\[(.*)\]$", method)
+    return found[1] if found else method
 
 
 def replace(file: Path, name: str, text: str) -> None:

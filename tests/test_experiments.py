@@ -149,7 +149,8 @@ def test_tables_show_means_changes_and_the_questions_own(tables):
     assert "| sigma | at: start |" in text
     assert "| 0.1 | 3 |" in text
     assert "hfen" not in text
-    assert "HaarPSI +0.0123 (p = 0.016)" in tables.outcome("temperature", kept)
+    said = tables.outcome("temperature", kept)
+    assert said == "Change of HaarPSI:<br>unrolled + image_same, n = 7: +0.0123 (p = 0.016)"
 
 
 def test_tables_replace_only_what_lies_between_the_markers(tables, tmp_path):
