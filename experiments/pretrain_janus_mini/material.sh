@@ -10,7 +10,7 @@
 set -euo pipefail
 OUT=${1:-outputs/pretrain_janus_mini} ROUND=${2:-1} SCALE=${SCALE:-demo}
 START=${START:-unrolled_mini}
-SUBJECTS=${SUBJECTS:-16}
+SUBJECTS=${SUBJECTS:-12}
 export OMP_NUM_THREADS=1
 
 mrisem simulate seed=3141 scale="$SCALE" n_train=6 n_val="$SUBJECTS" output_dir="$OUT/simulated"

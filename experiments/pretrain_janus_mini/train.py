@@ -68,7 +68,7 @@ class Trainer:
             lr=config["learning_rate"],
             betas=(0.9, 0.98),
         )
-        self.end = sum(steps for _, steps in config["phases"])
+        self.end = sum(phase["steps"] for phase in config["phases"])
         self.step, self.log = 0, []
         self._resume()
 
@@ -109,16 +109,17 @@ class Trainer:
     def _train_step(self) -> dict[str, float]:
         """One batch; its random numbers depend on the seed and the step alone."""
         generator = torch.Generator().manual_seed(self.config["seed"] * 1_000_003 + self.step)
-        name, _, _ = self._phase()
-        return self._tower_step(generator) if name == "tower" else self._language_step(generator)
+        if self._phase()["learns"] == "tower":
+            return self._tower_step(generator)
+        return self._language_step(generator)
 
-    def _phase(self) -> tuple[str, int, int]:
-        """Name of the phase at hand, its first step and its number of steps."""
+    def _phase(self) -> dict[str, Any]:
+        """Return the phase at hand, and as ``done`` how many of its steps lie behind."""
         first = 0
-        for name, steps in self.config["phases"]:
-            if self.step < first + steps:
-                return name, first, steps
-            first += steps
+        for phase in self.config["phases"]:
+            if self.step < first + phase["steps"]:
+                return phase | {"done": self.step - first}
+            first += phase["steps"]
         raise IndexError(f"step must be below {first}, got {self.step}")
 
     def _tower_step(self, generator: torch.Generator) -> dict[str, float]:
@@ -146,7 +147,7 @@ class Trainer:
 
     def _draw(self, n: int, generator: torch.Generator) -> Pairs:
         """Degraded images or their truths; at times half of them is what real methods made."""
-        if float(torch.rand((), generator=generator)) < self.config["material_share"]:
+        if float(torch.rand((), generator=generator)) < self._phase()["material_share"]:
             pairs = self._draw_alike(n, generator)
         else:
             pairs = draw_pairs(self.pool["train"], self.config["sizes"], n, generator)
@@ -177,11 +178,9 @@ class Trainer:
 
     def _learning_rate(self) -> float:
         """In each phase: linear warm-up, linear to zero over the last 40 %."""
-        _, first, n = self._phase()
-        step, config = self.step - first, self.config
-        return config["learning_rate"] * min(
-            1.0, (step + 1) / config["warmup"], (1 - step / n) / 0.4
-        )
+        phase, warmup = self._phase(), self.config["warmup"]
+        rest = 1 - phase["done"] / phase["steps"]
+        return self.config["learning_rate"] * min(1.0, (phase["done"] + 1) / warmup, rest / 0.4)
 
     def _save(self) -> None:
         state = {

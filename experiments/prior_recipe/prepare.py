@@ -14,7 +14,6 @@ import yaml
 HERE = Path(__file__).parent
 RECIPE = HERE.parent / "pretrain_janus_mini"
 MATERIAL = Path("outputs/pretrain_janus_mini")  # of `make pretrain`; made where it is missing
-SUBJECTS = "12"  # of each anatomy, as for the checkpoint that ships
 
 
 def prepare(folder: Path) -> None:
@@ -46,9 +45,8 @@ def train(config: dict[str, Any], target: Path) -> None:
 def make_material(number: int) -> None:
     """Run ``material.sh`` for one round; round 2 under the encoder that ships."""
     here = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    settings = {"SUBJECTS": SUBJECTS, "ENCODER": "janus_mini"}
     command = [str(RECIPE / "material.sh"), str(MATERIAL), str(number)]
-    subprocess.run(command, env=os.environ | here | settings, check=True)
+    subprocess.run(command, env=os.environ | here | {"ENCODER": "janus_mini"}, check=True)
 
 
 def changed(config: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
