@@ -165,7 +165,8 @@ def borrow(sweep: Sweep, folder: Path, more: list[str]) -> None:
         mine = folder / "runs" / run.name
         if mine.exists() or not (run.parents[1] / "result.json").is_file():
             continue
-        made = yaml.safe_load(record.read_text(encoding="utf-8"))
+        # launchers that write a job's words down escape braces, Hydra's own does not
+        made = yaml.safe_load(re.sub(r"\\([{}])", r"\1", record.read_text(encoding="utf-8")))
         if frozenset(text for text in made if not text.startswith("output_dir=")) in wanted:
             shutil.copytree(run, mine, copy_function=os.link)
             print(f"{run.name}: from {run.parents[1].name}")

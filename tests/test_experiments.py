@@ -109,11 +109,14 @@ def test_borrow_takes_the_same_runs_of_answered_questions_only(run, tmp_path):
             (tmp_path / question / "result.json").touch()
 
     make("one", "same", ["b=2", "a=1"], answered=True)
+    make("one", "escaped", ["a=1", "c=d/$\\{data.name\\}"], answered=True)
     make("one", "other", ["a=1", "b=3"], answered=True)
     make("two", "unfinished", ["a=1", "b=4"], answered=False)
-    sweep = run.Sweep(tmp_path, None, [], [["a=1", "b=2,4", "hydra/launcher=joblib"]], [], None)
+    sweeps = [["a=1", "b=2,4", "hydra/launcher=joblib"], ["a=1", "c=d/${data.name}"]]
+    sweep = run.Sweep(tmp_path, None, [], sweeps, [], None)
     run.borrow(sweep, tmp_path / "mine", [])
-    assert [path.name for path in (tmp_path / "mine" / "runs").iterdir()] == ["same"]
+    borrowed = {path.name for path in (tmp_path / "mine" / "runs").iterdir()}
+    assert borrowed == {"same", "escaped"}
     run.borrow(sweep, tmp_path / "mine", ["a=2"])  # nothing else, and no harm when there already
 
 
