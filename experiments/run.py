@@ -33,7 +33,8 @@ from mrisem.verbs.jobs import commit
 HERE = Path(__file__).parent
 MRISEM = Path(sys.executable).with_name("mrisem")
 _VARIABLE = re.compile(r"\$(DATA|OUT|START)\b")
-_START = "warm_start/${data.name}/${model.name}"  # in the question's folder
+_STARTS = "warm_start"  # in the question's folder, and in it a folder of each job
+_JOB = "${data.name}/${model.name}"
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def load_sweep(question: str, scale: str, folder: Path) -> Sweep:
     shared = folder if "simulate" in own.get(scale, {}) else folder.parent
     data = Path(os.environ.get("DATA", shared / "data")).resolve()
     variables = {"DATA": str(data), "OUT": str(folder)}
-    variables["START"] = f"'{folder}/{_START}/checkpoints/last.ckpt'"
+    variables["START"] = f"'{folder}/{_STARTS}/{_JOB}/checkpoints/last.ckpt'"
 
     def overrides(*texts: str) -> list[str]:
         filled = _VARIABLE.sub(lambda found: variables[found[1]], " ".join(texts))
@@ -93,7 +94,7 @@ def load_sweep(question: str, scale: str, folder: Path) -> Sweep:
     return Sweep(
         data=data,
         simulate=None if at["simulate"] is None else overrides(at["simulate"]),
-        train=[overrides(text) for text in at["train"]],
+        train=[overrides(text, at["extra"]) for text in at["train"]],
         reconstruct=[
             overrides(at["data"], at["model"], text, at["extra"]) for text in at["sweeps"]
         ],
@@ -122,8 +123,8 @@ def run_sweep(sweep: Sweep, folder: Path, more: list[str]) -> int:
     for index, overrides in enumerate(sweep.train):
         done = folder / f"train_{index}.done"
         if not done.is_file():
-            where = f"output_dir={folder / _START}"
-            need(mrisem("train", "--multirun", *overrides, where, "hydra.sweep.subdir=."))
+            where = f"output_dir={folder / _STARTS}"
+            need(mrisem("train", "--multirun", *overrides, where, f"hydra.sweep.subdir={_JOB}"))
             done.touch()
     where = f"output_dir={folder / 'runs'}"
     borrow(sweep, folder, more)

@@ -152,6 +152,8 @@ def outcome(question: str, result: Result) -> str:
         if " + " in test["method"]:
             variants.setdefault(test["method"], {})[test["metric"]] = test
     shown = [s for s in CLAIMED if any(s in tests for tests in variants.values())]
+    own = result.get("own", [])
+    harmed = {row["method"]: f"; {row['harmed']} harmed" for row in own if "harmed" in row}
     lines = ["Change of " + ", ".join(result["columns"][s]["label"] for s in shown) + ":"]
     for method, tests in variants.items():
         digits = {s: result["columns"][s]["digits"] + 1 for s in shown}
@@ -159,8 +161,8 @@ def outcome(question: str, result: Result) -> str:
             f"{tests[s]['mean_difference']:+.{digits[s]}f} ({p_text(tests[s]['p_value'])})"
             for s in shown
         ]
-        n = max(test["n"] for test in tests.values())
-        lines.append(f"{variant_of(method)}, n = {n}: {', '.join(changes)}")
+        n, harm = max(test["n"] for test in tests.values()), harmed.get(method, "")
+        lines.append(f"{variant_of(method)}, n = {n}: {', '.join(changes)}{harm}")
     return "<br>".join(lines)
 
 
