@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,7 @@ def outcome(question: str, result: Result) -> str:
     shown = [s for s in CLAIMED if any(s in tests for tests in variants.values())]
     own = result.get("own", [])
     harmed = {row["method"]: f"; {row['harmed']} harmed" for row in own if "harmed" in row}
+    names = short_names(variants)
     lines = ["Change of " + ", ".join(result["columns"][s]["label"] for s in shown) + ":"]
     for method, tests in variants.items():
         digits = {s: result["columns"][s]["digits"] + 1 for s in shown}
@@ -162,18 +164,23 @@ def outcome(question: str, result: Result) -> str:
             for s in shown
         ]
         n, harm = max(test["n"] for test in tests.values()), harmed.get(method, "")
-        lines.append(f"{variant_of(method)}, n = {n}: {', '.join(changes)}{harm}")
+        lines.append(f"{names[method]}, n = {n}: {', '.join(changes)}{harm}")
     return "<br>".join(lines)
 
 
-def variant_of(method: str) -> str:
-    """Return what sets a variant apart: the settings in brackets, or else its whole name.
+def short_names(methods: Iterable[str]) -> dict[str, str]:
+    """Name variants by those settings in brackets that not all share, others by the whole name.
 
-    >>> variant_of("unrolled + image_same [prior.balance=0.3]"), variant_of("inr + image_same")
-    ('prior.balance=0.3', 'inr + image_same')
+    >>> short_names(["inr", "inr [a=1, b=[2,3]]", "inr [a=1, b=4]"])
+    {'inr': 'inr', 'inr [a=1, b=[2,3]]': 'b=[2,3]', 'inr [a=1, b=4]': 'b=4'}
     """
-    found = re.search(r"\[(.*)\]$", method)
-    return found[1] if found else method
+    found = {method: re.search(r" \[(.*)\]$", method) for method in methods}
+    settings = {method: match[1].split(", ") for method, match in found.items() if match}
+    shared = set.intersection(*map(set, settings.values())) if len(settings) > 1 else set()
+    return {
+        method: ", ".join(s for s in settings.get(method, [method]) if s not in shared)
+        for method in found
+    }
 
 
 def replace(file: Path, name: str, text: str) -> None:
