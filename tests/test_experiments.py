@@ -1,5 +1,6 @@
 """Every question's sweep composes at every scale, and results become tables."""
 
+import doctest
 import importlib.util
 import json
 import sys
@@ -154,6 +155,12 @@ def test_tables_show_means_changes_and_the_questions_own(tables):
     assert "hfen" not in text
     said = tables.outcome("temperature", kept)
     assert said == "Change of HaarPSI:<br>unrolled + image_same, n = 7: +0.0123 (p = 0.016)"
+
+
+def test_examples_in_the_runners_docstrings_hold(run, tables):
+    for module in (run, tables):
+        failed, tried = doctest.testmod(module)
+        assert (failed, tried > 0) == (0, True)
 
 
 def test_tables_replace_only_what_lies_between_the_markers(tables, tmp_path):
