@@ -22,7 +22,9 @@ def analyse(folder: Path) -> list[dict[str, Any]]:
 
 def outcome(own: list[dict[str, Any]]) -> str:
     """One line for the table of claims."""
-    parts = [f"{row['method']} keeps {row['contrast kept']:.3f} of the contrast" for row in own]
-    (p,) = [row[k] for row in own for k in row if k.startswith("contrast: p")]
-    tested = "no test" if p is None else f"p = {p:.2g}"
-    return f"{own[0]['n']} lesions: {'; '.join(parts)} ({tested})"
+    parts = []
+    for row in own:
+        tests = [row[key] for key in row if key.startswith("contrast: p")]
+        p = "".join(" (no test)" if p is None else f" (p = {p:.2g})" for p in tests)
+        parts.append(f"{row['method']} keeps {row['contrast kept']:.3f} of the contrast{p}")
+    return f"{own[0]['n']} lesions: {'; '.join(parts)}"
