@@ -4,6 +4,7 @@ import io
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
 
 import matplotlib as mpl
 import numpy as np
@@ -22,7 +23,8 @@ _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#
 _SHADES = (0.0, 0.45, -0.4)
 _DPI = 140
 _LEGEND_LINE = 0.14  # inches
-_MANY = 8  # methods, above which their names stand upright
+_LETTERS = 50  # that fit below the axes of `paired_dots` side by side; more stand upright
+_LINES = 30  # that fit there upright
 
 
 @dataclass(frozen=True)
@@ -102,8 +104,10 @@ def plain_axes(size: tuple[float, float], palette: Palette) -> tuple[Figure, Axe
 def paired_dots(rows: Sequence[Row], column: Column, palette: Palette) -> Figure:
     """Draw every slice as a dot for each method, joined by a line, and the methods' means."""
     labels = labels_of(rows)
-    many = len(labels) > _MANY
-    figure, axes = plain_axes((4.4, 5.0 if many else 3.4), palette)
+    names = [folded(label) for label in labels]
+    longest = max(len(line) for name in names for line in name.splitlines())
+    upright = len(labels) * (longest + 1) > _LETTERS
+    figure, axes = plain_axes((4.4, 5.0 if upright else 3.4), palette)
     slices: dict[tuple[str, int], dict[str, float]] = {}
     for row in rows:
         key = (row["file"], row["slice"])
@@ -117,24 +121,23 @@ def paired_dots(rows: Sequence[Row], column: Column, palette: Palette) -> Figure
         finite = [h for h in heights if np.isfinite(h)]
         if finite:
             axes.plot([i - 0.28, i + 0.28], [np.mean(finite)] * 2, color=palette.ink, linewidth=2)
-    _name_methods(axes, labels, upright=many)
+    if upright:
+        _name_upright(axes, labels)
+    else:
+        axes.set_xticks(range(len(labels)), names)
     axes.set_xlim(-0.6, len(labels) - 0.4)
     direction = "higher is better" if column.better == "higher" else "lower is better"
     axes.set_title(f"{column.label}, {direction}", fontsize=10, color=palette.ink)
     return figure
 
 
-def _name_methods(axes: Axes, labels: Sequence[str], upright: bool) -> None:
-    """Write the methods below the axis, so that no two names overlap."""
-    if upright:
-        width = 32 if len(labels) <= 1.5 * _MANY else 64  # very many: no room for a second line
-        names = [textwrap.fill(label, width) for label in labels]
-        axes.set_xticks(range(len(labels)), names, rotation=90, linespacing=1.15)
-        axes.tick_params(axis="x", labelsize=6)
-        return
-    axes.set_xticks(range(len(labels)), [folded(label) for label in labels])
-    if len(labels) > 4:
-        axes.tick_params(axis="x", rotation=35)
+def _name_upright(axes: Axes, labels: Sequence[str]) -> None:
+    """Write the methods below the axis from top to bottom, so that no two names overlap."""
+    n_lines = max(1, _LINES // len(labels))  # of each name
+    width = next(w for w in count(32) if all(len(textwrap.wrap(x, w)) <= n_lines for x in labels))
+    names = [textwrap.fill(label, width) for label in labels]
+    axes.set_xticks(range(len(labels)), names, rotation=90, linespacing=1.15)
+    axes.tick_params(axis="x", labelsize=6)
 
 
 def folded(label: str) -> str:

@@ -55,13 +55,22 @@ def test_panel_figure_has_a_row_of_errors_only_with_a_target():
     assert tall.shape[0] > 1.5 * low.shape[0]
 
 
-def test_paired_dots_names_of_many_methods_do_not_overlap():
-    names = [f"unrolled lora + image_same [prior.balance={i / 10}]" for i in range(21)]
+@pytest.mark.parametrize("n", [2, 3, 5, 8, 12, 13, 21])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "method {}",
+        "unrolled lora + image_same [prior.balance={}]",
+        "unrolled + image_language [prompt=high_low_quality, prompt.target=positive] {}",
+    ],
+)
+def test_paired_dots_names_of_methods_do_not_overlap(name, n):
+    names = [name.format(i / 10) for i in range(n)]
     rows = [{"file": "a.h5", "slice": 0, "method": name, "psnr": 30.0} for name in names]
     figure = paired_dots(rows, Column("psnr", "PSNR [dB]", "higher", 2), LIGHT)
     as_png(figure)  # lays it out
     boxes = [text.get_window_extent() for text in figure.axes[0].get_xticklabels()]
-    assert len(boxes) == 21
+    assert len(boxes) == n
     assert all(left.x1 <= right.x0 + 1 for left, right in pairwise(boxes))
 
 
