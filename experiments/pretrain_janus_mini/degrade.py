@@ -8,37 +8,46 @@ from __future__ import annotations
 import math
 
 import torch
-from pairs import Pairs, compare
-from pool import Pool, Slices
+from pairs import KINDS, Pairs, compare
+from pool import CONTRASTS, Pool, Slices
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample, interpolate
 
 from mrisem.physics.fourier import fft2c, ifft2c
+from mrisem.physics.simulate import noise_level
+from mrisem.verbs.simulate import SNR
 
 # Of `pairs.KINDS`, what is made here: all but reconstructions, which `material.sh` makes.
 SHARES = (0.1, 0.33, 0.22, 0.13, 0.11, 0.11)
 N_COILS = 4
+NOISE = KINDS.index("noise")
+MOST_NOISE = 2.0  # of a good scan, times what `mrisem simulate` gives that contrast
+FULL = 0.5  # share of images that are not scaled down
 
 
-def draw_pairs(pool: Pool, sizes: list[int], n: int, generator: torch.Generator) -> Pairs:
+def draw_pairs(
+    pool: Pool, sizes: list[int], n: int, generator: torch.Generator, full: float = FULL
+) -> Pairs:
     """Draw ``n`` clean slices and degrade them at one matrix size, drawn from ``sizes``.
 
-    Slices are drawn among those of one size of the pool, and never enlarged.
+    Slices are drawn among those of one size of the pool, and never enlarged. ``full``: see
+    `scale_down`.
     """
     group = pool[int(torch.randint(len(pool), (), generator=generator))]
     chosen = torch.randint(len(group.image), (n,), generator=generator)
     fitting = [size for size in sizes if size <= group.image.shape[-1]]
     size = fitting[int(torch.randint(len(fitting), (), generator=generator))]
-    return make_pairs(group.choose(chosen), size, generator)
+    return make_pairs(group.choose(chosen), size, generator, full)
 
 
-def make_pairs(clean: Slices, size: int, generator: torch.Generator) -> Pairs:
+def make_pairs(clean: Slices, size: int, generator: torch.Generator, full: float = FULL) -> Pairs:
     """Vary clean images at random, degrade them at random, and measure the damage.
 
     Args:
         clean: slices.
         size: matrix size of the degraded images.
         generator: source of randomness.
+        full: see `scale_down`.
 
     Returns:
         pairs at ``(size, size)``.
@@ -46,28 +55,32 @@ def make_pairs(clean: Slices, size: int, generator: torch.Generator) -> Pairs:
     n = len(clean.image)
     kind = torch.multinomial(torch.tensor(SHARES), n, replacement=True, generator=generator)
     acceleration = 2 + 8 * _uniform(generator, n)
-    truth = _natural(_vary(clean.image, size, generator), generator)
-    worst = _worst(truth, kind, acceleration, generator)
-    image = scale_down(worst, truth.abs(), generator)
-    return compare(image, truth.abs(), kind, clean.contrast, clean.lesion)
+    ideal = _vary(clean.image, size, generator)
+    level = noise_levels(ideal, clean.contrast)
+    share = _uniform(generator, n).where(kind != NOISE, torch.ones(n))
+    truth = _natural(ideal, share * MOST_NOISE * level, generator)
+    worst = _worst(truth, kind, acceleration, level, generator)
+    image = scale_down(worst, truth.abs(), generator, full)
+    return compare(image, truth.abs(), ideal, kind, clean.contrast, clean.lesion)
 
 
-def draw_material(material: Pairs, n: int, generator: torch.Generator) -> Pairs:
+def draw_material(material: Pairs, n: int, generator: torch.Generator, full: float = FULL) -> Pairs:
     """Draw ``n`` reconstructions, mirror and shift them, and blend them with their truth."""
     pairs = material.choose(torch.randint(len(material), (n,), generator=generator))
-    both = torch.stack([pairs.image, pairs.truth], 1)
+    three = torch.stack([pairs.image, pairs.truth, pairs.ideal], 1)
     mirrored = _uniform(generator, n, 1, 1, 1) < 0.5
-    both = torch.where(mirrored, both.flip(-1), both)
+    three = torch.where(mirrored, three.flip(-1), three)
     shifts = torch.randint(-8, 9, (n, 2), generator=generator).tolist()
-    both = torch.stack([b.roll(tuple(s), (-2, -1)) for b, s in zip(both, shifts, strict=True)])
-    image = scale_down(both[:, 0], both[:, 1], generator)
-    return compare(image, both[:, 1], pairs.kind, pairs.contrast, pairs.lesion)
+    three = torch.stack([x.roll(tuple(s), (-2, -1)) for x, s in zip(three, shifts, strict=True)])
+    worst, truth, ideal = three.unbind(1)
+    image = scale_down(worst, truth, generator, full)
+    return compare(image, truth, ideal, pairs.kind, pairs.contrast, pairs.lesion)
 
 
-def scale_down(worst: Tensor, truth: Tensor, generator: torch.Generator) -> Tensor:
-    """Leave half of the images as they are, blend the others with their truth at random."""
+def scale_down(worst: Tensor, truth: Tensor, generator: torch.Generator, full: float) -> Tensor:
+    """Leave a share ``full`` of the images as they are, blend the others with their truth."""
     n = len(worst)
-    severity = torch.where(_uniform(generator, n) < 0.5, 1.0, _uniform(generator, n))
+    severity = torch.where(_uniform(generator, n) < full, 1.0, _uniform(generator, n))
     return (truth + severity.view(-1, 1, 1) * (worst - truth)).clamp_min(0)
 
 
@@ -93,22 +106,30 @@ def _vary(clean: Tensor, size: int, generator: torch.Generator) -> Tensor:
     return varied / varied.amax((-2, -1), keepdim=True)
 
 
-def _natural(magnitude: Tensor, generator: torch.Generator) -> Tensor:
+def noise_levels(ideal: Tensor, contrast: Tensor) -> Tensor:
+    """Noise of a scan as `mrisem simulate` makes it, by contrast, ``(n,)``."""
+    snr = [SNR[CONTRASTS[code]] for code in contrast.tolist()]
+    return torch.tensor([noise_level(one, s) for one, s in zip(ideal, snr, strict=True)])
+
+
+def _natural(magnitude: Tensor, sigma: Tensor, generator: torch.Generator) -> Tensor:
     """Add what a good scan has too: smooth phase and a little complex noise."""
     n, size = len(magnitude), magnitude.shape[-1]
     image = torch.polar(magnitude, 2.0 * _smooth(generator, n, size))
-    sigma = 0.02 * _uniform(generator, n, 1, 1)
-    return image + sigma * _complex_noise(generator, magnitude.shape)
+    return image + sigma.view(-1, 1, 1) * _complex_noise(generator, magnitude.shape)
 
 
-def _worst(truth: Tensor, kind: Tensor, acceleration: Tensor, generator: torch.Generator) -> Tensor:
+def _worst(
+    truth: Tensor, kind: Tensor, acceleration: Tensor, level: Tensor, generator: torch.Generator
+) -> Tensor:
     """Magnitude at full severity, each image by its own kind; clean ones unchanged."""
     worst = truth.abs()
-    makers = {1: _zero_filled, 2: _blurred, 3: _smoothed, 4: _noisy, 5: _ghosted}
+    makers = {1: _zero_filled, 2: _blurred, 3: _smoothed, NOISE: _noisy, 5: _ghosted}
     for code, maker in makers.items():
         chosen = kind == code
         if chosen.any():
-            worst[chosen] = maker(truth[chosen], acceleration[chosen], generator)
+            amount = level if code == NOISE else acceleration
+            worst[chosen] = maker(truth[chosen], amount[chosen], generator)
     return worst
 
 
@@ -180,8 +201,8 @@ def _smoothed(truth: Tensor, _: Tensor, generator: torch.Generator) -> Tensor:
     return image
 
 
-def _noisy(truth: Tensor, _: Tensor, generator: torch.Generator) -> Tensor:
-    sigma = 0.06 + 0.12 * _uniform(generator, len(truth), 1, 1)
+def _noisy(truth: Tensor, level: Tensor, generator: torch.Generator) -> Tensor:
+    sigma = level.view(-1, 1, 1) * (4 + 12 * _uniform(generator, len(truth), 1, 1))
     return (truth + sigma * _complex_noise(generator, truth.shape)).abs()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from gradient import MOVED
 from pairs import ARTEFACTS, Pairs, by_artefact, dense_target, residual_target
-from questions import IGNORE, PROMPTS, QUESTIONS, answers_of
+from questions import IGNORE, MORE_WORDINGS, PROMPTS, QUESTIONS, STEERING, answers_of
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, cross_entropy, smooth_l1_loss
 
@@ -19,11 +19,17 @@ def word_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def read_loss(read: Tensor, pairs: Pairs) -> Tensor:
-    """Cross-entropy of all answers, read off ``(n, sum of N_ANSWERS)``; mean over questions."""
+    """Cross-entropy of all answers, read off ``(n, sum of N_ANSWERS)``; mean over questions.
+
+    Those by which users steer count as often as the language model is asked them.
+    """
     losses = [
         cross_entropy(logits, right, ignore_index=IGNORE)
-        for logits, right in zip(read.split(N_ANSWERS, 1), answers_of(pairs).T, strict=True)
+        for name, logits, right in zip(
+            QUESTIONS, read.split(N_ANSWERS, 1), answers_of(pairs).T, strict=True
+        )
         if (right != IGNORE).any()
+        for _ in range(1 + MORE_WORDINGS * (name in STEERING))
     ]
     return torch.stack(losses).mean()
 

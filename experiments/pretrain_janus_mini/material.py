@@ -14,6 +14,7 @@ from tqdm import tqdm
 from mrisem.report.runs import Run, find_runs
 
 HELD_OUT = 4  # the subjects whose number is a multiple of it are not trained on
+Row = tuple[Tensor, Tensor, Tensor, int, int]  # image, target, target without noise, kind, contrast
 
 
 def load_material(folder: Path, rounds: list[int], size: int) -> dict[str, Pairs]:
@@ -25,12 +26,12 @@ def load_material(folder: Path, rounds: list[int], size: int) -> dict[str, Pairs
         size: matrix size that images must have.
 
     Returns:
-        ``train`` and ``held_out``, images and targets with maximum 1.
+        ``train`` and ``held_out``; images, targets and noise-free targets with maximum 1.
 
     Raises:
         SystemExit: when a round was not made.
     """
-    found: dict[str, list[tuple[Tensor, Tensor, int, int]]] = {"train": [], "held_out": []}
+    found: dict[str, list[Row]] = {"train": [], "held_out": []}
     for number in rounds:
         root = folder / "material" / f"round{number}"
         if not root.is_dir():
@@ -41,25 +42,35 @@ def load_material(folder: Path, rounds: list[int], size: int) -> dict[str, Pairs
     return {side: _pairs(rows) for side, rows in found.items() if rows}
 
 
-def _read(run: Run, size: int) -> dict[str, list[tuple[Tensor, Tensor, int, int]]]:
-    """Rows (image, target, kind, contrast) of a run."""
+def _read(run: Run, size: int) -> dict[str, list[Row]]:
+    """Rows of a run."""
     kind = KINDS.index("aliasing" if run.method == "zero_filled" else "reconstruction")
-    targets = Path(run.config["data"]["root"]) / "multicoil_val"
-    rows: dict[str, list[tuple[Tensor, Tensor, int, int]]] = {"train": [], "held_out": []}
+    root = Path(run.config["data"]["root"])
+    noise_free = root.parents[1] / "noise_free" / root.name
+    rows: dict[str, list[Row]] = {"train": [], "held_out": []}
     for path in run.files:
         side = "train" if int(path.stem.rsplit("_", 1)[1]) % HELD_OUT else "held_out"
-        with h5py.File(path) as file, h5py.File(targets / path.name) as source:
-            images = torch.from_numpy(file["reconstruction"][:])
-            chosen = torch.from_numpy(source["reconstruction_rss"][:])[file["slices"][:].tolist()]
-            contrast = CONTRASTS.index(source.attrs["acquisition"])
+        with h5py.File(path) as file:
+            images, slices = torch.from_numpy(file["reconstruction"][:]), file["slices"][:].tolist()
+        target, contrast = _target(root, path.name, slices)
+        ideal, _ = _target(noise_free, path.name, slices)
         if images.shape[-2:] != (size, size):
             raise SystemExit(f"{path} must hold images of {size} pixels, got {images.shape[-2:]}")
-        rows[side] += [(i, t, kind, contrast) for i, t in zip(images, chosen, strict=True)]
+        rows[side] += [
+            (*three, kind, contrast) for three in zip(images, target, ideal, strict=True)
+        ]
     return rows
 
 
-def _pairs(rows: list[tuple[Tensor, Tensor, int, int]]) -> Pairs:
-    images, targets = (torch.stack([r[k] for r in rows]).float() for k in (0, 1))
-    images, targets = (x / x.amax((-2, -1), keepdim=True) for x in (images, targets))
-    kind, contrast = (torch.tensor([r[k] for r in rows]) for k in (2, 3))
-    return compare(images, targets, kind, contrast, torch.full_like(kind, -1))
+def _target(root: Path, name: str, slices: list[int]) -> tuple[Tensor, int]:
+    """Slices of a file's target, and its contrast."""
+    with h5py.File(root / "multicoil_val" / name) as file:
+        target = torch.from_numpy(file["reconstruction_rss"][:])[slices]
+        return target, CONTRASTS.index(file.attrs["acquisition"])
+
+
+def _pairs(rows: list[Row]) -> Pairs:
+    image, target, ideal = (torch.stack([r[k] for r in rows]).float() for k in range(3))
+    image, target, ideal = (x / x.amax((-2, -1), keepdim=True) for x in (image, target, ideal))
+    kind, contrast = (torch.tensor([r[k] for r in rows]) for k in (3, 4))
+    return compare(image, target, ideal, kind, contrast, torch.full_like(kind, -1))

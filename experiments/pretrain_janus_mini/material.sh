@@ -13,7 +13,12 @@ START=${START:-unrolled_mini}
 SUBJECTS=${SUBJECTS:-12}
 export OMP_NUM_THREADS=1
 
-mrisem simulate seed=3141 scale="$SCALE" n_train=6 n_val="$SUBJECTS" output_dir="$OUT/simulated"
+simulate() {  # overrides...
+  mrisem simulate seed=3141 scale="$SCALE" n_val="$SUBJECTS" "$@"
+}
+
+simulate n_train=6 output_dir="$OUT/simulated"
+simulate n_train=0 output_dir="$OUT/noise_free" snr_factor=inf # the same subjects, to judge by
 
 reconstruct() {  # anatomy overrides...
   local anatomy=$1; shift

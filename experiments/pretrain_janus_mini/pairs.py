@@ -11,8 +11,7 @@ from torch.nn.functional import avg_pool2d, pad, unfold
 KINDS = ("clean", "aliasing", "blur", "smooth", "noise", "ghost", "reconstruction")
 ARTEFACTS = ((1,), (2, 3), (4,), (5,), (6,))  # kinds that share a channel of the dense target
 HIGH, LOW = 0.015, 0.04  # relative error below which an image is high-, above which low-quality
-# reconstructions: up to here most of the difference is the noise of the target, which looks worse
-LOW_RECONSTRUCTION = 0.12
+NOISE_MARGIN = 1.5  # by which low-quality images surpass the noise of a complete scan
 ERROR_UNIT = 0.02  # of the image's maximum: the local error whose dense target is log 2
 
 
@@ -22,9 +21,11 @@ class Pairs:
 
     Args:
         image: ``(n, y, x)`` float32 magnitude, as the encoder gets it.
-        truth: ``(n, y, x)`` float32, scaled to fit the image best.
+        truth: ``(n, y, x)`` float32, the complete scan, scaled to fit the image best.
+        ideal: ``(n, y, x)`` float32, the complete scan without its noise.
         kind: ``(n,)`` index into `KINDS`.
         error: ``(n,)`` l2 error relative to the image.
+        low: ``(n,)`` bool: low-quality, see `compare`.
         local: ``(n, y, x)`` error magnitude relative to the image's maximum.
         contrast: ``(n,)`` index into `pool.CONTRASTS`.
         lesion: ``(n,)``: 1 yes, 0 no, -1 unknown.
@@ -32,8 +33,10 @@ class Pairs:
 
     image: Tensor
     truth: Tensor
+    ideal: Tensor
     kind: Tensor
     error: Tensor
+    low: Tensor
     local: Tensor
     contrast: Tensor
     lesion: Tensor
@@ -51,21 +54,40 @@ def join(parts: list[Pairs]) -> Pairs:
     return Pairs(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Pairs)))
 
 
-def compare(image: Tensor, truth: Tensor, kind: Tensor, contrast: Tensor, lesion: Tensor) -> Pairs:
-    """Measure the damage up to a factor: the encoder divides every image by its own maximum."""
-    factor = (image * truth).sum((-2, -1)) / truth.square().sum((-2, -1))
-    truth = factor.view(-1, 1, 1) * truth
+def compare(
+    image: Tensor, truth: Tensor, ideal: Tensor, kind: Tensor, contrast: Tensor, lesion: Tensor
+) -> Pairs:
+    """Measure the damage up to a factor: the encoder divides every image by its own maximum.
+
+    Low-quality is what differs from the noise-free image by more than `LOW` and by more than
+    `NOISE_MARGIN` times what the complete scan does: an image that merely lacks the scan's noise
+    is not.
+    """
+    truth = _fit(truth, image)
     difference = (image - truth).abs()
     error = difference.flatten(1).norm(dim=1) / image.flatten(1).norm(dim=1)
+    noise = NOISE_MARGIN * _distance(truth, ideal)
+    low = _distance(image, ideal) > noise.clamp_min(LOW)
     local = difference / image.amax((-2, -1), keepdim=True)
-    return Pairs(image, truth, kind, error, local, contrast, lesion)
+    return Pairs(image, truth, ideal, kind, error, low, local, contrast, lesion)
+
+
+def _fit(truth: Tensor, image: Tensor) -> Tensor:
+    """Scale each truth to fit its image best."""
+    factor = (image * truth).sum((-2, -1)) / truth.square().sum((-2, -1))
+    return factor.view(-1, 1, 1) * truth
+
+
+def _distance(image: Tensor, truth: Tensor) -> Tensor:
+    """L2 difference up to a factor, relative to the image, ``(n,)``."""
+    rest = image - _fit(truth, image)
+    return rest.flatten(1).norm(dim=1) / image.flatten(1).norm(dim=1)
 
 
 def truths_of(pairs: Pairs) -> Pairs:
     """The truths as images of their own: clean."""
-    zero = torch.zeros_like
-    clean = zero(pairs.kind), zero(pairs.error), zero(pairs.local)
-    return Pairs(pairs.truth, pairs.truth, *clean, pairs.contrast, pairs.lesion)
+    zeros = [torch.zeros_like(x) for x in (pairs.kind, pairs.error, pairs.low, pairs.local)]
+    return Pairs(pairs.truth, pairs.truth, pairs.ideal, *zeros, pairs.contrast, pairs.lesion)
 
 
 def dense_target(local: Tensor, image_size: int, patch: int) -> Tensor:

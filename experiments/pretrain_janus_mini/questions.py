@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 import yaml
 from janus import conversation
-from pairs import HIGH, KINDS, LOW, LOW_RECONSTRUCTION, Pairs
+from pairs import HIGH, Pairs
 from pool import N_BRAIN
 from torch import Tensor
 from transformers import JanusProcessor, PreTrainedTokenizerFast
@@ -86,8 +86,8 @@ def answers_of(pairs: Pairs) -> Tensor:
     Returns:
         ``(n, question)``: index of the right word, `IGNORE` where there is none.
     """
-    made = pairs.kind == KINDS.index("reconstruction")
-    high, low = pairs.error < HIGH, pairs.error > torch.where(made, LOW_RECONSTRUCTION, LOW)
+    high = pairs.error < HIGH
+    low = pairs.low & ~high
     kind = _KIND_ANSWERS[pairs.kind]
     unknown = torch.full_like(pairs.kind, IGNORE)
     right = {

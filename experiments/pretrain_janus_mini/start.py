@@ -63,7 +63,7 @@ def _embed(model: JanusForConditionalGeneration, filters: Tensor, bias: Tensor) 
 @torch.no_grad()
 def put_into_first_layer(
     model: JanusForConditionalGeneration, energy: LocalEnergy, generator: torch.Generator
-) -> list[nn.Parameter]:
+) -> None:
     """Make the tower's first layer compute a local energy, exactly but for its norm's slight bend.
 
     Of the width, the first features are the whitened patch, one is the energy, a quarter stands at
@@ -77,9 +77,6 @@ def put_into_first_layer(
         model: changed in place.
         energy: of its patches, of unit standard deviation.
         generator: source of the places' code.
-
-    Returns:
-        the parameters that were set: frozen from now on.
     """
     tower, config = model.model.vision_model, model.config.vision_config
     width, n_pixels = config.hidden_size, len(energy.whitening.mean)
@@ -108,7 +105,12 @@ def put_into_first_layer(
     fc1.bias[: len(biases)] = biases
     fc2.weight[n_pixels, : len(biases)] = SPREAD * weights
     fc2.bias[-n_large:] = -bias[-n_large:]
-    return [*tower.embeddings.parameters(), *layer.parameters()]
+
+
+def first_layer(model: JanusForConditionalGeneration) -> list[nn.Parameter]:
+    """Return what `put_into_first_layer` sets: embeddings and first layer."""
+    tower = model.model.vision_model
+    return [*tower.embeddings.parameters(), *tower.encoder.layers[0].parameters()]
 
 
 def parameter_groups(

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import yaml
-from degrade import draw_material, draw_pairs
+from degrade import FULL, draw_material, draw_pairs
 from energy import LocalEnergy, cut, fit_whitening, load_energy, train_energy
 from evaluate import evaluate
 from janus import answer, encode, export, make_model, make_processor, make_tokenizer
@@ -18,9 +18,10 @@ from material import load_material
 from pairs import ARTEFACTS, Pairs, join, truths_of
 from pool import load_pool
 from questions import draw_sequences, sentences, tokenise
-from start import parameter_groups, put_into_first_layer, unit_gain, whiten_patches
+from start import first_layer, parameter_groups, put_into_first_layer, unit_gain, whiten_patches
 from torch import Tensor, nn
 from tqdm import tqdm
+from transformers import JanusForConditionalGeneration
 
 HERE = Path(__file__).parent
 
@@ -32,9 +33,18 @@ class Trainer:
         config: see ``config.yaml``.
         output: folder of the checkpoint of the training and its result.
         material: folder of the cached slices and of what `material.sh` made.
+        start: checkpoint whose weights training goes on from; None: from zero.
+        first_step: steps that lie behind ``start``, whose heads and optimiser are not kept.
     """
 
-    def __init__(self, config: dict[str, Any], output: Path, material: Path):
+    def __init__(
+        self,
+        config: dict[str, Any],
+        output: Path,
+        material: Path,
+        start: Path | None = None,
+        first_step: int = 0,
+    ):
         self.config, self.output = config, output
         vision = config["vision"]
         tokenizer = make_tokenizer(sentences(), config["vocab_size"])
@@ -62,14 +72,17 @@ class Trainer:
         generator = torch.Generator().manual_seed(config["seed"] + 1)
         nn.init.normal_(self.head["residual"].weight, std=0.02, generator=generator)
         unit_gain(self.model, generator)
-        self._start_tower(generator)
+        if start is None:
+            self._start_tower(generator)
+        else:
+            self._start_from(start)
         self.optimizer = torch.optim.AdamW(
             parameter_groups(self.model, self.head, config["weight_decay"]),
             lr=config["learning_rate"],
             betas=(0.9, 0.98),
         )
         self.end = sum(phase["steps"] for phase in config["phases"])
-        self.step, self.log = 0, []
+        self.step, self.log = first_step, []
         self._resume()
 
     def _start_tower(self, generator: torch.Generator) -> None:
@@ -87,8 +100,17 @@ class Trainer:
             return train_energy(settings, self.patch, draw, own)
 
         energy = load_energy(self.output / "energy.pt", make)
-        for parameter in put_into_first_layer(self.model, energy, generator):
+        put_into_first_layer(self.model, energy, generator)
+        for parameter in first_layer(self.model):
             parameter.requires_grad_(False)
+
+    def _start_from(self, checkpoint: Path) -> None:
+        """Take all weights of a checkpoint of the same configuration."""
+        other = JanusForConditionalGeneration.from_pretrained(checkpoint)
+        self.model.load_state_dict(other.state_dict())
+        if self.config["energy"] is not None:
+            for parameter in first_layer(self.model):
+                parameter.requires_grad_(False)
 
     def run(self, stop_after: int | None) -> bool:
         """Train up to the configured step, or ``stop_after``; True when training is complete."""
@@ -148,19 +170,23 @@ class Trainer:
     def _draw(self, n: int, generator: torch.Generator) -> Pairs:
         """Degraded images or their truths; at times half of them is what real methods made."""
         if float(torch.rand((), generator=generator)) < self._phase()["material_share"]:
-            pairs = self._draw_alike(n, generator)
+            pairs = self._draw_alike(n, generator, full=self._phase()["full_share"])
         else:
-            pairs = draw_pairs(self.pool["train"], self.config["sizes"], n, generator)
+            sizes, full = self.config["sizes"], self._phase()["full_share"]
+            pairs = draw_pairs(self.pool["train"], sizes, n, generator, full)
         clean = torch.rand(n, generator=generator) < self.config["clean_share"]
         return join([pairs, truths_of(pairs)]).choose(torch.arange(n) + n * clean)
 
-    def _draw_alike(self, n: int, generator: torch.Generator, share: float = 0.5) -> Pairs:
+    def _draw_alike(
+        self, n: int, generator: torch.Generator, share: float = 0.5, full: float = FULL
+    ) -> Pairs:
         """Images of the encoder's size: ``share`` of them made by real methods, where there are."""
         size = self.config["material_size"]
         if "train" not in self.material:
-            return draw_pairs(self.pool["train"], [size], n, generator)
-        made = draw_pairs(self.pool["train"], [size], n - round(share * n), generator)
-        return join([made, draw_material(self.material["train"], round(share * n), generator)])
+            return draw_pairs(self.pool["train"], [size], n, generator, full)
+        n_real = round(share * n)
+        made = draw_pairs(self.pool["train"], [size], n - n_real, generator, full)
+        return join([made, draw_material(self.material["train"], n_real, generator, full)])
 
     def _update(self, losses: dict[str, Tensor]) -> dict[str, float]:
         """One optimiser step; returns the losses, to be shown."""
@@ -216,6 +242,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--smoke", dest="config", action="store_const", const=HERE / "smoke.yaml", help="seconds"
     )
+    parser.add_argument("--start", type=Path, help="go on from this checkpoint's weights, ...")
+    parser.add_argument("--step", type=int, default=0, help="... behind which so many steps lie")
     parser.add_argument("--stop-after", type=int, help="end early; the same command goes on")
     return parser.parse_args()
 
@@ -226,7 +254,8 @@ def main() -> None:
     config = yaml.safe_load(arguments.config.read_text(encoding="utf-8"))
     torch.set_num_threads(config["threads"])
     arguments.output.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(config, arguments.output, arguments.material or arguments.output)
+    material = arguments.material or arguments.output
+    trainer = Trainer(config, arguments.output, material, arguments.start, arguments.step)
     if not trainer.run(arguments.stop_after):
         print(f"stopped after step {trainer.step}; the same command without --stop-after goes on")
         return

@@ -21,7 +21,7 @@ from mrisem.physics.simulate import acquire, background_phase, coil_maps, noise_
 from mrisem.types import InputError
 
 _ANATOMIES = ("brain", "knee")
-_SNR = {"AXT1": 60.0, "AXT2": 52.0, "AXFLAIR": 44.0, "CORPD_FBK": 52.0, "CORPDFS_FBK": 14.0}
+SNR = {"AXT1": 60.0, "AXT2": 52.0, "AXFLAIR": 44.0, "CORPD_FBK": 52.0, "CORPDFS_FBK": 14.0}
 _FIRST_VAL = 5000
 _SHARES = (1.0, 0.95, 0.91)
 
@@ -189,7 +189,7 @@ def _write(plan: Plan, subject: Any, config: DictConfig) -> None:
     fov = (shape[0] / size, shape[1] / size)
     maps = coil_maps(shape, config.n_coils, generator, field_of_view=fov)
     phase = background_phase(shape, generator)
-    level = noise_level(image, _SNR[plan.acquisition] * config.snr_factor)
+    level = noise_level(image, SNR[plan.acquisition] * config.snr_factor)
     columns = _columns(shape[1], generator)
     kspace = acquire(image, maps, phase, level, columns, generator)
     target = torch.stack([ifft2c(one).abs().square().sum(0).sqrt() for one in kspace])

@@ -35,6 +35,31 @@ def test_pairs_have_no_error_when_clean_and_one_when_degraded(recipe, slices, ge
     assert (rest * pairs.truth).sum((1, 2)).abs().max() < 1e-2
 
 
+def test_lacking_the_scans_noise_is_no_damage(recipe, phantom, generator):
+    pairs, ideal = recipe("pairs"), phantom(4, 64)
+    noise, more = 0.05 * torch.randn(2, 64, 64, generator=generator())
+    noisy = ideal + noise
+    blurred = 0.5 * (noisy[2] + noisy[2].roll(4, -1))
+    image = torch.stack([3.0 * ideal[0], noisy[1], blurred, noisy[3] + 3 * more])
+    codes = torch.zeros(4, dtype=torch.long)
+    found = pairs.compare(image, noisy, ideal, codes, codes, codes)
+    assert found.error[0] > pairs.LOW  # all of it the scan's own noise
+    assert found.low.tolist() == [False, False, True, True]
+
+
+@pytest.mark.parametrize("kind", [0, 4])
+def test_complete_scans_hold_the_noise_of_their_contrast(recipe, slices, generator, kind):
+    degrade, pairs = recipe("degrade"), recipe("pairs")
+    made = degrade.make_pairs(slices(64, 64), 64, generator(2))
+    of_kind = made.kind == kind
+    truth, ideal = made.truth[of_kind], made.ideal[of_kind]
+    level = degrade.noise_levels(ideal, made.contrast[of_kind])
+    noise = (truth - pairs._fit(ideal, truth))[ideal > 0.3].std() / level.mean()
+    most = degrade.MOST_NOISE
+    low, high = (0.9 * most, 1.1 * most) if kind == degrade.NOISE else (0.2 * most, 0.8 * most)
+    assert low < noise < high
+
+
 def test_draw_pairs_never_enlarges(recipe, slices, generator):
     degrade = recipe("degrade")
     pool = [slices(2, 48), slices(2, 64)]
@@ -49,7 +74,7 @@ def test_draw_material_moves_image_and_truth_together(recipe, generator):
     image = truth.clone()
     image[:, 10, 12] += 0.5
     codes = torch.full((3,), 6)
-    material = recipe("pairs").compare(image, truth, codes, 0 * codes, -1 + 0 * codes)
+    material = recipe("pairs").compare(image, truth, truth, codes, 0 * codes, -1 + 0 * codes)
     drawn = degrade.draw_material(material, 20, generator(1))
     spots = drawn.local.flatten(1)
     assert (spots.topk(2, dim=1).values[:, 1] < 0.1 * spots.amax(1)).all()
@@ -85,7 +110,7 @@ def test_residual_target_is_the_error_patch_by_patch(recipe, size, generator):
     pairs_of = recipe("pairs")
     image, truth = torch.rand(2, 1, size, size, generator=generator())
     codes = torch.zeros(1, dtype=torch.long)
-    pairs = pairs_of.Pairs(image, truth, codes, image, image, codes, codes)
+    pairs = pairs_of.Pairs(image, truth, truth, codes, image, image, image, codes, codes)
     target = pairs_of.residual_target(pairs, 32, 8) * pairs_of.ERROR_UNIT * image.max()
     assert target.shape == (1, 16, 64)
     whole = torch.zeros(32, 32)

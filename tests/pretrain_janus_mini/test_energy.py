@@ -83,7 +83,7 @@ def test_train_energy_learns_to_take_noise_away(recipe, generator, phantom):
         truth = phantom(n, 48)
         image = (truth + 0.1 * torch.randn(truth.shape, generator=source)).clamp_min(0)
         rest = torch.zeros(n).long()
-        return pairs.compare(image, truth, rest + pairs.KINDS.index("noise"), rest, rest)
+        return pairs.compare(image, truth, truth, rest + pairs.KINDS.index("noise"), rest, rest)
 
     settings = {"experts": 64, "steps": 1000, "batch": 4, "learning_rate": 5e-3}
     settings |= {"shifts": True, "descend_from": None}

@@ -37,9 +37,10 @@ def test_encode_and_answer_match_the_whole_model(recipe, trained, generator):
 def test_answers_leave_the_ambiguous_out(recipe):
     questions = recipe("questions")
     error = torch.tensor([0.0, 0.02, 0.2, 0.2, 0.2, 0.2, 0.08])
+    low = torch.tensor([False, False, True, True, True, True, False])
     kind = torch.tensor([0, 1, 1, 3, 4, 6, 6])
     contrast, lesion = torch.tensor([0, 1, 2, 3, 4, 0, 0]), torch.tensor([1, 0, -1, -1, -1, 0, 0])
-    pairs = recipe("pairs").Pairs(error, error, kind, error, error, contrast, lesion)
+    pairs = recipe("pairs").Pairs(*[error] * 3, kind, error, low, error, contrast, lesion)
     found = dict(zip(questions.QUESTIONS, questions.answers_of(pairs).T.tolist(), strict=True))
     none = questions.IGNORE
     assert found["quality"] == [0, none, 1, 1, 1, 1, none]
@@ -68,7 +69,7 @@ def test_questions_that_share_an_image_are_answered_as_if_alone(recipe, trained,
     error, brain = torch.tensor([0.0, 0.2]), torch.tensor([0, 1])
     kind, lesion = torch.tensor([0, 1]), torch.tensor([1, -1])
     images = torch.rand(2, 48, 48, generator=generator())
-    pairs = recipe("pairs").Pairs(images, images, kind, error, images, brain, lesion)
+    pairs = recipe("pairs").Pairs(*[images] * 3, kind, error, error > 0.1, images, brain, lesion)
     drawn = questions.draw_sequences(asked, pairs, generator(1))
     with torch.no_grad():
         tokens, _ = janus.encode(model, images)
@@ -91,7 +92,7 @@ def test_every_image_is_asked_all_that_it_can_answer(recipe, trained, generator)
     asked = questions.tokenise(JanusProcessor.from_pretrained(trained / "janus_mini"))
     error, none = torch.tensor([0.02, 0.2]), torch.full((2,), -1)
     kind = torch.tensor([1, 1])  # too slight for questions about it; aliased
-    pairs = recipe("pairs").Pairs(error, error, kind, error, error, 0 * none, none)
+    pairs = recipe("pairs").Pairs(*[error] * 3, kind, error, error > 0.1, error, 0 * none, none)
     labels = questions.draw_sequences(asked, pairs, generator()).labels[:, ::2].tolist()
     word = {name: asked.answers[k] for k, name in enumerate(questions.QUESTIONS)}
     low, aliasing = word["quality"][1], word["artefact"][1]
@@ -105,7 +106,7 @@ def test_read_and_word_losses_are_zero_of_right_answers_alone(recipe):
     losses, questions = recipe("losses"), recipe("questions")
     error, none = torch.tensor([0.02, 0.2, 0.0]), torch.full((3,), -1)
     kind = torch.tensor([1, 1, 0])
-    pairs = recipe("pairs").Pairs(error, error, kind, error, error, 0 * none, none)
+    pairs = recipe("pairs").Pairs(*[error] * 3, kind, error, error > 0.1, error, 0 * none, none)
     right = questions.answers_of(pairs)
     columns = [
         100.0 * torch.nn.functional.one_hot(answers.clamp_min(0), n)

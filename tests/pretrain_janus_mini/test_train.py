@@ -1,5 +1,6 @@
 import torch
 import yaml
+from safetensors.torch import load_file
 
 
 def test_train_repeats_bit_for_bit_when_stopped_and_resumed(train, trained, tmp_path):
@@ -28,3 +29,14 @@ def test_train_exports_a_checkpoint_that_the_encoder_loads(trained, generator):
 
     encoder = load_encoder(str(trained / "janus_mini"), [1, 2])
     assert encoder(torch.rand(1, 40, 40, generator=generator()))[1].shape == (1, 36, 96)
+
+
+def test_train_goes_on_from_a_checkpoint_whose_first_layer_stays(train, trained, tmp_path):
+    train(tmp_path, "--start", str(trained / "janus_mini"), "--step", "3")
+    before, after = (
+        load_file(folder / "janus_mini" / "model.safetensors") for folder in (trained, tmp_path)
+    )
+    changed = {name for name in before if not before[name].equal(after[name])}
+    assert not any(".embeddings." in name or "encoder.layers.0." in name for name in changed)
+    assert any("vision_model.encoder.layers.1." in name for name in changed)
+    assert any("language_model" in name for name in changed)
