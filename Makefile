@@ -67,7 +67,7 @@ tune-baselines: $(STAMP) ## choose the classical baselines' weights on auxiliary
 	@test -d outputs/demo/data/brain || $(MRISEM) simulate scale=demo output_dir=outputs/demo/data
 	@$(BIN)/python experiments/tune_baselines/tune.py
 
-pretrain: $(STAMP) ## train unrolled_mini and the next janus_mini (hours of two cores)
+pretrain: $(STAMP) ## train unrolled_mini and the next janus_mini (hours of two cores; on a GPU where there is one)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" experiments/pretrain_unrolled/run.sh outputs/pretrain_unrolled
 	@PATH="$(CURDIR)/$(BIN):$$PATH" experiments/pretrain_janus_mini/material.sh outputs/pretrain_janus_mini
 	@$(BIN)/python experiments/pretrain_janus_mini/train.py --output outputs/pretrain_janus_mini

@@ -76,6 +76,9 @@ class Trainer:
             self._start_tower(generator)
         else:
             self._start_from(start)
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.model.to(self.device)
+        self.head.to(self.device)
         self.optimizer = torch.optim.AdamW(
             parameter_groups(self.model, self.head, config["weight_decay"]),
             lr=config["learning_rate"],
@@ -113,7 +116,10 @@ class Trainer:
                 parameter.requires_grad_(False)
 
     def run(self, stop_after: int | None) -> bool:
-        """Train up to the configured step, or ``stop_after``; True when training is complete."""
+        """Train up to the configured step, or ``stop_after``; True when training is complete.
+
+        On a GPU where there is one; images are drawn on the CPU, and the model ends there.
+        """
         last = min(self.end, stop_after or self.end)
         self.model.train()
         with tqdm(total=self.end, initial=self.step, desc="training") as bar:
@@ -125,7 +131,8 @@ class Trainer:
                 if self.step % self.config["save_every"] == 0 or self.step == last:
                     self.log.append({"step": self.step, **losses})
                     self._save()
-        self.model.eval()
+        self.model.eval().cpu()
+        self.head.cpu()
         return self.step == self.end
 
     def _train_step(self) -> dict[str, float]:
@@ -148,7 +155,7 @@ class Trainer:
         """The tower learns: linear heads read answers and errors off its tokens."""
         shown = self._draw(self.config["batch"], generator)
         size = self.grid * self.patch
-        tokens, hidden = encode(self.model, shown.image)
+        tokens, hidden = encode(self.model, shown.image.to(self.device))
         mean, level = tokens.mean(1), hidden[self.config["residual_level"]]
         losses = {
             "read": read_loss(self.head["read"](mean), shown),
@@ -163,7 +170,7 @@ class Trainer:
         shown = self._draw(self.config["batch"], generator)
         asked = draw_sequences(self.questions, shown, generator)
         with torch.no_grad():
-            tokens, _ = encode(self.model, shown.image)
+            tokens, _ = encode(self.model, shown.image.to(self.device))
         logits = answer(self.model, tokens, asked.ids, asked.positions, asked.turns)
         return self._update({"word": word_loss(logits, asked.labels)})
 
@@ -225,7 +232,7 @@ class Trainer:
         file = self.output / "training.pt"
         if not file.is_file():
             return
-        state = torch.load(file, weights_only=True)
+        state = torch.load(file, map_location="cpu", weights_only=True)
         if state["config"] != self.config:
             raise SystemExit(f"{file} is of another configuration; choose another --output")
         self.step, self.log = state["step"], state["log"]

@@ -1,6 +1,8 @@
 import torch
 import yaml
 from safetensors.torch import load_file
+from torch import nn
+from torch._subclasses import FakeTensorMode
 
 
 def test_train_repeats_bit_for_bit_when_stopped_and_resumed(train, trained, tmp_path):
@@ -40,3 +42,36 @@ def test_train_goes_on_from_a_checkpoint_whose_first_layer_stays(train, trained,
     assert not any(".embeddings." in name or "encoder.layers.0." in name for name in changed)
     assert any("vision_model.encoder.layers.1." in name for name in changed)
     assert any("language_model" in name for name in changed)
+
+
+def test_training_step_mixes_no_devices(recipe, trained, phantom, generator):
+    """Fake tensors compute nothing, but refuse to mix devices as a GPU does: none is needed."""
+    from transformers import JanusForConditionalGeneration, JanusProcessor
+
+    janus, losses, questions = recipe("janus"), recipe("losses"), recipe("questions")
+    model = JanusForConditionalGeneration.from_pretrained(trained / "janus_mini")
+    asked = questions.tokenise(JanusProcessor.from_pretrained(trained / "janus_mini"))
+    contrast = torch.arange(4)
+    slices = recipe("pool").Slices(phantom(4, 48), contrast, -torch.ones_like(contrast))
+    pairs = recipe("degrade").make_pairs(slices, 48, generator())
+    drawn = questions.draw_sequences(asked, pairs, generator())
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        for module in model.modules():
+            for name, parameter in module.named_parameters(recurse=False):
+                module._parameters[name] = nn.Parameter(parameter.detach().to("cuda"))
+            for name, buffer in module.named_buffers(recurse=False):
+                module._buffers[name] = buffer.to("cuda")
+        tokens, hidden = janus.encode(model, pairs.image.to("cuda"))
+        width, n_answers = tokens.shape[-1], sum(losses.N_ANSWERS)
+        read, error, dense, residual = (
+            nn.Linear(width, n, device="cuda") for n in (n_answers, 1, 5, 64)
+        )
+        logits = janus.answer(model, tokens, drawn.ids, drawn.positions, drawn.turns)
+        found = [
+            losses.read_loss(read(tokens.mean(1)), pairs),
+            losses.error_loss(error(tokens.mean(1)), pairs),
+            losses.dense_loss(dense(tokens), pairs, 48, 8),
+            losses.residual_loss(residual(hidden[2]), pairs, 48, 8),
+            losses.word_loss(logits, drawn.labels),
+        ]
+    assert {loss.device.type for loss in found} == {"cuda"}
