@@ -123,7 +123,7 @@ def test_tokenizer_keeps_any_text(janus):
 def test_generate_answers_clear_cases_in_one_word(janus, encoder, slices, question, name, word):
     said = ask(janus, encoder.preprocess(slices[name]), question)
     assert all(len(answer.split()) == 1 for answer in said)
-    assert said.count(word) >= 0.75 * len(said)
+    assert said.count(word) >= 0.9 * len(said)
 
 
 BLUR = "the aim, not reached: mean cosine .05, and one of nine below zero"
