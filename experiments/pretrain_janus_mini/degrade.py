@@ -14,8 +14,7 @@ from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample, interpolate
 
 from mrisem.physics.fourier import fft2c, ifft2c
-from mrisem.physics.simulate import noise_level
-from mrisem.verbs.simulate import SNR
+from mrisem.physics.simulate import SNR, noise_level
 
 # Of `pairs.KINDS`, what is made here: all but reconstructions, which `material.sh` makes.
 SHARES = (0.1, 0.33, 0.22, 0.13, 0.11, 0.11)

@@ -151,6 +151,17 @@ def make_model(
     return model
 
 
+def load_weights(checkpoint: Path) -> dict[str, Tensor]:
+    """Return the weights of a checkpoint folder, float32.
+
+    Raises:
+        SystemExit: when the folder holds no model.
+    """
+    if not (checkpoint / "model.safetensors").is_file():
+        raise SystemExit(f"--start must be a checkpoint folder, found no weights in {checkpoint}")
+    return JanusForConditionalGeneration.from_pretrained(checkpoint).state_dict()
+
+
 def export(model: JanusForConditionalGeneration, processor: JanusProcessor, folder: Path) -> None:
     """Write the checkpoint folder: config, safetensors, tokenizer, processor, chat template."""
     model.save_pretrained(folder)

@@ -6,11 +6,28 @@ import torch
 from gradient import MOVED
 from pairs import ARTEFACTS, Pairs, by_artefact, dense_target, residual_target
 from questions import IGNORE, MORE_WORDINGS, PROMPTS, QUESTIONS, STEERING, answers_of
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, cross_entropy, smooth_l1_loss
 
 N_ANSWERS = [len(PROMPTS[name]["answers"]) for name in QUESTIONS]
 LEAST = 0.02  # added to relative errors before their logarithm is taken
+
+
+def make_heads(width: int, patch: int, generator: torch.Generator) -> nn.ModuleDict:
+    """Linear heads on tokens of ``width`` features: what the tower learns by, then thrown away."""
+    head = nn.ModuleDict(
+        {
+            "dense": nn.Linear(width, len(ARTEFACTS)),
+            "residual": nn.Linear(width, patch**2),
+            "read": nn.Linear(width, sum(N_ANSWERS)),
+            "error": nn.Linear(width, 1),
+        }
+    )
+    for parameter in head.parameters():
+        nn.init.zeros_(parameter)
+    nn.init.normal_(head["residual"].weight, std=0.02, generator=generator)
+    nn.init.constant_(head["error"].bias, -3.0)  # logarithm of a middling error
+    return head
 
 
 def word_loss(logits: Tensor, labels: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ def load_material(folder: Path, rounds: list[int], size: int) -> dict[str, Pairs
         ``train`` and ``held_out``; images, targets and noise-free targets with maximum 1.
 
     Raises:
-        SystemExit: when a round was not made.
+        SystemExit: when a round, or what to judge it by, was not made.
     """
     found: dict[str, list[Row]] = {"train": [], "held_out": []}
     for number in rounds:
@@ -47,6 +47,8 @@ def _read(run: Run, size: int) -> dict[str, list[Row]]:
     kind = KINDS.index("aliasing" if run.method == "zero_filled" else "reconstruction")
     root = Path(run.config["data"]["root"])
     noise_free = root.parents[1] / "noise_free" / root.name
+    if not noise_free.is_dir():
+        raise SystemExit(f"{noise_free} is missing: run material.sh again, it adds what is missing")
     rows: dict[str, list[Row]] = {"train": [], "held_out": []}
     for path in run.files:
         side = "train" if int(path.stem.rsplit("_", 1)[1]) % HELD_OUT else "held_out"

@@ -12,16 +12,23 @@ import yaml
 from degrade import FULL, draw_material, draw_pairs
 from energy import LocalEnergy, cut, fit_whitening, load_energy, train_energy
 from evaluate import evaluate
-from janus import answer, encode, export, make_model, make_processor, make_tokenizer
-from losses import N_ANSWERS, dense_loss, error_loss, read_loss, residual_loss, word_loss
+from janus import (
+    answer,
+    encode,
+    export,
+    load_weights,
+    make_model,
+    make_processor,
+    make_tokenizer,
+)
+from losses import dense_loss, error_loss, make_heads, read_loss, residual_loss, word_loss
 from material import load_material
-from pairs import ARTEFACTS, Pairs, join, truths_of
+from pairs import Pairs, join, truths_of
 from pool import load_pool
 from questions import draw_sequences, sentences, tokenise
 from start import first_layer, parameter_groups, put_into_first_layer, unit_gain, whiten_patches
 from torch import Tensor, nn
 from tqdm import tqdm
-from transformers import JanusForConditionalGeneration
 
 HERE = Path(__file__).parent
 
@@ -50,32 +57,21 @@ class Trainer:
         tokenizer = make_tokenizer(sentences(), config["vocab_size"])
         self.processor = make_processor(tokenizer, vision["image_size"], vision["patch_size"])
         self.model = make_model(tokenizer, vision, config["text"], config["seed"])
-        width, patch = vision["hidden_size"], vision["patch_size"]
-        self.head = nn.ModuleDict(
-            {
-                "dense": nn.Linear(width, len(ARTEFACTS)),
-                "residual": nn.Linear(width, patch**2),
-                "read": nn.Linear(width, sum(N_ANSWERS)),
-                "error": nn.Linear(width, 1),
-            }
-        )
-        for name, head in self.head.items():
-            nn.init.zeros_(head.bias)
-            if name != "residual":
-                nn.init.zeros_(head.weight)
-        nn.init.constant_(self.head["error"].bias, -3.0)  # logarithm of a middling error
         self.questions = tokenise(self.processor)
         self.pool = load_pool(config["pool"], config["seed"], material)
         self.material = load_material(material, config["rounds"], config["material_size"])
         self.patch = vision["patch_size"]
         self.grid = vision["image_size"] // self.patch
         generator = torch.Generator().manual_seed(config["seed"] + 1)
-        nn.init.normal_(self.head["residual"].weight, std=0.02, generator=generator)
+        self.head = make_heads(vision["hidden_size"], self.patch, generator)
         unit_gain(self.model, generator)
         if start is None:
             self._start_tower(generator)
         else:
-            self._start_from(start)
+            self.model.load_state_dict(load_weights(start))
+        if config["energy"] is not None:
+            for parameter in first_layer(self.model):
+                parameter.requires_grad_(False)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model.to(self.device)
         self.head.to(self.device)
@@ -85,7 +81,10 @@ class Trainer:
             betas=(0.9, 0.98),
         )
         self.end = sum(phase["steps"] for phase in config["phases"])
+        if first_step > self.end:
+            raise SystemExit(f"--step must be at most {self.end}, all steps, got {first_step}")
         self.step, self.log = first_step, []
+        self.start = {"checkpoint": None if start is None else str(start), "step": first_step}
         self._resume()
 
     def _start_tower(self, generator: torch.Generator) -> None:
@@ -104,16 +103,6 @@ class Trainer:
 
         energy = load_energy(self.output / "energy.pt", make)
         put_into_first_layer(self.model, energy, generator)
-        for parameter in first_layer(self.model):
-            parameter.requires_grad_(False)
-
-    def _start_from(self, checkpoint: Path) -> None:
-        """Take all weights of a checkpoint of the same configuration."""
-        other = JanusForConditionalGeneration.from_pretrained(checkpoint)
-        self.model.load_state_dict(other.state_dict())
-        if self.config["energy"] is not None:
-            for parameter in first_layer(self.model):
-                parameter.requires_grad_(False)
 
     def run(self, stop_after: int | None) -> bool:
         """Train up to the configured step, or ``stop_after``; True when training is complete.
@@ -218,6 +207,7 @@ class Trainer:
     def _save(self) -> None:
         state = {
             "config": self.config,
+            "start": self.start,
             "step": self.step,
             "log": self.log,
             "model": self.model.state_dict(),
@@ -233,8 +223,10 @@ class Trainer:
         if not file.is_file():
             return
         state = torch.load(file, map_location="cpu", weights_only=True)
-        if state["config"] != self.config:
-            raise SystemExit(f"{file} is of another configuration; choose another --output")
+        if (state["config"], state["start"]) != (self.config, self.start):
+            raise SystemExit(
+                f"{file} is of another configuration or --start; choose another --output"
+            )
         self.step, self.log = state["step"], state["log"]
         self.model.load_state_dict(state["model"])
         self.head.load_state_dict(state["head"])
@@ -252,7 +244,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--start", type=Path, help="go on from this checkpoint's weights, ...")
     parser.add_argument("--step", type=int, default=0, help="... behind which so many steps lie")
     parser.add_argument("--stop-after", type=int, help="end early; the same command goes on")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.step and arguments.start is None:
+        parser.error("--step needs --start: the checkpoint behind which these steps lie")
+    return arguments
 
 
 def main() -> None:

@@ -92,6 +92,10 @@ def background_phase(shape: tuple[int, int], generator: torch.Generator) -> Tens
     return smooth + slopes[0] * y + slopes[1] * x
 
 
+# Signal-to-noise ratio of each acquisition, in each coil, as `noise_level` counts it.
+SNR = {"AXT1": 60.0, "AXT2": 52.0, "AXFLAIR": 44.0, "CORPD_FBK": 52.0, "CORPDFS_FBK": 14.0}
+
+
 def noise_level(image: Tensor, snr: float) -> float:
     """Noise standard deviation that gives the stated signal-to-noise ratio.
 

@@ -17,11 +17,10 @@ from omegaconf import DictConfig
 from mrisem.anatomy.lesions import check_presence
 from mrisem.data.writer import write_volume
 from mrisem.physics.fourier import center_crop, ifft2c
-from mrisem.physics.simulate import acquire, background_phase, coil_maps, noise_level
+from mrisem.physics.simulate import SNR, acquire, background_phase, coil_maps, noise_level
 from mrisem.types import InputError
 
 _ANATOMIES = ("brain", "knee")
-SNR = {"AXT1": 60.0, "AXT2": 52.0, "AXFLAIR": 44.0, "CORPD_FBK": 52.0, "CORPDFS_FBK": 14.0}
 _FIRST_VAL = 5000
 _SHARES = (1.0, 0.95, 0.91)
 

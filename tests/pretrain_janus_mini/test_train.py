@@ -1,3 +1,4 @@
+import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
@@ -42,6 +43,25 @@ def test_train_goes_on_from_a_checkpoint_whose_first_layer_stays(train, trained,
     assert not any(".embeddings." in name or "encoder.layers.0." in name for name in changed)
     assert any("vision_model.encoder.layers.1." in name for name in changed)
     assert any("language_model" in name for name in changed)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--step", "3"], "--step needs --start"),
+        (["--start", "nowhere"], "found no weights in nowhere"),
+        (["--start", "CHECKPOINT", "--step", "99"], "--step must be at most 5"),
+    ],
+)
+def test_train_names_what_is_wrong_with_the_start(train, trained, tmp_path, arguments, message):
+    checkpoint = str(trained / "janus_mini")
+    with pytest.raises(AssertionError, match=message):
+        train(tmp_path, *(a.replace("CHECKPOINT", checkpoint) for a in arguments))
+
+
+def test_train_does_not_go_on_from_another_start(train, trained):
+    with pytest.raises(AssertionError, match="another configuration or --start"):
+        train(trained, "--start", str(trained / "janus_mini"), "--step", "4")
 
 
 def test_training_step_mixes_no_devices(recipe, trained, phantom, generator):
