@@ -23,7 +23,7 @@ _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#
 _SHADES = (0.0, 0.45, -0.4)
 _DPI = 140
 _LEGEND_LINE = 0.14  # inches
-_LETTERS = 50  # that fit below the axes of `paired_dots` side by side; more stand upright
+_LETTERS = 52  # that fit below the axes of `paired_dots` side by side; more stand upright
 _LINES = 30  # that fit there upright
 
 

@@ -55,6 +55,20 @@ def test_panel_figure_has_a_row_of_errors_only_with_a_target():
     assert tall.shape[0] > 1.5 * low.shape[0]
 
 
+def names_below(names):
+    """The methods' names as `paired_dots` lays them out."""
+    rows = [{"file": "a.h5", "slice": 0, "method": name, "psnr": 30.0} for name in names]
+    figure = paired_dots(rows, Column("psnr", "PSNR [dB]", "higher", 2), LIGHT)
+    as_png(figure)  # lays it out
+    return figure.axes[0].get_xticklabels()
+
+
+def apart(texts):
+    """No name reaches into the next one."""
+    boxes = [text.get_window_extent() for text in texts]
+    return all(left.x1 <= right.x0 + 1 for left, right in pairwise(boxes))
+
+
 @pytest.mark.parametrize("n", [2, 3, 5, 8, 12, 13, 21])
 @pytest.mark.parametrize(
     "name",
@@ -65,13 +79,15 @@ def test_panel_figure_has_a_row_of_errors_only_with_a_target():
     ],
 )
 def test_paired_dots_names_of_methods_do_not_overlap(name, n):
-    names = [name.format(i / 10) for i in range(n)]
-    rows = [{"file": "a.h5", "slice": 0, "method": name, "psnr": 30.0} for name in names]
-    figure = paired_dots(rows, Column("psnr", "PSNR [dB]", "higher", 2), LIGHT)
-    as_png(figure)  # lays it out
-    boxes = [text.get_window_extent() for text in figure.axes[0].get_xticklabels()]
-    assert len(boxes) == n
-    assert all(left.x1 <= right.x0 + 1 for left, right in pairwise(boxes))
+    texts = names_below([name.format(i / 10) for i in range(n)])
+    assert len(texts) == n
+    assert apart(texts)
+
+
+def test_paired_dots_names_of_the_demo_are_level_and_do_not_overlap():
+    texts = names_below(["zero_filled", "l1_wavelet", "unrolled", "unrolled + image_same"])
+    assert all(text.get_rotation() == 0 for text in texts)
+    assert apart(texts)
 
 
 def test_colours_tells_21_methods_apart():
