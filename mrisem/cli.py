@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 import mrisem
-from mrisem.types import InputError
+from mrisem.errors import InputError
 from mrisem.verbs.jobs import JobRecord, SweepSummary, in_sweep
 
 VERBS = {

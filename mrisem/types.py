@@ -17,13 +17,6 @@ import torch
 from torch import Tensor
 
 
-class InputError(ValueError):
-    """Bad input or configuration; the message is one line: the rule, the value, the fix.
-
-    The command line prints that line and ends with exit code 1.
-    """
-
-
 @dataclass(frozen=True)
 class SliceInfo:
     """Where a slice of a batch comes from.

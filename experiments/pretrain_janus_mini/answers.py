@@ -18,9 +18,9 @@ from hydra.utils import instantiate
 from mrisem.cli import config_folder
 from mrisem.data.auxiliary import AuxiliarySettings, AuxiliarySlices
 from mrisem.data.volumes import inspect_volume
-from mrisem.prior.language_model import load_language_model
-from mrisem.prior.prompts import Prompt
-from mrisem.prior.response import ResponseEncoder
+from mrisem.prior.language.loading import load_language_model
+from mrisem.prior.language.prompts import Prompt
+from mrisem.prior.language.model import ResponseEncoder
 
 WORDINGS, ACCELERATIONS = range(5), range(2, 9)
 PROMPTS = ("high_low_quality", "blurred_aliasing")

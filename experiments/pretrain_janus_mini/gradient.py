@@ -1,7 +1,7 @@
 """The prior's gradient at images whose error is known: does it mend them?
 
 A batch is its own bank: other images' truths are the positives, other images the negatives, as the
-auxiliary subjects are where the prior is used (`mrisem.prior.semantic`).
+auxiliary subjects are where the prior is used (`mrisem.prior.image.prior`).
 """
 
 from __future__ import annotations

@@ -184,7 +184,7 @@ def to_pixels(magnitude: Tensor, image_size: int) -> Tensor:
         image_size: of the encoder.
 
     Returns:
-        ``(n, 3, image_size, image_size)``, what `mrisem.prior.encoders` computes, too.
+        ``(n, 3, image_size, image_size)``, what `mrisem.prior.image.encoder` computes, too.
     """
     height, width = magnitude.shape[-2:]
     top, left = image_size // 2 - height // 2, image_size // 2 - width // 2

@@ -17,7 +17,7 @@ from mrisem.anatomy.knee_shapes import Bones, bones, muscles, vessels
 from mrisem.anatomy.lesions import Presence, check_presence
 from mrisem.anatomy.paint import Layer, compose, sequence_named
 from mrisem.anatomy.tissue import Sequence, Tissue
-from mrisem.types import InputError
+from mrisem.errors import InputError
 
 ACQUISITIONS: dict[str, Sequence] = {
     "CORPD_FBK": Sequence(2600, 30),

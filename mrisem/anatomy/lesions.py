@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mrisem.anatomy.fields import coverage, uniform
 from mrisem.anatomy.paint import Layer
-from mrisem.types import InputError
+from mrisem.errors import InputError
 
 Presence = Literal["some", "none", "all"]
 PRESENCES: tuple[Presence, ...] = ("some", "none", "all")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mrisem.anatomy.tissue import Sequence, Tissue
-from mrisem.types import InputError
+from mrisem.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from mrisem.anatomy.fields import Volume
-from mrisem.types import InputError
+from mrisem.errors import InputError
 
 
 def _template_file(kind: str) -> Path:

@@ -10,7 +10,8 @@ from mrisem.baselines.slices import slice_by_slice
 from mrisem.physics.coils import combine
 from mrisem.physics.fourier import ifft2c
 from mrisem.physics.masks import calibration_lines
-from mrisem.types import Batch, InputError, Reconstruction
+from mrisem.errors import InputError
+from mrisem.types import Batch, Reconstruction
 
 
 class Grappa:

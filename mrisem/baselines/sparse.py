@@ -20,7 +20,8 @@ from sigpy.app import LinearLeastSquares
 from sigpy.mri.linop import Sense
 
 from mrisem.baselines.slices import slice_by_slice
-from mrisem.types import Batch, InputError, Reconstruction
+from mrisem.errors import InputError
+from mrisem.types import Batch, Reconstruction
 
 # |G|^2 of forward differences along two axes is at most 8 (Chambolle, J Math Imaging Vis 20:89,
 # 2004).

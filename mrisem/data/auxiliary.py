@@ -25,7 +25,8 @@ from mrisem.data.volumes import VolumeInfo
 from mrisem.physics.coils import estimate_sensitivity_maps, root_sum_of_squares
 from mrisem.physics.fourier import center_crop, ifft2c
 from mrisem.physics.masks import GaussianMask, calibration_lines, stable_seed
-from mrisem.types import Batch, InputError, Reconstruction, SliceInfo
+from mrisem.errors import InputError
+from mrisem.types import Batch, Reconstruction, SliceInfo
 
 CONTRASTS = ("same", "cross", "mixed")
 NEGATIVES = ("zero_filled", "reconstruction", "both")
@@ -49,9 +50,7 @@ class AuxiliarySettings:
         n_subjects: number of auxiliary subjects (method, Feng et al., arXiv:2511.19641, section on
             semantic embeddings: 20 knee, 50 brain).
         root: data set whose ``multicoil_train`` they come from; None: the one reconstructed.
-        acquisition: take this one whatever is reconstructed; None: as ``contrast`` says.
-        contrast: ``same`` takes the scan's own acquisition, ``cross`` another one, ``mixed`` every
-            one of the anatomy.
+        acquisition: take this one whatever is reconstructed; None: as the prior's contrast says.
         negatives: ``zero_filled`` images (the method's), the network's own ``reconstruction`` of
             them, or ``both`` (method.md section 6).
         accelerations: of the negatives, drawn for each slice (same source: 3 to 8).
@@ -63,7 +62,6 @@ class AuxiliarySettings:
     n_subjects: int = 20
     root: str | None = None
     acquisition: str | None = None
-    contrast: Literal["same", "cross", "mixed"] = "same"
     negatives: Literal["zero_filled", "reconstruction", "both"] = "zero_filled"
     accelerations: Sequence[int] = (3, 4, 5, 6, 7, 8)
     calibration_lines: int = 24
@@ -74,12 +72,11 @@ class AuxiliarySettings:
         """Check the numbers."""
         if self.n_subjects < 1:
             raise InputError(f"auxiliary.n_subjects must be at least 1, got {self.n_subjects}")
-        for name, choices in (("contrast", CONTRASTS), ("negatives", NEGATIVES)):
-            value = getattr(self, name)
-            if value not in choices:
-                raise InputError(
-                    f"auxiliary.{name} must be one of {', '.join(choices)}, got {value!r}"
-                )
+        if self.negatives not in NEGATIVES:
+            raise InputError(
+                f"auxiliary.negatives must be one of {', '.join(NEGATIVES)}, got "
+                f"{self.negatives!r}"
+            )
 
 
 def as_settings(given: AuxiliarySettings | Mapping[str, Any] | None) -> AuxiliarySettings:
@@ -137,6 +134,7 @@ class AuxiliarySlices:
         volumes: fully sampled files.
         settings: how the negatives are made.
         reconstructor: makes reconstructions, where they are asked for.
+        contrast: how the acquisition was chosen, for descriptions.
     """
 
     def __init__(
@@ -144,6 +142,7 @@ class AuxiliarySlices:
         volumes: Sequence[VolumeInfo],
         settings: AuxiliarySettings,
         reconstructor: Reconstructor | None = None,
+        contrast: str = "same",
     ):
         if not volumes:
             raise InputError("the auxiliary set must hold at least one file, got none")
@@ -155,6 +154,7 @@ class AuxiliarySlices:
         self.volumes = list(volumes)
         self.settings = settings
         self.reconstructor = reconstructor
+        self.contrast = contrast
         self._slices = central_slices(self.volumes, settings.max_slices)
 
     def __len__(self) -> int:
@@ -231,7 +231,7 @@ class AuxiliarySlices:
             "n_slices": len(self),
             "negatives": self.settings.negatives,
             "accelerations": [int(r) for r in self.settings.accelerations],
-            "contrast": self.settings.contrast,
+            "contrast": self.contrast,
             "seed": self.settings.seed,
             "fingerprint": self.fingerprint,
         }

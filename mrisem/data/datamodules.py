@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from mrisem.data.auxiliary import (
+    CONTRASTS,
     AuxiliarySettings,
     AuxiliarySlices,
     Reconstructor,
@@ -22,7 +23,8 @@ from mrisem.data.folders import Folders, select_acquisition
 from mrisem.data.volumes import UNNAMED, FailedScan, VolumeInfo
 from mrisem.physics.coils import check_estimator
 from mrisem.physics.masks import ColumnMask, stable_seed
-from mrisem.types import Batch, InputError
+from mrisem.errors import InputError
+from mrisem.types import Batch
 
 _SPLITS = ("train", "val", "test")
 
@@ -105,6 +107,7 @@ class FastMRI(pl.LightningDataModule):
         self._folders = Folders(on_error)
         self._done: set[tuple[str, int]] = set()
         self._training = False
+        self.reconstructor: Reconstructor | None = None  # makes negatives that are reconstructions
 
     def setup(self, stage: str | None = None) -> None:
         """Look for the files of a stage, so that bad input shows before anything is computed."""
@@ -153,20 +156,26 @@ class FastMRI(pl.LightningDataModule):
         return batch.to(device) if isinstance(batch, Batch) else batch
 
     def auxiliary_slices(
-        self, acquisition: str | None = None, reconstructor: Reconstructor | None = None
+        self,
+        acquisition: str | None = None,
+        contrast: Literal["same", "cross", "mixed"] = "same",
     ) -> AuxiliarySlices:
         """Auxiliary images for scans of one acquisition.
 
         Args:
             acquisition: of the scans to be reconstructed; None where all are of one.
-            reconstructor: makes the negatives where ``auxiliary.negatives`` are reconstructions.
+            contrast: ``same`` takes the scan's own acquisition, ``cross`` another one, ``mixed``
+                every one of the anatomy; ``auxiliary.acquisition`` overrides it.
 
         Raises:
-            InputError: when there are no such subjects, or the acquisition is left open.
+            InputError: when there are no such subjects, the acquisition is left open, or the
+                contrast is unknown.
         """
+        if contrast not in CONTRASTS:
+            raise InputError(f"prior.contrast must be one of {CONTRASTS}, got {contrast!r}")
         acquisition = acquisition or self._only_acquisition()
-        volumes = self._auxiliary_volumes(acquisition)
-        return AuxiliarySlices(volumes, self.auxiliary, reconstructor)
+        volumes = self._auxiliary_volumes(acquisition, contrast)
+        return AuxiliarySlices(volumes, self.auxiliary, self.reconstructor, contrast)
 
     @property
     def reconstructed_acquisitions(self) -> list[str]:
@@ -205,10 +214,10 @@ class FastMRI(pl.LightningDataModule):
         """As `_volumes`, none where the folder is missing (training without that split)."""
         return self._volumes(split) if (self.root / f"multicoil_{split}").is_dir() else []
 
-    def _auxiliary_volumes(self, acquisition: str) -> list[VolumeInfo]:
+    def _auxiliary_volumes(self, acquisition: str, contrast: str = "same") -> list[VolumeInfo]:
         """Volumes of the auxiliary set for scans of ``acquisition``."""
         root = Path(self.auxiliary.root or self.root)
-        wanted = self._auxiliary_acquisitions(acquisition)
+        wanted = self._auxiliary_acquisitions(acquisition, contrast)
         found, _ = self._folders.inspect(root, "train")
         candidates = [volume for volume in found if volume.acquisition in wanted]
         if not candidates:
@@ -219,15 +228,13 @@ class FastMRI(pl.LightningDataModule):
             )
         return choose_subjects(candidates, self._excluded(root), self.auxiliary)
 
-    def _auxiliary_acquisitions(self, acquisition: str) -> tuple[str, ...]:
+    def _auxiliary_acquisitions(self, acquisition: str, contrast: str) -> tuple[str, ...]:
         """Acquisitions of the auxiliary images for scans of ``acquisition``."""
         wanted = self.auxiliary.acquisition
-        if wanted is None and self.auxiliary.contrast == "mixed":
+        if wanted is None and contrast == "mixed":
             return self.acquisitions
         if wanted is None:
-            wanted = (
-                acquisition if self.auxiliary.contrast == "same" else self.cross.get(acquisition)
-            )
+            wanted = acquisition if contrast == "same" else self.cross.get(acquisition)
         if wanted is None or wanted == UNNAMED:
             raise InputError(
                 f"scans name no acquisition ({acquisition}): set auxiliary.acquisition to one of "

@@ -18,7 +18,8 @@ from mrisem.data.volumes import FailedScan, VolumeInfo
 from mrisem.physics.coils import estimate_sensitivity_maps, root_sum_of_squares
 from mrisem.physics.fourier import ifft2c
 from mrisem.physics.masks import ColumnMask, FileMask, calibration_lines, stable_seed
-from mrisem.types import Batch, InputError, SliceInfo
+from mrisem.errors import InputError
+from mrisem.types import Batch, SliceInfo
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mrisem.data.volumes import UNNAMED, FailedScan, VolumeInfo, inspect_volume
-from mrisem.types import InputError
+from mrisem.errors import InputError
 
 Found = tuple[list[VolumeInfo], list[FailedScan]]
 _SUFFIXES = (".h5", ".hdf5")

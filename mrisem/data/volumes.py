@@ -9,7 +9,7 @@ from xml.etree.ElementTree import ParseError
 import h5py
 import numpy as np
 
-from mrisem.types import InputError
+from mrisem.errors import InputError
 
 UNNAMED = "unnamed"
 """Acquisition of a file that does not name one."""

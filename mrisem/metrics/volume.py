@@ -9,7 +9,7 @@ from torchmetrics import Metric
 
 from mrisem.metrics import fidelity, perceptual, sharpness
 from mrisem.metrics.score import Score
-from mrisem.types import InputError
+from mrisem.errors import InputError
 
 SMALLEST_IMAGE = 16  # pixels: HaarPSI's coarsest wavelet
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from mrisem.types import InputError
+from mrisem.errors import InputError
 
 
 @dataclass(frozen=True)

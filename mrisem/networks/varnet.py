@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from mrisem.physics.coils import combine
 from mrisem.physics.masks import calibration_lines
 from mrisem.physics.sense import SenseOperator
-from mrisem.types import Batch, InputError, Reconstruction
+from mrisem.errors import InputError
+from mrisem.types import Batch, Reconstruction
 
 
 class EndToEndVarNet(nn.Module):

@@ -8,7 +8,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from mrisem.types import InputError
+from mrisem.errors import InputError
 
 # Entries of pointwise matrices that are held at once: 2 MiB stay in a processor's cache, a GPU
 # wants long batches.

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mrisem.types import InputError
+from mrisem.errors import InputError
 
 FASTMRI_CLASSES = {
     "random": "RandomMaskFunc",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mrisem.types import InputError
+from mrisem.errors import InputError
 
 
 def split_mask(

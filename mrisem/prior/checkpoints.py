@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 import mrisem
-from mrisem.types import InputError
+from mrisem.errors import InputError
 
 SHIPPED = ("janus_mini",)
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")

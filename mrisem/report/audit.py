@@ -19,7 +19,7 @@ from mrisem.report.results import Volume, open_file, read_reconstruction, read_t
 from mrisem.report.runs import Run
 from mrisem.report.summary import Column
 from mrisem.report.tables import DASH, Cell, Table, TableRow, as_lines
-from mrisem.types import InputError
+from mrisem.errors import InputError
 
 log = logging.getLogger(__name__)
 Row = dict[str, Any]

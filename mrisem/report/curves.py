@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from mrisem.report.runs import Run
-from mrisem.types import InputError
+from mrisem.errors import InputError
 
 Curve = tuple[np.ndarray, np.ndarray]  # iterations, values
 Curves = dict[str, dict[str, dict[str, Curve]]]  # loss, method, scan

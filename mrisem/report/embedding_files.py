@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mrisem.report.runs import Run, read_attributes
-from mrisem.types import InputError
+from mrisem.errors import InputError
 
 _MOST_STEPS = 16  # of a path: more could not be told apart
 

@@ -10,7 +10,7 @@ from mrisem.report.audit_figure import figure_name
 from mrisem.report.changes import Changes
 from mrisem.report.runs import Run
 from mrisem.report.summary import Row, read_rows
-from mrisem.types import InputError
+from mrisem.errors import InputError
 
 Summary = dict[str, Any]
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from mrisem.metrics.lesions import score_lesions
 from mrisem.metrics.volume import VolumeMetrics
 from mrisem.physics.fourier import center_crop
-from mrisem.types import InputError
+from mrisem.errors import InputError
 
 Row = dict[str, Any]
 _FACTS = ("slices", "acceleration", "data_consistency", "seconds")

@@ -12,7 +12,7 @@ from typing import Any
 import h5py
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from mrisem.types import InputError
+from mrisem.errors import InputError
 
 log = logging.getLogger(__name__)
 

@@ -10,8 +10,10 @@ import torch
 
 from mrisem.data.volumes import FailedScan
 from mrisem.tasks.curves import FitCurves
-from mrisem.tasks.guidance import Guidance, Prior, Steering
-from mrisem.types import Batch, InputError, Reconstruction
+from mrisem.prior.prior import Prior
+from mrisem.tasks.guidance import Guidance, Steering
+from mrisem.errors import InputError
+from mrisem.types import Batch, Reconstruction
 
 
 @dataclass(frozen=True)

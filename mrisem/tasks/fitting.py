@@ -19,7 +19,8 @@ from mrisem.tasks.losses import data_consistency_loss
 from mrisem.tasks.objectives import gradient_at
 from mrisem.tasks.regularisers import Regulariser
 from mrisem.tasks.splits import split_samples
-from mrisem.types import Batch, InputError, Reconstruction
+from mrisem.errors import InputError
+from mrisem.types import Batch, Reconstruction
 
 
 @dataclass(frozen=True)

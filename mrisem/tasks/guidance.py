@@ -3,34 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from mrisem.physics.fourier import center_crop
 from mrisem.physics.sense import SenseOperator
+from mrisem.prior.prior import Prior
 from mrisem.types import Batch
-
-
-class Prior(Protocol):
-    """What guides: `mrisem.prior.semantic.SemanticPrior`, or the image-language prior."""
-
-    def losses(self, magnitude: Tensor, iteration: int = 0) -> dict[str, Tensor]:
-        """``(batch, y, x)`` magnitudes -> named ``(batch,)`` values; ``semantic`` is the loss."""
-        ...
-
-    def diagnose(self, magnitude: Tensor, iteration: int | None) -> dict[str, Tensor]:
-        """Named ``(batch,)`` values that cost extra; iteration None: of the final image."""
-        ...
-
-    def signature(self, magnitude: Tensor) -> dict[str, Tensor]:
-        """``(batch, y, x)`` magnitudes -> ``(batch, feature)`` at each level, for pictures."""
-        ...
-
-    def bank_signature(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """The same of the bank: level -> positives, negatives, each ``(n, feature)``."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from mrisem.tasks.fitting import PerScanFit, ScanFit, apply_each, copies
 from mrisem.tasks.guidance import Steering
 from mrisem.tasks.objectives import Objective, gradient_at
 from mrisem.tasks.regularisers import Regulariser
-from mrisem.types import Batch, InputError, Reconstruction
+from mrisem.errors import InputError
+from mrisem.types import Batch, Reconstruction
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,8 @@ from mrisem.tasks.guidance import Guidance
 from mrisem.tasks.losses import data_consistency_loss
 from mrisem.tasks.regularisers import Regulariser
 from mrisem.tasks.splits import split_samples
-from mrisem.types import Batch, InputError
+from mrisem.errors import InputError
+from mrisem.types import Batch
 
 Terms = Callable[[Tensor], dict[str, Tensor]]
 

@@ -14,7 +14,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from mrisem.types import InputError
+from mrisem.errors import InputError
 
 NAMES = ("tv", "l1_wavelet")
 

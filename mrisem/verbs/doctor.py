@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 import mrisem
 from mrisem.prior.checkpoints import read_config, resolve_checkpoint
-from mrisem.types import InputError
+from mrisem.errors import InputError
 
 _NEEDED = (
     "torch",

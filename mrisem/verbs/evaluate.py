@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from mrisem.types import InputError
+from mrisem.errors import InputError
 from mrisem.verbs.loggers import log_scores
 from mrisem.verbs.scores import load_scores
 

@@ -20,7 +20,7 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from mrisem.types import InputError
+from mrisem.errors import InputError
 
 if TYPE_CHECKING:
     from pytorch_lightning.loggers import Logger, WandbLogger

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mrisem.data.datamodules import FastMRI
 from mrisem.physics.masks import ColumnMask, MixedMask
-from mrisem.types import InputError
+from mrisem.errors import InputError
 
 
 def without(config: DictConfig, *names: str) -> dict[str, Any]:

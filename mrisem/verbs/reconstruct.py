@@ -17,7 +17,7 @@ from mrisem.tasks.base import ReconstructionTask
 from mrisem.tasks.callbacks.embedding_bank import EmbeddingBankCallback
 from mrisem.tasks.callbacks.logging import PredictionLogger
 from mrisem.tasks.callbacks.writer import Provenance, ReconstructionWriter
-from mrisem.types import InputError
+from mrisem.errors import InputError
 from mrisem.verbs.loggers import open_logger
 from mrisem.verbs.pieces import make_datamodule, without
 from mrisem.verbs.priors import make_priors

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from mrisem.types import InputError
+from mrisem.errors import InputError
 
 if TYPE_CHECKING:
     from mrisem.report.evaluated import Evaluated

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
-from mrisem.types import InputError
+from mrisem.errors import InputError
 
 if TYPE_CHECKING:
     from mrisem.metrics.score import Score

@@ -18,7 +18,7 @@ from mrisem.anatomy.lesions import check_presence
 from mrisem.data.writer import write_volume
 from mrisem.physics.fourier import center_crop, ifft2c
 from mrisem.physics.simulate import SNR, acquire, background_phase, coil_maps, noise_level
-from mrisem.types import InputError
+from mrisem.errors import InputError
 
 _ANATOMIES = ("brain", "knee")
 _FIRST_VAL = 5000

@@ -12,7 +12,7 @@ from pytorch_lightning.loggers import CSVLogger
 
 from mrisem.tasks.callbacks.embedding_bank import EmbeddingBankCallback
 from mrisem.tasks.network import NetworkTask
-from mrisem.types import InputError
+from mrisem.errors import InputError
 from mrisem.verbs.loggers import open_logger
 from mrisem.verbs.pieces import make_datamodule, without
 from mrisem.verbs.priors import make_priors

@@ -7,7 +7,7 @@ from mrisem.anatomy import brain, knee, template
 from mrisem.anatomy.lesions import Lesion, label_lesions
 from mrisem.anatomy.paint import Layer, compose
 from mrisem.anatomy.tissue import Sequence, Tissue
-from mrisem.types import InputError
+from mrisem.errors import InputError
 
 SUBJECTS = [brain.Subject, knee.Subject]
 

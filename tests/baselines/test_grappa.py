@@ -5,7 +5,7 @@ import torch
 from mrisem.baselines.classical import ZeroFilled
 from mrisem.baselines.grappa import Grappa
 from mrisem.physics.fourier import fft2c
-from mrisem.types import InputError
+from mrisem.errors import InputError
 
 
 def test_grappa_fills_irregular_masks_better_than_zeros(disc, decibel):

@@ -6,7 +6,7 @@ from sigpy.linop import FiniteDifference
 from mrisem.baselines.classical import CGSense
 from mrisem.baselines.sparse import L1Wavelet, TotalVariation
 from mrisem.physics.sense import SenseOperator
-from mrisem.types import InputError
+from mrisem.errors import InputError
 
 
 def tv_objective(batch, image, weight):

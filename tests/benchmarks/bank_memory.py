@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mrisem.prior.bank import EmbeddingBank
-from mrisem.prior.build import build_bank
+from mrisem.prior.image.bank import EmbeddingBank
+from mrisem.prior.image.building import build_bank
 
 N_SLICES, N_TOKENS, WIDTH = 720, 576, 1024
 

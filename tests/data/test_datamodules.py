@@ -9,7 +9,8 @@ from mrisem.data.anatomies import FastMRIBrain, FastMRIKnee
 from mrisem.data.auxiliary import AuxiliarySettings
 from mrisem.data.volumes import FailedScan
 from mrisem.physics.masks import GaussianMask
-from mrisem.types import Batch, InputError
+from mrisem.errors import InputError
+from mrisem.types import Batch
 
 MASK = GaussianMask(4, calibration_lines=8)
 SHAPE = {"shape": (2, 2, 32, 48), "crop": (16, 16)}

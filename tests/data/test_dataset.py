@@ -9,7 +9,7 @@ from mrisem.data.volumes import FailedScan, inspect_volume
 from mrisem.physics.coils import ESTIMATORS, estimate_sensitivity_maps, root_sum_of_squares
 from mrisem.physics.fourier import center_crop, ifft2c
 from mrisem.physics.masks import FileMask, GaussianMask, calibration_lines
-from mrisem.types import InputError
+from mrisem.errors import InputError
 
 MASK = GaussianMask(4, calibration_lines=8)
 

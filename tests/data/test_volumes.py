@@ -6,7 +6,7 @@ import pytest
 
 from mrisem.data.folders import Folders, find_volumes, select_acquisition
 from mrisem.data.volumes import UNNAMED, inspect_volume
-from mrisem.types import InputError
+from mrisem.errors import InputError
 
 
 def test_inspect_volume_reads_the_header_facts(tmp_path, make_file):

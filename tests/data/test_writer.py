@@ -4,7 +4,7 @@ import pytest
 from fastmri.data import SliceDataset
 
 from mrisem.data.writer import write_volume
-from mrisem.types import InputError
+from mrisem.errors import InputError
 
 FACTS = {
     "acquisition": "AXT2",

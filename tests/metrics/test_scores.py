@@ -13,7 +13,7 @@ from mrisem.metrics.fidelity import nmse, psnr, ssim, volume_scores
 from mrisem.metrics.perceptual import Lpips, haarpsi, vif
 from mrisem.metrics.sharpness import hfen, log_kernel, tenengrad, tenengrad_distance
 from mrisem.metrics.volume import DEFAULT_SCORES, VolumeMetrics
-from mrisem.types import InputError
+from mrisem.errors import InputError
 
 
 @pytest.fixture

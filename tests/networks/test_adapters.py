@@ -8,7 +8,8 @@ from torch import nn
 from mrisem.networks.adapters import LoRA, attach, carries_factors, merge
 from mrisem.networks.unrolled import Unrolled
 from mrisem.physics.sense import SenseOperator
-from mrisem.types import Batch, InputError, SliceInfo
+from mrisem.errors import InputError
+from mrisem.types import Batch, SliceInfo
 
 
 def seeded(seed=0):

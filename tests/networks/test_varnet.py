@@ -6,7 +6,7 @@ from fastmri.models import VarNet
 
 from mrisem.networks.varnet import EndToEndVarNet
 from mrisem.physics.coils import combine, root_sum_of_squares
-from mrisem.types import InputError
+from mrisem.errors import InputError
 
 SIZES = (2, 3, 2, 2, 3)  # cascades, channels, levels, sensitivity_channels, sensitivity_levels
 

@@ -11,7 +11,7 @@ from mrisem.physics.masks import (
     calibration_lines,
     stable_seed,
 )
-from mrisem.types import InputError
+from mrisem.errors import InputError
 
 
 @pytest.mark.parametrize("acceleration", [3, 4, 5.5, 8])

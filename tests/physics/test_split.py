@@ -4,7 +4,7 @@ import torch
 
 from mrisem.physics.masks import GaussianMask
 from mrisem.physics.split import split_mask
-from mrisem.types import InputError
+from mrisem.errors import InputError
 
 
 def test_split_mask_is_disjoint_complete_exact_and_keeps_the_calibration_block():

@@ -7,7 +7,7 @@ RECIPE = Path(__file__).parents[2] / "experiments" / "pretrain_janus_mini"
 
 
 def test_to_pixels_equals_the_encoders_preprocessing(recipe, trained, generator):
-    from mrisem.prior.encoders import load_encoder
+    from mrisem.prior.image.encoder import load_encoder
 
     encoder = load_encoder(str(trained / "janus_mini"), [1])
     to_pixels = recipe("janus").to_pixels

@@ -28,7 +28,7 @@ def test_train_writes_results_of_every_question_and_of_the_gradient(trained):
 
 
 def test_train_exports_a_checkpoint_that_the_encoder_loads(trained, generator):
-    from mrisem.prior.encoders import load_encoder
+    from mrisem.prior.image.encoder import load_encoder
 
     encoder = load_encoder(str(trained / "janus_mini"), [1, 2])
     assert encoder(torch.rand(1, 40, 40, generator=generator()))[1].shape == (1, 36, 96)

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from mrisem.prior.contrastive import info_nce, token_similarity
+from mrisem.prior.image.contrastive import info_nce, token_similarity
 
 
 def naive_loss(z, bank, n_positives, temperature):

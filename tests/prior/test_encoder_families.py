@@ -6,8 +6,8 @@ import pytest
 import torch
 import transformers as hf
 
-from mrisem.prior.encoders import load_encoder
-from mrisem.types import InputError
+from mrisem.prior.image.encoder import load_encoder
+from mrisem.errors import InputError
 
 DEPTH, WIDTH = 3, 32
 VIT = {

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from mrisem.prior.encoders import load_encoder
-from mrisem.types import InputError
+from mrisem.prior.image.encoder import load_encoder
+from mrisem.errors import InputError
 
 WIDTH = 16  # of the tower of conftest's Janus
 
@@ -98,7 +98,7 @@ def test_hub_name_without_cache_names_the_command_and_does_not_hang(offline, tmp
         "HF_ENDPOINT": "http://127.0.0.1:9",
     }
     code = (
-        "from mrisem.prior.encoders import load_encoder\n"
+        "from mrisem.prior.image.encoder import load_encoder\n"
         "load_encoder('facebook/dinov2-base', [1], revision='abc')"
     )
     ended = subprocess.run(

@@ -37,7 +37,7 @@ LOAD = """
 import json, sys, time
 from pathlib import Path
 import torch, transformers.models.janus.modeling_janus
-from mrisem.prior.encoders import load_encoder
+from mrisem.prior.image.encoder import load_encoder
 
 def memory(key):
     lines = Path("/proc/self/status").read_text().splitlines()

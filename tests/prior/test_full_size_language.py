@@ -23,10 +23,10 @@ STEP = """
 import json, sys, time
 from pathlib import Path
 import torch
-from mrisem.prior.language import LanguagePrior
-from mrisem.prior.language_model import load_language_model
-from mrisem.prior.prompts import Prompt
-from mrisem.prior.response_bank import LanguageBank
+from mrisem.prior.language.prior import LanguagePrior
+from mrisem.prior.language.loading import load_language_model
+from mrisem.prior.language.prompts import Prompt
+from mrisem.prior.language.bank import LanguageBank
 
 def memory(key):
     lines = Path("/proc/self/status").read_text().splitlines()

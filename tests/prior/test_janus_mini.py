@@ -9,9 +9,9 @@ from torch.nn.functional import interpolate
 import mrisem
 from mrisem.anatomy import brain
 from mrisem.physics.fourier import fft2c, ifft2c
-from mrisem.prior.build import build_bank
-from mrisem.prior.encoders import load_encoder
-from mrisem.prior.semantic import Jitter, SemanticPrior
+from mrisem.prior.image.building import build_bank
+from mrisem.prior.image.encoder import load_encoder
+from mrisem.prior.image.prior import Jitter, SemanticPrior
 
 FOLDER = Path(mrisem.__file__).parent / "assets" / "janus_mini"
 CONF = Path(__file__).parents[2] / "conf" / "encoder"

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from mrisem.prior.prompts import Prompt
-from mrisem.prior.response_bank import (
+from mrisem.prior.language.prompts import Prompt
+from mrisem.prior.language.bank import (
     Perturbation,
     build_language_bank,
     load_or_build_language_bank,

@@ -34,7 +34,7 @@ from mrisem.report.changes import Changes
 from mrisem.report.drawings import draw_maps
 from mrisem.report.runs import find_runs
 from mrisem.report.tables import as_csv, as_latex
-from mrisem.types import InputError
+from mrisem.errors import InputError
 
 CONF = Path(__file__).parents[2] / "conf"
 Y, X, SIZE = 48, 24, (24, 20)

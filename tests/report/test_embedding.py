@@ -16,7 +16,7 @@ from mrisem.report.embedding_figure import embedding_figure
 from mrisem.report.embedding_files import Points
 from mrisem.report.figures import DARK, LIGHT, as_png
 from mrisem.report.runs import Run
-from mrisem.types import InputError
+from mrisem.errors import InputError
 from mrisem.verbs.report import missing_pictures
 
 LEVELS = ("1", "13", "5")

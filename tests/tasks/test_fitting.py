@@ -10,7 +10,8 @@ from mrisem.tasks.guidance import Guidance, Steering
 from mrisem.tasks.losses import data_consistency_loss, data_consistency_residual
 from mrisem.tasks.network import NetworkTask
 from mrisem.tasks.regularisers import Regulariser
-from mrisem.types import InputError, Reconstruction
+from mrisem.errors import InputError
+from mrisem.types import Reconstruction
 
 SETTINGS = PerScanFit(iterations=4, log_every=1, progress=False)
 

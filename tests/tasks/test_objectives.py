@@ -10,7 +10,7 @@ from mrisem.tasks.network import NetworkTask
 from mrisem.tasks.objectives import SelfSupervised, Supervised, gradient_at
 from mrisem.tasks.regularisers import Regulariser
 from mrisem.tasks.splits import split_samples
-from mrisem.types import InputError
+from mrisem.errors import InputError
 
 
 def make_network():

@@ -9,7 +9,7 @@ from mrisem.tasks.regularisers import (
     total_variation,
     wavelet_coefficients,
 )
-from mrisem.types import InputError
+from mrisem.errors import InputError
 
 TERMS = pytest.mark.parametrize("term", [total_variation, l1_wavelet], ids=["tv", "l1_wavelet"])
 

@@ -9,7 +9,8 @@ from mrisem.data.volumes import FailedScan
 from mrisem.tasks.base import Prediction
 from mrisem.tasks.callbacks.writer import Provenance, ReconstructionWriter
 from mrisem.tasks.curves import FitCurves
-from mrisem.types import Batch, InputError, Reconstruction, SliceInfo
+from mrisem.errors import InputError
+from mrisem.types import Batch, Reconstruction, SliceInfo
 
 PROVENANCE = Provenance("unrolled", "gaussian", "key-1")
 

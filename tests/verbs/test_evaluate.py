@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from fastmri import evaluate as official
 
-from mrisem.types import InputError
+from mrisem.errors import InputError
 from mrisem.verbs import evaluate
 from mrisem.verbs.scores import load_scores
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from mrisem.metrics.lesions import score_lesions
-from mrisem.types import InputError
+from mrisem.errors import InputError
 from mrisem.verbs import evaluate
 
 LIGHT = ["~metrics.haarpsi", "~metrics.vif", "~metrics.lpips"]

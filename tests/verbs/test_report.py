@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
-from mrisem.types import InputError
+from mrisem.errors import InputError
 from mrisem.verbs import evaluate, report
 
 METHODS = (("1_zf", "zero_filled"), ("2_un", "unrolled"), ("3_prior", "unrolled + image_same"))

@@ -10,7 +10,7 @@ from fastmri.data.transforms import center_crop, to_tensor
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from mrisem.types import InputError
+from mrisem.errors import InputError
 from mrisem.verbs.simulate import encoded_shape, run
 
 CONF = Path(__file__).parents[2] / "conf"

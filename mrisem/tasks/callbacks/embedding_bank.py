@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 import torch
 
 from mrisem.tasks.base import ReconstructionTask
-from mrisem.tasks.guidance import Prior
+from mrisem.prior.prior import Prior
 
 
 class EmbeddingBankCallback(pl.Callback):

@@ -15,9 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mrisem.prior import attention
 from mrisem.prior.checkpoints import read_config, read_tensors, weight_files
-from mrisem.types import InputError
+from mrisem.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -160,7 +159,7 @@ def load_tower(folder: Path, family: Family, levels: tuple[int, ...], dtype: tor
     _check_levels(levels, config.num_hidden_layers, folder)
     config.num_hidden_layers = max(levels)
     with torch.device("meta"):  # no memory, no random numbers: the weights come from the file
-        tower = model._from_config(config, attn_implementation=attention.register())
+        tower = model._from_config(config, attn_implementation="sdpa")
     embeddings = nn.Sequential(*(tower.get_submodule(name) for name in family.embeddings))
     layers: Any = tower.get_submodule(family.layers)
     side, patch = _side(config, "image_size"), _side(config, "patch_size")

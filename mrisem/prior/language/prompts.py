@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from mrisem.physics.fourier import fft2c, ifft2c
-from mrisem.types import InputError
+from mrisem.errors import InputError
 
 BLUR = 2.0  # pixels: standard deviation; about where `janus_mini` learnt to say "blurred"
 

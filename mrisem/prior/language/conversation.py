@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mrisem.types import InputError
+from mrisem.errors import InputError
 
 
 class Conversations:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -13,26 +13,11 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from tqdm.auto import tqdm
 
-from mrisem.prior.bank import EmbeddingBank, Encoder, LevelBank, bank_key
-from mrisem.prior.bank_file import load_or_build
-from mrisem.types import InputError
-
-
-class ImagePairs(Sized, Iterable[tuple[Tensor, Tensor, Any]], Protocol):
-    """(positive, negative, info) for each auxiliary slice, the same in every pass."""
-
-
-class AuxiliaryImages(ImagePairs, Protocol):
-    """The same, with what tells one set from another."""
-
-    @property
-    def fingerprint(self) -> str:
-        """Hash of all that the images depend on."""
-        ...
-
-    def describe(self) -> dict[str, Any]:
-        """Return what stands beside a bank, for people."""
-        ...
+from mrisem.prior.cache import content_key, load_or_build
+from mrisem.prior.image.bank import EmbeddingBank, LevelBank
+from mrisem.prior.image.encoder import Encoder
+from mrisem.prior.prior import AuxiliaryImages
+from mrisem.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -52,26 +37,9 @@ class BankSettings:
     progress: bool = True
 
 
-class Pooled:
-    """An encoder whose tokens are averaged into one: for comparison without places.
-
-    Args:
-        encoder: whose features are averaged.
-    """
-
-    def __init__(self, encoder: Encoder) -> None:
-        self.encoder = encoder
-        self.levels, self.width = encoder.levels, encoder.width
-        self.fingerprint = f"{encoder.fingerprint} pooled"
-
-    def __call__(self, magnitude: Tensor) -> tuple[Tensor, ...]:
-        """``(n, y, x)`` magnitudes -> one ``(n, 1, feature)`` for each level."""
-        return tuple(features.mean(1, keepdim=True) for features in self.encoder(magnitude))
-
-
 def build_bank(
     encoder: Encoder,
-    images: ImagePairs,
+    images: AuxiliaryImages,
     components: Sequence[int | None],
     description: dict[str, Any],
     *,
@@ -110,7 +78,7 @@ def build_bank(
     def encode(title: str) -> Iterator[list[Tensor]]:
         return _encode(encoder, images, device, batch_size, title, progress)
 
-    moments = [_Moments(encoder.width) for _ in encoder.levels]
+    moments = [_Moments(width) for width in encoder.widths]
     for features in encode("PCA"):
         for moment, feature in zip(moments, features, strict=True):
             moment.add(feature)
@@ -156,7 +124,7 @@ def load_or_build_bank(
         "fingerprint": images.fingerprint,
     }
     description = {**facts, "images": images.describe()}
-    path = settings.folder / f"{bank_key(facts)}.safetensors"
+    path = settings.folder / f"{content_key(facts)}.safetensors"
 
     def build() -> EmbeddingBank:
         return build_bank(
@@ -174,7 +142,7 @@ def load_or_build_bank(
 
 def _encode(
     encoder: Encoder,
-    images: ImagePairs,
+    images: AuxiliaryImages,
     device: torch.device | str,
     batch_size: int,
     title: str,

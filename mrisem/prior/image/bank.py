@@ -1,38 +1,23 @@
 """Embedding banks: what good and bad images look like to the encoder.
 
 A bank keeps, for each level, the PCA basis and the projected, normalised token embeddings of every
-positive and negative image - never the raw ones. `mrisem.prior.build` makes it.
+positive and negative image - never the raw ones. `mrisem.prior.image.building` makes it.
 """
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from mrisem.prior.bank_file import read_bank_file, write_bank_file
-from mrisem.types import InputError
+from mrisem.prior.cache import file_line, read_bank_file, title, write_bank_file
 
 FORMAT = "mrisem embedding bank 1"
-
-
-class Encoder(Protocol):
-    """What a bank needs of an encoder (see `mrisem.prior.encoders.FrozenEncoder`)."""
-
-    levels: tuple[int, ...]
-    width: int
-    fingerprint: str
-
-    def __call__(self, magnitude: Tensor) -> tuple[Tensor, ...]:
-        """``(n, y, x)`` magnitudes -> one ``(n, token, feature)`` for each level."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -57,21 +42,6 @@ class LevelBank:
         """``(n, token, feature)`` -> ``(n, token, component)``, each token of unit length."""
         with torch.autocast(features.device.type, enabled=False):
             return normalize((features.float() - self.mean) @ self.components, dim=-1)
-
-    def limit(self, n_positives: int | None, n_negatives: int | None) -> LevelBank:
-        """Return the bank with the first so many positives and negatives; None keeps all.
-
-        Raises:
-            InputError: when the bank has fewer, or a number is below 1.
-        """
-        sides = {"positives": self.n_positives, "negatives": len(self.entries) - self.n_positives}
-        for name, n in (("positives", n_positives), ("negatives", n_negatives)):
-            if n is not None and not 1 <= n <= sides[name]:
-                raise InputError(f"prior.n_{name} must be 1 to {sides[name]}, got {n}")
-        positives = self.entries[: self.n_positives][:n_positives]
-        negatives = self.entries[self.n_positives :][:n_negatives]
-        entries = torch.cat([positives, negatives])
-        return replace(self, entries=entries, n_positives=len(positives))
 
     def separation(self) -> float:
         """Share of entries nearest to their own side's centroid, their own slice held out.
@@ -114,10 +84,22 @@ class EmbeddingBank:
         """Return the bank on ``device``."""
         return EmbeddingBank({k: v.to(device) for k, v in self.levels.items()}, self.description)
 
-    def limit(self, n_positives: int | None, n_negatives: int | None) -> EmbeddingBank:
-        """Return the bank with the first so many positives and negatives; None keeps all."""
-        levels = {k: v.limit(n_positives, n_negatives) for k, v in self.levels.items()}
-        return EmbeddingBank(levels, self.description)
+    def describe(self, acquisition: str, path: Path) -> str:
+        """Describe the bank for people: its images, entries, and how well the sides separate.
+
+        Args:
+            acquisition: name of the acquisition that it guides.
+            path: the bank's file.
+        """
+        lines = [title(acquisition, self.description["images"])]
+        for level, one in self.levels.items():
+            lines.append(
+                f"  level {level:<5} {one.n_positives} + {len(one.entries) - one.n_positives} "
+                f"entries, {one.components.shape[1]} of {one.components.shape[0]} components, "
+                f"{100 * one.explained_variance:.1f} % of the variance; held out, "
+                f"{100 * one.separation():.1f} % nearest to their own side"
+            )
+        return "\n".join([*lines, file_line(path)])
 
     def save(self, path: Path) -> None:
         """Write to a safetensors file, wholly or not at all."""
@@ -147,9 +129,3 @@ class EmbeddingBank:
             for level, (n_positives, explained_variance) in facts["levels"].items()
         }
         return cls(levels, facts["description"])
-
-
-def bank_key(facts: dict[str, Any]) -> str:
-    """Return the content key: equal facts have equal keys."""
-    text = json.dumps(facts, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:24]

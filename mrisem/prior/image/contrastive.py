@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from einops import rearrange
 from torch import Tensor
@@ -56,24 +54,3 @@ def info_nce(similarity: Tensor, n_positives: int, temperature: float = 0.07) ->
     logits = similarity / temperature
     positives, negatives = logits[:, :n_positives], logits[:, n_positives:]
     return softplus(negatives.logsumexp(1) - positives.logsumexp(1))  # keeps its digits near 0
-
-
-def attraction(similarity: Tensor, n_positives: int, temperature: float = 0.07) -> Tensor:
-    """``-log(1/P sum_pos exp((s_n - 1) / tau))``: positives only, for ablations; 0 at best.
-
-    Args:
-        similarity: ``(batch, n)``, the positives first; the negatives do not count.
-        n_positives: P, at least 1.
-        temperature: tau > 0.
-
-    Returns:
-        ``(batch,)`` non-negative losses.
-
-    >>> attraction(torch.tensor([[1.0, 1.0, -1.0]]), n_positives=2).abs()
-    tensor([0.])
-    """
-    logits = (similarity[:, :n_positives] - 1) / temperature
-    return math.log(n_positives) - logits.logsumexp(1)
-
-
-LOSSES = {"info_nce": info_nce, "attraction": attraction}

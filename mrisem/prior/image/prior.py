@@ -2,53 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import torch
 from einops import rearrange
 from torch import Tensor
 
-from mrisem.physics.masks import stable_seed
-from mrisem.prior.bank import EmbeddingBank, Encoder
-from mrisem.prior.contrastive import info_nce, token_similarity
-from mrisem.types import InputError
-
-Loss = Callable[[Tensor, int, float], Tensor]
-
-
-@dataclass(frozen=True)
-class Jitter:
-    """Random shifts and slight noise over which embeddings are averaged (method.md section 6).
-
-    One copy costs nothing and still averages over the iterations of a fit: each has a shift of its
-    own. All images of a batch share the draws, so that none depends on its neighbours.
-
-    Args:
-        copies: of each image, k.
-        max_shift: in pixels along each axis, cyclic.
-        noise: standard deviation, as a share of the image's maximum.
-        seed: of the draws, together with the iteration.
-    """
-
-    copies: int
-    max_shift: int = 4
-    noise: float = 0.01
-    seed: int = 0
-
-    def __call__(self, magnitude: Tensor, iteration: int) -> Tensor:
-        """``(batch, y, x)`` -> ``(batch * copies, y, x)``, the copies of an image together."""
-        generator = torch.Generator().manual_seed(stable_seed("jitter", self.seed, iteration))
-        span = (-self.max_shift, self.max_shift + 1)
-        shifts = torch.randint(*span, (self.copies, 2), generator=generator).tolist()
-        shifted = torch.stack([magnitude.roll(tuple(s), (1, 2)) for s in shifts], 1)
-        noise = torch.randn((self.copies, *magnitude.shape[1:]), generator=generator).to(magnitude)
-        peak = magnitude.detach().amax((1, 2))[:, None, None, None]
-        return (shifted + self.noise * peak * noise).clamp_min(0).flatten(0, 1)
+from mrisem.prior.image.bank import EmbeddingBank
+from mrisem.prior.image.encoder import Encoder
+from mrisem.prior.image.contrastive import info_nce, token_similarity
+from mrisem.prior.jitter import Jitter
+from mrisem.prior.prior import Prior
+from mrisem.errors import InputError
 
 
-class SemanticPrior:
-    """``L_sem = sum_l w_l L_l`` over the bank's levels (method.md section 2).
+class SemanticPrior(Prior):
+    """``L_sem = sum_l w_l L_l`` over the bank's levels (Feng et al., arXiv:2511.19641).
 
     Not an nn.Module on purpose: a task that holds it has neither the frozen encoder nor the bank in
     its state_dict.
@@ -58,7 +27,6 @@ class SemanticPrior:
         bank: positives and negatives at the encoder's levels.
         level_weights: ``w``, one for each level (paper: 0.005, 0.5, 1).
         temperature: tau (paper: 0.07).
-        loss: of similarities, number of positives and temperature.
         jitter: average embeddings over shifts and noise; None: the image as it is.
 
     Raises:
@@ -72,7 +40,6 @@ class SemanticPrior:
         bank: EmbeddingBank,
         level_weights: Sequence[float] = (0.005, 0.5, 1.0),
         temperature: float = 0.07,
-        loss: Loss = info_nce,
         jitter: Jitter | None = None,
     ) -> None:
         if tuple(bank.levels) != tuple(encoder.levels):
@@ -93,7 +60,6 @@ class SemanticPrior:
         self.bank = bank
         self.level_weights = tuple(level_weights)
         self.temperature = temperature
-        self.loss = loss
         self.jitter = jitter
 
     def similarities(self, magnitude: Tensor, iteration: int = 0) -> dict[int, Tensor]:
@@ -129,15 +95,11 @@ class SemanticPrior:
             self.level_weights, self.similarities(magnitude, iteration).items(), strict=True
         ):
             n = self.bank.levels[level].n_positives
-            named[f"semantic_{level}"] = self.loss(s, n, self.temperature)
+            named[f"semantic_{level}"] = info_nce(s, n, self.temperature)
             named[f"positives_{level}"] = s[:, :n].mean(1)
             named[f"negatives_{level}"] = s[:, n:].mean(1)
             weighted.append(weight * named[f"semantic_{level}"])
         return {"semantic": torch.stack(weighted).sum(0), **named}
-
-    def diagnose(self, magnitude: Tensor, iteration: int | None) -> dict[str, Tensor]:
-        """Return nothing: all that is worth a curve stands in `losses`."""
-        return {}
 
     def signature(self, magnitude: Tensor) -> dict[str, Tensor]:
         """Return each image's mean projected token, per level: where it stands in a picture.

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from mrisem.prior.checkpoints import read_config, read_tensors, resolve_checkpoint, weight_files
-from mrisem.prior.conversation import Conversations
-from mrisem.prior.encoders import load_encoder
-from mrisem.prior.precision import freeze_linears
-from mrisem.prior.response import ResponseEncoder
-from mrisem.types import InputError
+from mrisem.prior.language.conversation import Conversations
+from mrisem.prior.image.encoder import load_encoder
+from mrisem.prior.language.precision import freeze_linears
+from mrisem.prior.language.model import ResponseEncoder
+from mrisem.errors import InputError
 
 _ANCHOR = "aligner.fc1.weight"  # names the whole's prefix among all weights
 _HEAD = "lm_head.weight"
@@ -35,7 +35,7 @@ def load_language_model(
         dtype: in which the language model's matrices are kept, ``float32`` or ``bfloat16``; all
             else is kept, and everything computes, in float32.
         revision: commit, tag or branch of a hub name; a folder has none.
-        pad_value: of the frame around small images (see `mrisem.prior.encoders.load_encoder`).
+        pad_value: of the frame around small images (see `mrisem.prior.image.encoder.load_encoder`).
         gradient_checkpointing: less memory for more time.
 
     Returns:

@@ -105,6 +105,32 @@ def load_or_build(path: Path, load: Callable[[Path], B], build: Callable[[], B])
     return bank
 
 
+def content_key(facts: dict[str, Any]) -> str:
+    """Return the content key: equal facts have equal keys."""
+    text = json.dumps(facts, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def title(acquisition: str, images: dict[str, Any]) -> str:
+    """Return the first lines that describe a bank: what it guides, what it is made of.
+
+    Args:
+        acquisition: name of the acquisition that it guides.
+        images: what `AuxiliaryImages.describe` says.
+    """
+    return (
+        f"bank for {acquisition} ({images['contrast']} contrast)\n"
+        f"  made of     {images['n_slices']} slices of {len(images['subjects'])} subjects, "
+        f"{', '.join(images['acquisitions'])}; negatives {images['negatives']} at R in "
+        f"{images['accelerations']}"
+    )
+
+
+def file_line(path: Path) -> str:
+    """Return the line that names a bank's file and its size."""
+    return f"  file        {path} ({path.stat().st_size / 1e6:.1f} MB)"
+
+
 def _digest(tensors: dict[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name in sorted(tensors):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +16,36 @@ from torch.nn.functional import pad
 
 from mrisem.physics.fourier import center_crop
 from mrisem.prior.checkpoints import Normalisation, read_normalisation, resolve_checkpoint
-from mrisem.prior.towers import Tower, load_tower, tower_family
-from mrisem.types import InputError
+from mrisem.prior.image.preparation import Preparation
+from mrisem.prior.image.families import Tower, load_tower, tower_family
+from mrisem.errors import InputError
+
+
+class Encoder(Protocol):
+    """What the image route needs of an encoder; any object of this form serves.
+
+    Attributes:
+        levels: names (numbers) of the levels, in the order of the outputs.
+        widths: features of a token at each level.
+        n_tokens: tokens of an image, the same at every level.
+        fingerprint: hash of all that the output depends on; it names cached banks.
+    """
+
+    levels: tuple[int, ...]
+    widths: tuple[int, ...]
+    n_tokens: int
+    fingerprint: str
+
+    def __call__(self, magnitude: Tensor) -> tuple[Tensor, ...]:
+        """Embed images, differentiably.
+
+        Args:
+            magnitude: ``(n, y, x)`` float32, any unit, not negative.
+
+        Returns:
+            one ``(n, token, feature)`` for each level.
+        """
+        ...
 
 
 class FrozenEncoder(nn.Module):
@@ -35,10 +64,6 @@ class FrozenEncoder(nn.Module):
             black, which is -1 for a mean and std of .5 (the released code pads with 0, mid-grey).
     """
 
-    mean: Tensor
-    std: Tensor
-    frame: Tensor
-
     def __init__(
         self,
         tower: Tower,
@@ -48,51 +73,17 @@ class FrozenEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.embeddings, self.layers = tower.embeddings, tower.layers
-        self.levels, self.image_size, self.pad_value = levels, tower.image_size, pad_value
-        self.n_prefix, self.n_tokens, self.width = tower.n_prefix, tower.n_tokens, tower.width
+        self.levels, self.image_size = levels, tower.image_size
+        self.n_prefix, self.n_tokens = tower.n_prefix, tower.n_tokens
+        self.widths = (tower.width,) * len(levels)
         self._layer_arguments = tower.layer_arguments
-        mean = _channels(normalisation.mean, tower.n_channels, "image_mean")
-        std = _channels(normalisation.std, tower.n_channels, "image_std")
-        frame = -mean / std if pad_value is None else torch.full_like(mean, pad_value)
-        self.register_buffer("mean", mean, persistent=False)
-        self.register_buffer("std", std, persistent=False)
-        self.register_buffer("frame", frame, persistent=False)
+        self.prepare = Preparation(tower.image_size, tower.n_channels, normalisation, pad_value)
         self.requires_grad_(False).eval()
         self.fingerprint = self._fingerprint(tower.facts)
 
     def train(self, mode: bool = True) -> FrozenEncoder:
         """Stay in evaluation mode, whatever the surrounding task is in."""
         return super().train(False)
-
-    def preprocess(self, magnitude: Tensor) -> Tensor:
-        """Map magnitude images to the encoder's input, differentiably.
-
-        Divide each image by its own maximum over all its pixels (plainly: the gradient also runs
-        through the maximum), normalise, centre crop or pad to ``s`` (pixel ``n // 2`` stays the
-        centre), repeat to the encoder's channels. An image of zeros becomes black.
-
-        Args:
-            magnitude: ``(n, y, x)`` real, any unit, not negative.
-
-        Returns:
-            ``(n, channel, s, s)`` in the encoder's dtype.
-
-        Raises:
-            InputError: when the images are not ``(n, y, x)`` or not real.
-        """
-        if magnitude.ndim != 3 or not magnitude.is_floating_point():
-            raise InputError(
-                f"magnitude must be real floating point (n, y, x), got {magnitude.dtype} "
-                f"{tuple(magnitude.shape)}; take abs() and combine the coils first"
-            )
-        peak = magnitude.amax(dim=(-2, -1), keepdim=True)
-        relative = magnitude / peak.clamp_min(torch.finfo(magnitude.dtype).tiny)
-        pixels = (relative.unsqueeze(1).to(self.mean.dtype) - self.mean) / self.std
-        size = (min(pixels.shape[-2], self.image_size), min(pixels.shape[-1], self.image_size))
-        margins = self._margins(*size)
-        around = self.frame * pad(self.frame.new_zeros(size), margins, value=1.0)
-        framed = pad(center_crop(pixels, size), margins) + around
-        return framed.to(next(self.embeddings.parameters()).dtype)
 
     def forward(self, magnitude: Tensor) -> tuple[Tensor, ...]:
         """Embed magnitude images.
@@ -103,7 +94,8 @@ class FrozenEncoder(nn.Module):
         Returns:
             ``(n, token, feature)`` per level, in the encoder's dtype.
         """
-        hidden = self.embeddings(self.preprocess(magnitude))
+        dtype = next(self.embeddings.parameters()).dtype
+        hidden = self.embeddings(self.prepare(magnitude).to(dtype))
         outputs: dict[int, Tensor] = {}
         for level, layer in enumerate(self.layers, start=1):
             result = layer(hidden, *self._layer_arguments)
@@ -111,15 +103,9 @@ class FrozenEncoder(nn.Module):
             outputs[level] = hidden[:, self.n_prefix :]
         return tuple(outputs[level] for level in self.levels)
 
-    def _margins(self, height: int, width: int) -> tuple[int, int, int, int]:
-        side = self.image_size
-        left, top = side // 2 - width // 2, side // 2 - height // 2
-        return left, side - width - left, top, side - height - top
-
     def _fingerprint(self, facts: tuple[str, ...]) -> str:
         digest = hashlib.sha256()
-        preprocessing = [value.flatten().tolist() for value in (self.mean, self.std, self.frame)]
-        digest.update(repr((facts, self.levels, self.image_size, preprocessing)).encode())
+        digest.update(repr((facts, self.levels, *self.prepare.facts())).encode())
         for name, weight in sorted(self.state_dict().items()):
             digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
             digest.update(memoryview(weight.contiguous().view(-1).view(torch.uint8).numpy()))
@@ -133,7 +119,7 @@ def load_encoder(
     pad_value: float | None = None,
     revision: str | None = None,
 ) -> FrozenEncoder:
-    """Load the vision tower of a checkpoint (see `mrisem.prior.towers`), up to the deepest level.
+    """Load the vision tower of a checkpoint (see `mrisem.prior.image.families`), up to the deepest level.
 
     Args:
         path: ``janus_mini``, a folder, or a hub name such as ``deepseek-community/Janus-Pro-1B``.
@@ -163,11 +149,3 @@ def _dtype(dtype: torch.dtype | str) -> torch.dtype:
         raise InputError(f"encoder.dtype must be one of {sorted(known)}, got {dtype!r}; set one")
     return known[name]
 
-
-def _channels(values: tuple[float, ...], n_channels: int, name: str) -> Tensor:
-    if len(values) not in (1, n_channels):
-        raise InputError(
-            f"{name} must have one value or one a channel, {n_channels}, got {list(values)}; "
-            "save the model's own image processor beside it"
-        )
-    return torch.tensor(values, dtype=torch.float32).expand(n_channels)[:, None, None].clone()

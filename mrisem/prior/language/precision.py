@@ -35,37 +35,32 @@ def full_float32(device_type: str) -> Iterator[None]:
             place.fp32_precision = before
 
 
-def independent_values(
-    function: Callable[[Tensor], Tensor], images: Tensor, images_at_once: int = 1
-) -> Tensor:
+def independent_values(function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     """Evaluate a function of single images in full float32, forwards and backwards.
 
     Autograd runs the backward pass under the precision of whoever asks for it, not of the forward
-    pass. The gradient is therefore taken here, at once, chunk by chunk: memory does not grow with
+    pass. The gradient is therefore taken here, at once, image by image: memory does not grow with
     the batch, and the graph behind a value is one stored gradient.
 
     Args:
-        function: ``(n, y, x)`` float32 images -> ``(n, k)``; row i depends on image i alone, and
-            only the first column is differentiated.
+        function: one ``(1, y, x)`` float32 image -> ``(1, k)``; only the first column is
+            differentiated.
         images: ``(batch, y, x)`` floating point.
-        images_at_once: n, the images that share a call.
 
     Returns:
         ``(batch, k)`` float32; the first column is differentiable (once) in ``images``.
     """
-    values: Tensor = _IndependentValues.apply(images, function, images_at_once)
+    values: Tensor = _IndependentValues.apply(images, function)
     return values
 
 
 class _IndependentValues(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, images: Tensor, function: Callable[[Tensor], Tensor], images_at_once: int
-    ) -> Tensor:
+    def forward(ctx: Any, images: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
         ctx.dtype, wanted = images.dtype, ctx.needs_input_grad[0]
         values, gradients = [], []
         with full_float32(images.device.type):
-            for chunk in images.detach().float().split(images_at_once):
+            for chunk in images.detach().float().split(1):
                 with torch.set_grad_enabled(wanted):
                     leaf = chunk.clone().requires_grad_(wanted)
                     value = function(leaf)
@@ -77,9 +72,9 @@ class _IndependentValues(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         images = torch.cat(ctx.saved_tensors) * gradient[:, 0, None, None]
-        return images.to(ctx.dtype), None, None
+        return images.to(ctx.dtype), None
 
 
 class FrozenLinear(nn.Module):

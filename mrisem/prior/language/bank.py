@@ -2,36 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from mrisem.physics.masks import stable_seed
-from mrisem.prior.bank import bank_key
-from mrisem.prior.bank_file import load_or_build, read_bank_file, write_bank_file
-from mrisem.prior.prompts import Prompt
-from mrisem.prior.response import ResponseEncoder
-from mrisem.types import InputError
+from mrisem.prior.cache import (
+    content_key,
+    file_line,
+    load_or_build,
+    read_bank_file,
+    title,
+    write_bank_file,
+)
+from mrisem.prior.language.prompts import Prompt
+from mrisem.prior.language.model import ResponseEncoder
+from mrisem.prior.language.ranking import pair_ranking_share, ranking_share
+from mrisem.prior.prior import AuxiliaryImages
+from mrisem.errors import InputError
 
 FORMAT = "mrisem language bank 1"
-
-
-class AuxiliaryPairs(Sized, Iterable[tuple[Tensor, Tensor, Any]], Protocol):
-    """(fully sampled, zero-filled, info) for each auxiliary slice (`AuxiliarySlices`)."""
-
-    @property
-    def fingerprint(self) -> str:
-        """Hash of what the images depend on."""
-        ...
-
-    def describe(self) -> dict[str, Any]:
-        """What the images are, for people."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -99,6 +94,30 @@ class LanguageBank:
             self, positives=self.positives.to(device), negatives=self.negatives.to(device)
         )
 
+    def describe(self, acquisition: str, path: Path) -> str:
+        """Describe the bank for people: its images, prompt, and how well the sides separate.
+
+        Args:
+            acquisition: name of the acquisition that it guides.
+            path: the bank's file.
+        """
+        n, perturbations, width = self.positives.shape
+        sides = self.positives.mean(1), self.negatives.mean(1)  # one response for each image
+        alone = [100 * ranking_share(*sides, center) for center in (True, False)]
+        pairs = [100 * pair_ranking_share(*sides, center) for center in (True, False)]
+        return "\n".join(
+            [
+                title(acquisition, self.description["images"]),
+                f"  prompt      {self.description['prompt']['question']}",
+                f"  responses   ({n} + {len(self.negatives)}) images x {perturbations} "
+                f"perturbations, width {width}",
+                "  separation  pairs ranked rightly (without centring): one left out "
+                f"{alone[0]:.1f} % ({alone[1]:.1f} %), "
+                f"the pair left out {pairs[0]:.1f} % ({pairs[1]:.1f} %)",
+                file_line(path),
+            ]
+        )
+
     def save(self, path: Path) -> None:
         """Write to a safetensors file, wholly or not at all."""
         sides = {"positives": self.positives, "negatives": self.negatives}
@@ -118,7 +137,7 @@ class LanguageBank:
 
 def build_language_bank(
     encoder: ResponseEncoder,
-    images: AuxiliaryPairs,
+    images: AuxiliaryImages,
     prompt: Prompt,
     perturbation: Perturbation,
     description: dict[str, Any],
@@ -173,7 +192,7 @@ def _responses(
 
 def load_or_build_language_bank(
     encoder: ResponseEncoder,
-    images: AuxiliaryPairs,
+    images: AuxiliaryImages,
     prompt: Prompt,
     perturbation: Perturbation,
     folder: Path,
@@ -197,7 +216,7 @@ def load_or_build_language_bank(
         "fingerprint": images.fingerprint,
     }
     description = {**facts, "images": images.describe()}
-    path = folder / f"{bank_key(facts)}.safetensors"
+    path = folder / f"{content_key(facts)}.safetensors"
 
     def build() -> LanguageBank:
         return build_language_bank(

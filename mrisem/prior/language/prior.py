@@ -11,11 +11,12 @@ from einops import reduce
 from torch import Tensor
 from torch.nn.functional import normalize, softplus
 
-from mrisem.prior.precision import independent_values
-from mrisem.prior.prompts import Prompt
-from mrisem.prior.response_bank import LanguageBank
-from mrisem.prior.semantic import Jitter
-from mrisem.types import InputError
+from mrisem.prior.language.precision import independent_values
+from mrisem.prior.language.prompts import Prompt
+from mrisem.prior.language.bank import LanguageBank
+from mrisem.prior.jitter import Jitter
+from mrisem.prior.prior import Prior
+from mrisem.errors import InputError
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +24,7 @@ TEMPERATURES = (0.1, 0.7)  # tau_pos, tau_neg (Feng et al., arXiv:2511.19641; me
 
 
 class Responder(Protocol):
-    """What a language prior needs of a model (see `mrisem.prior.response.ResponseEncoder`)."""
+    """What a language prior needs of a model (see `mrisem.prior.language.model.ResponseEncoder`)."""
 
     def __call__(self, magnitude: Tensor, prompt: Prompt) -> Tensor:
         """``(n, y, x)`` magnitudes -> ``(n, width)`` response embeddings."""
@@ -58,7 +59,7 @@ def response_loss(
     return softplus(unwanted.logsumexp(1) - wanted.logsumexp(1))
 
 
-class LanguagePrior:
+class LanguagePrior(Prior):
     """Cosine InfoNCE between the response to an image and a bank of responses.
 
     Centred (the default), the bank's mean is subtracted from every response before the cosine:
@@ -74,7 +75,6 @@ class LanguagePrior:
         temperature_positive: tau_pos, of the wanted side.
         temperature_negative: tau_neg, of the unwanted side.
         center: subtract the bank's mean.
-        images_at_once: reconstructions that pass through the model together.
         jitter: average responses over shifts and noise; None: the image as it is.
         answer_every: iterations between two decoded answers.
 
@@ -90,7 +90,6 @@ class LanguagePrior:
         temperature_positive: float = TEMPERATURES[0],
         temperature_negative: float = TEMPERATURES[1],
         center: bool = True,
-        images_at_once: int = 1,
         jitter: Jitter | None = None,
         answer_every: int = 50,
     ) -> None:
@@ -99,11 +98,9 @@ class LanguagePrior:
                 "prior.temperature_positive and prior.temperature_negative must be above 0, got "
                 f"{temperature_positive} and {temperature_negative}"
             )
-        if images_at_once < 1:
-            raise InputError(f"prior.images_at_once must be at least 1, got {images_at_once}")
         self.encoder, self.prompt, self.bank = encoder, prompt, bank
         self.temperatures = temperature_positive, temperature_negative
-        self.images_at_once, self.jitter = images_at_once, jitter
+        self.jitter = jitter
         self.answer_every = answer_every
         sides = bank.positives.flatten(0, 1), bank.negatives.flatten(0, 1)
         self.mean = torch.cat(sides).mean(0) if center else torch.zeros_like(sides[0][0])
@@ -122,9 +119,7 @@ class LanguagePrior:
             which alone is differentiable; ``positives_response`` and ``negatives_response``, mean
             similarities to the wanted and the unwanted responses.
         """
-        values = independent_values(
-            partial(self._evaluate, iteration=iteration), magnitude, self.images_at_once
-        )
+        values = independent_values(partial(self._evaluate, iteration=iteration), magnitude)
         loss, positives, negatives = values.unbind(1)
         return {
             "semantic": loss,

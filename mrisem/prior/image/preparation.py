@@ -1,0 +1,93 @@
+"""Magnitude images -> the input of a vision encoder, differentiably."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from mrisem.errors import InputError
+from mrisem.physics.fourier import center_crop
+from mrisem.prior.checkpoints import Normalisation
+
+
+class Preparation(nn.Module):
+    """Divide by the maximum, normalise, crop or pad to a square, repeat to the input's channels.
+
+    Args:
+        image_size: side of the square input in pixels; None: the image's own size is kept.
+        n_channels: channels of the input.
+        normalisation: maps [0, 1] to the encoder's input range.
+        pad_value: what surrounds an image smaller than the input, in normalised units; None is
+            black, which is -1 for a mean and std of .5 (the paper's released code pads with 0).
+
+    Raises:
+        InputError: when the normalisation is for another number of channels.
+    """
+
+    mean: Tensor
+    std: Tensor
+    frame: Tensor
+
+    def __init__(
+        self,
+        image_size: int | None,
+        n_channels: int,
+        normalisation: Normalisation,
+        pad_value: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.image_size = image_size
+        mean = _channels(normalisation.mean, n_channels, "image_mean")
+        std = _channels(normalisation.std, n_channels, "image_std")
+        frame = -mean / std if pad_value is None else torch.full_like(mean, pad_value)
+        self.register_buffer("mean", mean, persistent=False)
+        self.register_buffer("std", std, persistent=False)
+        self.register_buffer("frame", frame, persistent=False)
+
+    def forward(self, magnitude: Tensor) -> Tensor:
+        """Prepare magnitude images.
+
+        Each image is divided by its own maximum over all its pixels (plainly: the gradient also
+        runs through the maximum). Pixel ``n // 2`` stays the centre. An image of zeros becomes
+        black.
+
+        Args:
+            magnitude: ``(n, y, x)`` real, any unit, not negative.
+
+        Returns:
+            ``(n, channel, s, s)`` float32, or ``(n, channel, y, x)`` where no size is set.
+
+        Raises:
+            InputError: when the images are not ``(n, y, x)`` or not real.
+        """
+        if magnitude.ndim != 3 or not magnitude.is_floating_point():
+            raise InputError(
+                f"magnitude must be real floating point (n, y, x), got {magnitude.dtype} "
+                f"{tuple(magnitude.shape)}; take abs() and combine the coils first"
+            )
+        peak = magnitude.amax(dim=(-2, -1), keepdim=True)
+        relative = magnitude / peak.clamp_min(torch.finfo(magnitude.dtype).tiny)
+        pixels = (relative.unsqueeze(1).to(self.mean.dtype) - self.mean) / self.std
+        return pixels if self.image_size is None else self._framed(pixels, self.image_size)
+
+    def facts(self) -> tuple:
+        """Return what an encoder's output depends on, for its fingerprint."""
+        values = [value.flatten().tolist() for value in (self.mean, self.std, self.frame)]
+        return self.image_size, values
+
+    def _framed(self, pixels: Tensor, side: int) -> Tensor:
+        height, width = (min(n, side) for n in pixels.shape[-2:])
+        left, top = side // 2 - width // 2, side // 2 - height // 2
+        margins = (left, side - width - left, top, side - height - top)
+        around = self.frame * pad(self.frame.new_zeros((height, width)), margins, value=1.0)
+        return pad(center_crop(pixels, (height, width)), margins) + around
+
+
+def _channels(values: tuple[float, ...], n_channels: int, name: str) -> Tensor:
+    if len(values) not in (1, n_channels):
+        raise InputError(
+            f"{name} must have one value or one a channel, {n_channels}, got {list(values)}; "
+            "save the model's own image processor beside it"
+        )
+    return torch.tensor(values, dtype=torch.float32).expand(n_channels)[:, None, None].clone()

@@ -1,0 +1,116 @@
+"""Image-language priors of a run: load the model, find or build each bank, make the loss."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mrisem.errors import InputError
+from mrisem.prior.jitter import Jitter
+from mrisem.prior.language.bank import LanguageBank, Perturbation, load_or_build_language_bank
+from mrisem.prior.language.loading import load_language_model
+from mrisem.prior.language.model import ResponseEncoder
+from mrisem.prior.language.prior import TEMPERATURES, LanguagePrior
+from mrisem.prior.language.prompts import Prompt
+from mrisem.prior.prior import AuxiliaryData, Contrast, Prior
+
+
+class LanguagePriorBuilder:
+    """Makes a `LanguagePrior` for each acquisition (`mrisem.prior.prior.PriorBuilder`).
+
+    Args:
+        path: Janus checkpoint: ``janus_mini``, a folder, or a hub name; None: no such encoder.
+        prompt: the question, its answers, and which images show them.
+        folder: folder in which banks are cached.
+        contrast: contrast of the auxiliary images (see `ImagePriorBuilder`).
+        revision: commit, tag or branch of a hub name.
+        pad_value: frame around small images (see `mrisem.prior.image.preparation`).
+        temperature_positive: tau_pos, of the wanted side, above 0.
+        temperature_negative: tau_neg, of the unwanted side, above 0.
+        center: subtract the bank's mean; false: the released loss.
+        n_perturbations: perturbed responses of each auxiliary image (Eq. 10-11).
+        sigma: standard deviation of the noise on text embeddings (Eq. 10-11).
+        seed: seed of that noise.
+        batch_size: perturbations in one pass of the language model; no matter for the result.
+        dtype: ``float32`` or ``bfloat16`` of the language model's stored weights.
+        gradient_checkpointing: less memory for more time.
+        jitter: arguments of `Jitter`; None: the image as it is.
+        log_answer_every: iterations between two decoded answers.
+
+    Raises:
+        InputError: when no checkpoint is named.
+    """
+
+    def __init__(
+        self,
+        path: str | None,
+        prompt: Prompt,
+        folder: str | Path,
+        contrast: Contrast = "same",
+        revision: str | None = None,
+        pad_value: float | None = None,
+        temperature_positive: float = TEMPERATURES[0],
+        temperature_negative: float = TEMPERATURES[1],
+        center: bool = True,
+        n_perturbations: int = 100,
+        sigma: float = 0.03,
+        seed: int = 0,
+        batch_size: int = 10,
+        dtype: str = "float32",
+        gradient_checkpointing: bool = False,
+        jitter: Mapping[str, Any] | None = None,
+        log_answer_every: int = 50,
+    ) -> None:
+        if path is None:
+            raise InputError(
+                "the image-language route needs a language model, got an encoder without one; set "
+                "encoder=janus_mini, janus_pro_1b or janus_pro_7b"
+            )
+        self.prompt, self.folder, self.contrast = prompt, Path(folder), contrast
+        self.model: dict[str, Any] = {
+            "path": path,
+            "dtype": dtype,
+            "revision": revision,
+            "pad_value": pad_value,
+            "gradient_checkpointing": gradient_checkpointing,
+        }
+        self.temperatures, self.center = (temperature_positive, temperature_negative), center
+        self.perturbation = Perturbation(n_perturbations, sigma, seed, batch_size)
+        self.jitter = None if jitter is None else Jitter(**jitter)
+        self.log_answer_every = log_answer_every
+
+    def __call__(self, data: AuxiliaryData, device: torch.device) -> dict[str, Prior]:
+        """Make the priors on a device: acquisition -> prior."""
+        encoder = load_language_model(**self.model).to(device)
+        return {
+            acquisition: LanguagePrior(
+                encoder,
+                self.prompt,
+                bank.to(device),
+                *self.temperatures,
+                center=self.center,
+                jitter=self.jitter,
+                answer_every=self.log_answer_every,
+            )
+            for acquisition, bank, _ in self.banks(encoder, data, device)
+        }
+
+    def banks(
+        self, encoder: ResponseEncoder, data: AuxiliaryData, device: torch.device
+    ) -> Iterator[tuple[str, LanguageBank, Path]]:
+        """Yield each acquisition's bank, on the CPU, and the bank's file."""
+        for acquisition in data.reconstructed_acquisitions:
+            images = data.auxiliary_slices(acquisition, self.contrast)
+            bank = load_or_build_language_bank(
+                encoder, images, self.prompt, self.perturbation, self.folder, device
+            )
+            yield acquisition, *bank
+
+    def describe(self, data: AuxiliaryData, device: torch.device) -> Iterator[str]:
+        """Yield a few lines on each bank."""
+        encoder = load_language_model(**self.model).to(device)
+        for acquisition, bank, path in self.banks(encoder, data, device):
+            yield bank.describe(acquisition, path)
