@@ -30,8 +30,13 @@ def make_datamodule(config: DictConfig, slices_at_once: int) -> FastMRI:
         cache_folder=Path(config.paths.cache) / "sensitivity_maps",
         on_error=config.get("on_error", "raise"),
         slices_at_once=slices_at_once,
-        auxiliary=without(config.auxiliary) | {"contrast": config.prior.get("contrast", "same")},
+        auxiliary=without(config.auxiliary),
     )
+
+
+def has_prior(config: DictConfig) -> bool:
+    """Whether a prior guides: ``prior=none`` names no builder."""
+    return config.prior._target_ is not None
 
 
 def make_mask(config: DictConfig) -> ColumnMask:

@@ -14,13 +14,12 @@ from omegaconf import DictConfig
 
 import mrisem
 from mrisem.tasks.base import ReconstructionTask
-from mrisem.tasks.callbacks.embedding_bank import EmbeddingBankCallback
 from mrisem.tasks.callbacks.logging import PredictionLogger
 from mrisem.tasks.callbacks.writer import Provenance, ReconstructionWriter
 from mrisem.errors import InputError
 from mrisem.verbs.loggers import open_logger
-from mrisem.verbs.pieces import make_datamodule, without
-from mrisem.verbs.priors import make_priors
+from mrisem.verbs.pieces import has_prior, make_datamodule, without
+from mrisem.verbs.priors import bank_callback
 
 logger = logging.getLogger(__name__)
 
@@ -62,8 +61,8 @@ def run(config: DictConfig) -> int:
         writer.clear()
     if data.slices or data.failed:
         callbacks: list[pl.Callback] = [writer]
-        if config.prior.name != "none" and data.slices:
-            callbacks.insert(0, EmbeddingBankCallback(make_priors(config, data, task)))
+        if has_prior(config) and data.slices:
+            callbacks.insert(0, bank_callback(config, data, task))
         with open_logger(config.logger, "reconstruct", folder, without(config)) as log:
             if log is not None:
                 callbacks.append(PredictionLogger())
@@ -84,18 +83,12 @@ def make_task(config: DictConfig) -> ReconstructionTask:
     """Make the task of ``config.model``; the same seed gives the same starting weights.
 
     Raises:
-        InputError: when a method that has no place for a prior or a regulariser is given one.
+        InputError: when a method that has no place for a prior is given one.
     """
-    if config.regulariser.name != "none" and "regulariser" not in config.model.task:
-        raise InputError(
-            f"model={config.model.name} takes no regulariser, got "
-            f"regulariser={config.regulariser.name}; set regulariser=none, or a network that is "
-            "fitted, such as model=unrolled"
-        )
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         task: ReconstructionTask = instantiate(config.model.task)
-    if config.prior.name != "none" and not task.takes_prior:
+    if has_prior(config) and not task.takes_prior:
         raise InputError(
             f"model={config.model.name} as it is takes no prior, got prior={config.prior.name}; "
             "set prior=none, or a network that is fitted, such as model=unrolled fit=all"

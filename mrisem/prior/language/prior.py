@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from functools import partial
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from einops import reduce
@@ -13,10 +13,12 @@ from torch.nn.functional import normalize, softplus
 
 from mrisem.prior.language.precision import independent_values
 from mrisem.prior.language.prompts import Prompt
-from mrisem.prior.language.bank import LanguageBank
 from mrisem.prior.jitter import Jitter
 from mrisem.prior.prior import Prior
 from mrisem.errors import InputError
+
+if TYPE_CHECKING:
+    from mrisem.prior.language.bank import LanguageBank  # which ranks by this module's loss
 
 logger = logging.getLogger(__name__)
 
