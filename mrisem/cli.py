@@ -13,6 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import hydra
+import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
@@ -35,7 +36,7 @@ VERBS = {
 }
 _SCORES = "mrisem.verbs.scores"
 _VALUE_FLAGS = ("--cfg", "-c", "--package", "-p", "--config-dir", "-cd")  # of Hydra: take a word
-_EXPECTED = (InputError, HydraException, OmegaConfBaseException)
+_EXPECTED = (InputError, HydraException, OmegaConfBaseException, yaml.YAMLError)
 
 
 def main() -> None:
@@ -115,10 +116,10 @@ def _run_job(verb: str, config: DictConfig, debug: bool) -> tuple[int, float | N
         exit code; and the score that ``returns`` asks for, None without it or after a failure.
     """
     folder = Path(HydraConfig.get().runtime.output_dir)
-    record = JobRecord(verb, folder, config.get("seed"))
+    record = JobRecord(verb, folder)
     try:
         config = prepare(verb, config, written_keys(parse(HydraConfig.get().overrides.task)))
-        config.output_dir = str(folder)
+        config.output_dir, record.facts["seed"] = str(folder), config.seed
         _record(config, folder)
         module = import_module(f"mrisem.verbs.{verb}")
         _quieten()  # after Lightning's import, which sets its own level
@@ -136,8 +137,14 @@ def _run_job(verb: str, config: DictConfig, debug: bool) -> tuple[int, float | N
     return code, score
 
 
+def _say_warning(message: Warning | str, *where: object) -> None:
+    """Say a warning in one line, without the place in the code."""
+    print(f"mrisem: warning: {' '.join(str(message).split())}", file=sys.stderr)
+
+
 def _quieten() -> None:
     """Silence what Lightning says about hardware, its own products and its dependencies."""
+    warnings.showwarning = _say_warning
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")

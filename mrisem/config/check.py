@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pkgutil import resolve_name
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -39,7 +39,8 @@ def check(verb: str, config: DictConfig, written: Iterable[str] = ()) -> DictCon
     except OmegaConfBaseException as error:
         raise InputError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
     checked = check_node(dict(values), VERBS[verb], "")  # type: ignore[arg-type]
-    check_effects(raw, checked, set(written))  # type: ignore[arg-type]
+    if verb != "doctor":  # which says by itself what is missing
+        check_effects(raw, checked, set(written))  # type: ignore[arg-type]
     return OmegaConf.create(checked)
 
 
@@ -56,7 +57,7 @@ def check_node(node: Mapping[str, Any], schema: type[Options] | None, path: str)
     """
     types = known_types(node, schema, path)
     checked: dict[str, Any] = {}
-    for key, value in node.items():
+    for key, value in sorted(node.items(), key=_order):
         if key in _HYDRA:
             checked[key] = value
             continue
@@ -67,7 +68,13 @@ def check_node(node: Mapping[str, Any], schema: type[Options] | None, path: str)
         each = value if several else [value]
         results = [check_value(types.get(key, Any), one, where) for one in each]
         checked[key] = results if several else results[0]
-    return checked
+    return {key: checked[key] for key in node}
+
+
+def _order(item: tuple[str, Any]) -> tuple[bool, bool]:
+    """Put what refers to other options behind them, so that an error names what was written."""
+    key, value = item
+    return isinstance(value, Mapping), key == "model"
 
 
 def known_types(
@@ -110,7 +117,7 @@ def check_value(annotation: Any, value: Any, path: str) -> Any:
     """Check one value; a node below is checked by its own schema or signature."""
     if value == "???":
         return value
-    if isinstance(value, Mapping):
+    if isinstance(value, Mapping) and get_origin(annotation) is not dict:
         schemas = [one for one in (annotation, *get_args(annotation)) if _is_schema(one)]
         if schemas or "_target_" in value:
             return check_node(value, schemas[0] if schemas else None, path)

@@ -9,12 +9,6 @@ from typing import Any
 from mrisem.config.schema import Steering
 from mrisem.errors import InputError
 
-START = (
-    "mrisem train data={data} data.root=DIR model={model} data.train_subjects=auxiliary "
-    "output_dir=START"
-)
-
-
 def check_effects(
     raw: Mapping[str, Any], values: Mapping[str, Any], written: set[str]
 ) -> None:
@@ -30,6 +24,10 @@ def check_effects(
     """
     if "prior" in values:
         _check_prior(raw, values, written)
+    if values.get("returns") is not None and values["returns"] not in values["metrics"]:
+        raise InputError(
+            f"returns must be one of {', '.join(values['metrics'])}, got {values['returns']}"
+        )
     if "fit" in values:
         _check_fit(raw, values, written)
     if "regulariser" in values and values["regulariser"]["term"] and not _reads(raw["model"], "regulariser"):
@@ -48,6 +46,8 @@ def _check_prior(raw: Mapping[str, Any], values: Mapping[str, Any], written: set
                 raise InputError(
                     f"{name} guides nothing, got {key}; set prior=image_same or another prior"
                 )
+    elif prior["weight"] is None and values["model"].get("prior_weight") is not None:
+        raise InputError(f"prior.weight must be a number for {name}, got null; leave it out")
     for group in ("encoder", "prompt", "auxiliary"):
         trains = group == "auxiliary" and "fit" not in values  # decides who is trained on
         read = prior.get("_target_") and (group == "auxiliary" or _reads(own, group))
@@ -72,14 +72,25 @@ def _check_fit(raw: Mapping[str, Any], values: Mapping[str, Any], written: set[s
         if _wrote(written, "fit"):
             warnings.warn(f"fit has no effect with {_name(values, 'model')}", stacklevel=2)
         return
-    if fit["name"] in ("lora", "none") and not model.get("checkpoint"):
-        command = START.format(data=values["data"]["name"], model=model["name"])
-        raise InputError(
-            f"fit={fit['name']} starts from trained weights, got none for {_name(values, 'model')}; "
-            f"set model.checkpoint=START/checkpoints/last.ckpt, made by `{command}`"
-        )
+    if message := missing_start(values):
+        raise InputError(message)
     if "fit.patience" in written and fit.get("validation_share") is None:
         warnings.warn("fit.patience has no effect without fit.validation_share", stacklevel=2)
+
+
+def missing_start(values: Mapping[str, Any]) -> str | None:
+    """Say that a fit lacks the weights it starts from, and which command trains them; else None."""
+    fit, model = values["fit"]["name"], values["model"]
+    recipe = model.get("checkpoint") == "???"
+    if model.get("checkpoint") and not recipe or fit not in ("lora", "none"):
+        return None
+    network = "unet scale=paper" if recipe else model["name"]
+    return (
+        f"fit={fit} starts from trained weights, got none for {_name(values, 'model')}; set "
+        f"model.checkpoint=START/checkpoints/last.ckpt, made by `mrisem train "
+        f"data={values['data']['name']} data.root=DIR model={network} "
+        "data.train_subjects=auxiliary output_dir=START`"
+    )
 
 
 def _name(values: Mapping[str, Any], group: str) -> str:

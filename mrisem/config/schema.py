@@ -66,6 +66,7 @@ class Data(Choice):
     train_subjects: Literal["remaining", "auxiliary"] = Field(
         "remaining", description="whom `train` trains on: all but the bank's subjects, or those"
     )
+    paper_subjects: Count = Field(20, description="auxiliary subjects in the paper")
     n_workers: Annotated[int, Field(ge=0)] = Field(0, description="processes that read ahead")
     sensitivity_maps: Literal["torch", "sigpy"] = Field("torch", description="ESPIRiT of whom")
 
@@ -84,7 +85,9 @@ class Auxiliary(Options):
 class Steering(Options):
     """How strongly a prior counts; part of every ``prior`` (`mrisem.tasks.guidance.Steering`)."""
 
-    weight: Number = Field("${model.prior_weight}", description="lambda, in our scale")
+    weight: Number | None = Field(
+        "${model.prior_weight}", description="lambda, in our scale; null where nothing is guided"
+    )
     balance: Number | None = Field(
         "${oc.select:encoder.prior_defaults.balance,null}",
         description="largest gradient norm of the prior over the data term's; null: no limit",

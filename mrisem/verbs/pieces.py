@@ -24,7 +24,7 @@ def make_datamodule(config: DictConfig, slices_at_once: int) -> FastMRI:
     # not through instantiate(): it would turn the mask, a dataclass, into a configuration
     make: type[FastMRI] = get_class(config.data._target_)
     return make(
-        **without(config.data, "_target_", "name"),
+        **without(config.data, "_target_", "name", "paper_subjects"),
         mask=make_mask(config),
         seed=config.seed,
         cache_folder=Path(config.paths.cache) / "sensitivity_maps",
