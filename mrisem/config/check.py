@@ -77,14 +77,14 @@ def _order(item: tuple[str, Any]) -> tuple[bool, bool]:
     return isinstance(value, Mapping), key == "model"
 
 
-def known_types(
-    node: Mapping[str, Any], schema: type[Options] | None, path: str
-) -> dict[str, Any]:
+def known_types(node: Mapping[str, Any], schema: type[Options] | None, path: str) -> dict[str, Any]:
     """Return the type of every option that a node may hold."""
     types = signature_types(node["_target_"], path) if node.get("_target_") else {}
     if schema is not None:
         types |= {
-            name: Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
+            name: Annotated[field.annotation, *field.metadata]
+            if field.metadata
+            else field.annotation
             for name, field in schema.model_fields.items()
         }
     return types
@@ -124,7 +124,9 @@ def check_value(annotation: Any, value: Any, path: str) -> Any:
         return dict(value)
     try:
         adapter: TypeAdapter[Any] = TypeAdapter(annotation, config=_PLAIN)
-    except Exception:  # an annotation that pydantic has no schema for says nothing about YAML values
+    except (
+        Exception
+    ):  # an annotation that pydantic has no schema for says nothing about YAML values
         return value
     try:
         return adapter.validate_python(value, strict=not isinstance(value, list))

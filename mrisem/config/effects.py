@@ -9,9 +9,8 @@ from typing import Any
 from mrisem.config.schema import Steering
 from mrisem.errors import InputError
 
-def check_effects(
-    raw: Mapping[str, Any], values: Mapping[str, Any], written: set[str]
-) -> None:
+
+def check_effects(raw: Mapping[str, Any], values: Mapping[str, Any], written: set[str]) -> None:
     """Refuse or warn of what the user wrote and nothing reads.
 
     Args:
@@ -30,7 +29,11 @@ def check_effects(
         )
     if "fit" in values:
         _check_fit(raw, values, written)
-    if "regulariser" in values and values["regulariser"]["term"] and not _reads(raw["model"], "regulariser"):
+    if (
+        "regulariser" in values
+        and values["regulariser"]["term"]
+        and not _reads(raw["model"], "regulariser")
+    ):
         raise InputError(
             f"{_name(values, 'model')} takes no regulariser, got {_name(values, 'regulariser')}; set "
             "regulariser=none, or a network that is fitted, such as model=unrolled"
@@ -82,7 +85,7 @@ def missing_start(values: Mapping[str, Any]) -> str | None:
     """Say that a fit lacks the weights it starts from, and which command trains them; else None."""
     fit, model = values["fit"]["name"], values["model"]
     recipe = model.get("checkpoint") == "???"
-    if model.get("checkpoint") and not recipe or fit not in ("lora", "none"):
+    if (model.get("checkpoint") and not recipe) or fit not in ("lora", "none"):
         return None
     network = "unet scale=paper" if recipe else model["name"]
     return (

@@ -165,5 +165,3 @@ def _dotted(node: Any, path: str) -> list[str]:
         where = f"{path}.{key}" if path else str(key)
         names += [where] + (_dotted(value, where) if isinstance(value, dict) else [])
     return names
-
-

@@ -10,12 +10,11 @@ from omegaconf import DictConfig
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
 
-from mrisem.tasks.network import NetworkTask
 from mrisem.errors import InputError
+from mrisem.tasks.network import NetworkTask
 from mrisem.verbs.loggers import open_logger
-from mrisem.verbs.pieces import has_prior, make_datamodule, without
+from mrisem.verbs.pieces import has_prior, make_datamodule, make_task, without
 from mrisem.verbs.priors import bank_callback
-from mrisem.verbs.reconstruct import make_task
 
 
 def run(config: DictConfig) -> int:

@@ -141,7 +141,9 @@ def words(text):
 @pytest.mark.parametrize("row", WRONG)
 def test_wrong_configuration_is_one_line(mrisem, simulated, tmp_path, row):
     given = words(row)
-    root = [] if any(w.startswith("data.root=") for w in given) else [f"data.root={simulated}/brain"]
+    root = (
+        [] if any(w.startswith("data.root=") for w in given) else [f"data.root={simulated}/brain"]
+    )
     scale = [] if "experiment=" in row else ["scale=smoke"]
     assert WRONG[row] in fails(mrisem, tmp_path / "run", *scale, *root, "data=brain", *given)
 
@@ -162,7 +164,9 @@ def test_wrong_wandb_mode_is_one_line(mrisem, simulated, tmp_path, monkeypatch):
         (["prior=image_same", "prompt.wording=1"], "prompt has no effect with prior=image_same"),
     ],
 )
-def test_harmless_options_without_effect_are_warned_of(mrisem, simulated, tmp_path, overrides, said):
+def test_harmless_options_without_effect_are_warned_of(
+    mrisem, simulated, tmp_path, overrides, said
+):
     root = ["scale=smoke", f"data.root={simulated}/brain", "data.acquisition=AXT2"]
     with pytest.warns(UserWarning, match=said):
         code, _, err = mrisem("reconstruct", *root, *overrides, f"output_dir={tmp_path}/run")

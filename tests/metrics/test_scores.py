@@ -9,11 +9,11 @@ from fastmri import evaluate
 from scipy.ndimage import gaussian_laplace
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
+from mrisem.errors import InputError
 from mrisem.metrics.fidelity import nmse, psnr, ssim, volume_scores
 from mrisem.metrics.perceptual import Lpips, haarpsi, vif
 from mrisem.metrics.sharpness import hfen, log_kernel, tenengrad, tenengrad_distance
 from mrisem.metrics.volume import DEFAULT_SCORES, VolumeMetrics
-from mrisem.errors import InputError
 
 
 @pytest.fixture

@@ -12,13 +12,11 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad
 
-from mrisem.physics.fourier import center_crop
-from mrisem.prior.checkpoints import Normalisation, read_normalisation, resolve_checkpoint
-from mrisem.prior.image.preparation import Preparation
-from mrisem.prior.image.families import Tower, load_tower, tower_family
 from mrisem.errors import InputError
+from mrisem.prior.checkpoints import Normalisation, read_normalisation, resolve_checkpoint
+from mrisem.prior.image.families import Tower, load_tower, tower_family
+from mrisem.prior.image.preparation import Preparation
 
 
 class Encoder(Protocol):
@@ -148,4 +146,3 @@ def _dtype(dtype: torch.dtype | str) -> torch.dtype:
     if name not in known:
         raise InputError(f"encoder.dtype must be one of {sorted(known)}, got {dtype!r}; set one")
     return known[name]
-

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mrisem.prior.checkpoints import read_config, read_tensors, weight_files
 from mrisem.errors import InputError
+from mrisem.prior.checkpoints import read_config, read_tensors, weight_files
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mrisem.prior.checkpoints import read_config, read_tensors, resolve_checkpoint, weight_files
-from mrisem.prior.language.conversation import Conversations
-from mrisem.prior.image.encoder import load_encoder
-from mrisem.prior.language.precision import freeze_linears
-from mrisem.prior.language.model import ResponseEncoder
 from mrisem.errors import InputError
+from mrisem.prior.checkpoints import read_config, read_tensors, resolve_checkpoint, weight_files
+from mrisem.prior.image.encoder import load_encoder
+from mrisem.prior.language.conversation import Conversations
+from mrisem.prior.language.model import ResponseEncoder
+from mrisem.prior.language.precision import freeze_linears
 
 _ANCHOR = "aligner.fc1.weight"  # names the whole's prefix among all weights
 _HEAD = "lm_head.weight"

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding
 from torch.utils.checkpoint import checkpoint
 
-from mrisem.prior.language.conversation import Conversations
 from mrisem.prior.image.encoder import FrozenEncoder
+from mrisem.prior.language.conversation import Conversations
 from mrisem.prior.language.precision import full_float32
 from mrisem.prior.language.prompts import Prompt
 

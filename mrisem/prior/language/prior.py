@@ -11,11 +11,11 @@ from einops import reduce
 from torch import Tensor
 from torch.nn.functional import normalize, softplus
 
+from mrisem.errors import InputError
+from mrisem.prior.jitter import Jitter
 from mrisem.prior.language.precision import independent_values
 from mrisem.prior.language.prompts import Prompt
-from mrisem.prior.jitter import Jitter
 from mrisem.prior.prior import Prior
-from mrisem.errors import InputError
 
 if TYPE_CHECKING:
     from mrisem.prior.language.bank import LanguageBank  # which ranks by this module's loss
