@@ -137,7 +137,7 @@ def _run_job(verb: str, config: DictConfig, debug: bool) -> tuple[int, float | N
     return code, score
 
 
-def _say_warning(message: Warning | str, *where: object) -> None:
+def _say_warning(message: Warning | str, *where: object, **more: object) -> None:
     """Say a warning in one line, without the place in the code."""
     print(f"mrisem: warning: {' '.join(str(message).split())}", file=sys.stderr)
 

@@ -1,4 +1,4 @@
-"""The page on extending, block by block, from a folder outside the tree and with the built wheel."""
+"""The page on extending, block by block, outside the tree and with the built wheel."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Holds a composed configuration to its schema: every key known, every value of its type and range."""
+"""Checks of a composed configuration: every key known, every value of its type and range."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Composing a verb's configuration: where YAML files are found, names of choices, folders of jobs."""
+"""Composing a verb's configuration: search path of YAML files, names of choices and of jobs."""
 
 from __future__ import annotations
 

@@ -29,23 +29,20 @@ def check_effects(raw: Mapping[str, Any], values: Mapping[str, Any], written: se
         )
     if "fit" in values:
         _check_fit(raw, values, written)
-    if (
-        "regulariser" in values
-        and values["regulariser"]["term"]
-        and not _reads(raw["model"], "regulariser")
-    ):
+    term = values.get("regulariser", {}).get("term")
+    if term and not _reads(raw["model"], "regulariser"):
         raise InputError(
-            f"{_name(values, 'model')} takes no regulariser, got {_name(values, 'regulariser')}; set "
-            "regulariser=none, or a network that is fitted, such as model=unrolled"
+            f"{_name(values, 'model')} takes no regulariser, got {_name(values, 'regulariser')}; "
+            "set regulariser=none, or a network that is fitted, such as model=unrolled"
         )
 
 
 def _check_prior(raw: Mapping[str, Any], values: Mapping[str, Any], written: set[str]) -> None:
     prior, name = values["prior"], _name(values, "prior")
-    own = {key: value for key, value in raw["prior"].items() if key not in Steering.keys()}
+    own = {key: value for key, value in raw["prior"].items() if key not in Steering.names()}
     if not prior.get("_target_"):
         for key in sorted(written):
-            if key.startswith("prior.") and key.removeprefix("prior.") in Steering.keys():
+            if key.startswith("prior.") and key.removeprefix("prior.") in Steering.names():
                 raise InputError(
                     f"{name} guides nothing, got {key}; set prior=image_same or another prior"
                 )
@@ -65,7 +62,7 @@ def _check_prior(raw: Mapping[str, Any], values: Mapping[str, Any], written: set
 
 
 def _check_fit(raw: Mapping[str, Any], values: Mapping[str, Any], written: set[str]) -> None:
-    fit, model = values["fit"], values["model"]
+    fit = values["fit"]
     if not _reads(raw["model"], "fit"):
         if fit["name"] == "lora":
             raise InputError(

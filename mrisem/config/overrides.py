@@ -1,4 +1,4 @@
-"""The words of the command line before Hydra reads them: quoted paths, options that are not there."""
+"""The command line before Hydra reads it: quoted paths, options that YAML files leave out."""
 
 from __future__ import annotations
 
@@ -152,7 +152,8 @@ def _check_known(verb: str, config: DictConfig, key: str) -> None:
         siblings += [f"{parent}.{argument}" for argument in types]
         if not raw or set(map(str, raw)) <= {"name", "_target_", "settings", "term", "make"}:
             raise InputError(
-                f"{parent}={dict(raw).get('name')} has no option {name}, got {key}; choose another {parent}"  # type: ignore[arg-type]
+                f"{parent}={config[parent].name} has no option {name}, got {key}; choose another "
+                f"{parent}"
             )
     raise unknown(key, siblings)
 
@@ -160,7 +161,7 @@ def _check_known(verb: str, config: DictConfig, key: str) -> None:
 def _dotted(node: Any, path: str) -> list[str]:
     """Return the dotted names of all options below a node."""
     names = []
-    raw = OmegaConf.to_container(node, resolve=False) if isinstance(node, DictConfig) else node
+    raw: Any = OmegaConf.to_container(node, resolve=False) if OmegaConf.is_config(node) else node
     for key, value in raw.items():
         where = f"{path}.{key}" if path else str(key)
         names += [where] + (_dotted(value, where) if isinstance(value, dict) else [])

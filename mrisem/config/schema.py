@@ -32,13 +32,18 @@ def expand(path: Any) -> Any:
 PathText = Annotated[str, BeforeValidator(expand)]
 
 
+def reference(text: str, description: str | None = None) -> Any:
+    """Make a field whose default is another option, ``${...}``."""
+    return Field(text, description=description)
+
+
 class Options(BaseModel):
     """Options of one node: unknown ones are refused, numbers are finite, types are not guessed."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
     @classmethod
-    def keys(cls) -> tuple[str, ...]:
+    def names(cls) -> tuple[str, ...]:
         """Return the names of the options."""
         return tuple(cls.model_fields)
 
@@ -74,9 +79,9 @@ class Data(Choice):
 class Auxiliary(Options):
     """Of whom the bank is made, and its negatives."""
 
-    root: PathText | None = Field("${data.root}", description="data set of the bank's subjects")
+    root: PathText | None = reference("${data.root}", description="data set of the bank's subjects")
     acquisition: str | None = Field(None, description="contrast; null: as prior.contrast says")
-    n_subjects: Count = Field("${oc.select:prior.n_auxiliary,${scale.n_auxiliary}}")
+    n_subjects: Count = reference("${oc.select:prior.n_auxiliary,${scale.n_auxiliary}}")
     negatives: Literal["zero_filled", "reconstruction", "both"] = Field(
         "zero_filled", description="images of the bank's second side"
     )
@@ -85,10 +90,10 @@ class Auxiliary(Options):
 class Steering(Options):
     """How strongly a prior counts; part of every ``prior`` (`mrisem.tasks.guidance.Steering`)."""
 
-    weight: Number | None = Field(
+    weight: Number | None = reference(
         "${model.prior_weight}", description="lambda, in our scale; null where nothing is guided"
     )
-    balance: Number | None = Field(
+    balance: Number | None = reference(
         "${oc.select:encoder.prior_defaults.balance,null}",
         description="largest gradient norm of the prior over the data term's; null: no limit",
     )
@@ -125,10 +130,10 @@ class Prior(Steering, Choice):
 class Fit(Choice):
     """How a network meets one scan."""
 
-    iterations: Count = Field("${scale.fit.iterations}", description="steps of Adam")
+    iterations: Count = reference("${scale.fit.iterations}", description="steps of Adam")
     learning_rate: Rate = Field(1e-3, description="of Adam")
     halve_every: Count = Field(1000, description="steps after which the rate is halved")
-    loss_share: Share | None = Field(
+    loss_share: Share | None = reference(
         "${oc.select:model.loss_share,0.4}",
         description="share of the samples held out for the loss; null: network and loss share all",
     )
@@ -140,7 +145,7 @@ class Fit(Choice):
     )
     patience: Count = Field(8, description="steps without a better prediction of those samples")
     log_every: Count = Field(5, description="steps between two rows of fit.csv")
-    rank: Count = Field("${scale.fit.rank}", description="inner width of LoRA's factors")
+    rank: Count = reference("${scale.fit.rank}", description="inner width of LoRA's factors")
     targets: str | list[str] = Field("all", description="layers that take factors")
     train_also: list[str] = Field(["log_lambdas"], description="parameters trained beside them")
     settings: Any = None
@@ -373,11 +378,12 @@ VERBS: dict[str, type[Verb]] = {
 
 def store_defaults() -> None:
     """Offer the schema's defaults to YAML files, as ``schema/data`` and so on."""
-    for name, schema in {
+    schemas: dict[str, type[Options]] = {
         "data": Data,
         "auxiliary": Auxiliary,
         "steering": Steering,
         "fit": Fit,
-    }.items():
+    }
+    for name, schema in schemas.items():
         defaults = {key: field.get_default() for key, field in schema.model_fields.items()}
         ConfigStore.instance().store(group="schema", name=name, node=defaults)

@@ -52,7 +52,7 @@ def make_prior_builder(config: DictConfig) -> PriorBuilder:
 
     ``encoder: ${encoder}`` in a prior's YAML gives it a function that makes the encoder.
     """
-    options = without(config.prior, *Steering.keys(), "name", "n_auxiliary")
+    options = without(config.prior, *Steering.names(), "name", "n_auxiliary")
     if "encoder" in options:
         options["encoder"] = make_encoder(config)
     builder: PriorBuilder = instantiate(options)

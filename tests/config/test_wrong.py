@@ -1,5 +1,7 @@
 """Wrong configurations: each ends with exit code 1 and one line that names the option."""
 
+import shlex
+
 import pytest
 
 PRIOR, LANGUAGE = "prior=image_same", "prior=image_language"
@@ -133,8 +135,6 @@ def fails(mrisem, folder, *arguments):
 
 def words(text):
     """Split a row as a shell does."""
-    import shlex
-
     return shlex.split(text)
 
 

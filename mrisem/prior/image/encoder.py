@@ -117,7 +117,7 @@ def load_encoder(
     pad_value: float | None = None,
     revision: str | None = None,
 ) -> FrozenEncoder:
-    """Load the vision tower of a checkpoint (see `mrisem.prior.image.families`), up to the deepest level.
+    """Load the vision tower of a checkpoint, up to the deepest level.
 
     Args:
         path: ``janus_mini``, a folder, or a hub name such as ``deepseek-community/Janus-Pro-1B``.

@@ -26,7 +26,7 @@ TEMPERATURES = (0.1, 0.7)  # tau_pos, tau_neg (Feng et al., arXiv:2511.19641; me
 
 
 class Responder(Protocol):
-    """What a language prior needs of a model (see `mrisem.prior.language.model.ResponseEncoder`)."""
+    """What a language prior needs of a model: `mrisem.prior.language.model.ResponseEncoder`."""
 
     def __call__(self, magnitude: Tensor, prompt: Prompt) -> Tensor:
         """``(n, y, x)`` magnitudes -> ``(n, width)`` response embeddings."""
