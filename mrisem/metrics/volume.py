@@ -18,6 +18,7 @@ DEFAULT_SCORES: dict[str, Score] = {
     "ssim": fidelity.SSIM,
     "nmse": fidelity.NMSE,
     "lpips": perceptual.LPIPS,
+    "dists": perceptual.DISTS,
     "tenengrad": sharpness.TENENGRAD,
     "tenengrad_distance": sharpness.TENENGRAD_DISTANCE,
     "hfen": sharpness.HFEN,
