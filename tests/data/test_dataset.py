@@ -6,10 +6,10 @@ import torch
 
 from mrisem.data.dataset import SliceGroups, central_slices, without
 from mrisem.data.volumes import FailedScan, inspect_volume
+from mrisem.errors import InputError
 from mrisem.physics.coils import ESTIMATORS, estimate_sensitivity_maps, root_sum_of_squares
 from mrisem.physics.fourier import center_crop, ifft2c
 from mrisem.physics.masks import FileMask, GaussianMask, calibration_lines
-from mrisem.errors import InputError
 
 MASK = GaussianMask(4, calibration_lines=8)
 
@@ -180,3 +180,22 @@ def test_counts_must_be_positive(tmp_path, make_file):
         groups(path, max_slices=0)
     with pytest.raises(InputError, match="slices_at_once must be at least 1, got 0"):
         groups(path, slices_at_once=0)
+
+
+def test_mask_of_another_package_serves_and_its_faults_name_class_and_file(tmp_path, make_file):
+    class Third:
+        def __call__(self, n_columns, padding, seed):
+            columns = torch.zeros(n_columns, dtype=torch.bool)
+            columns[padding[0] : padding[1] : 3] = True
+            columns[n_columns // 2 - 4 : n_columns // 2 + 4] = True
+            return columns
+
+    class Rows(Third):
+        def __call__(self, n_columns, padding, seed):
+            return super().__call__(n_columns, padding, seed)[None]
+
+    path = make_file(tmp_path / "a.h5")
+    batch = groups(path, mask=Third())[0]
+    assert torch.equal(batch.mask[0, 0], Third()(48, (2, 46), 0))
+    with pytest.raises(InputError, match=r"a\.h5: a mask must be .* Rows gave \(1, 48\)"):
+        groups(path, mask=Rows())[0]
