@@ -15,10 +15,10 @@ from mrisem.types import Batch
 
 @dataclass(frozen=True)
 class Steering:
-    """How the prior counts; each an option to be ablated (method.md section 6).
+    """How the prior counts; each an option to be ablated (docs/method.md).
 
     Args:
-        weight: lambda, in our scale (method.md section 1); infinite: ``balance`` alone counts.
+        weight: lambda, in our scale (docs/method.md); infinite: ``balance`` alone counts.
         balance: the prior's gradient norm at the image is at most this share of the data term's:
             ``weight`` is lowered as far as that takes, and rises again smoothly. None: no limit.
         smoothing: memory of that limit, in [0, 1).
