@@ -49,7 +49,7 @@ class Unrolled(nn.Module):
         self.cg_tolerance = cg_tolerance
 
     def load_unet(self, state: Mapping[str, Tensor]) -> None:
-        """Start every stage from the same U-Net, as the paper does (method.md section 4, start).
+        """Start every stage from the same U-Net, as the paper does (Feng et al., arXiv:2511.19641).
 
         The stages' weights stay separate and may drift apart in fitting.
 

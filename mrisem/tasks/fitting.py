@@ -25,7 +25,7 @@ from mrisem.types import Batch, Reconstruction
 
 @dataclass(frozen=True)
 class PerScanFit:
-    """How a network is fitted to a scan (method.md section 4).
+    """How a network is fitted to a scan (Feng et al., arXiv:2511.19641).
 
     Args:
         iterations: optimiser steps (paper: 1500).

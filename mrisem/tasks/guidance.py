@@ -15,7 +15,7 @@ from mrisem.types import Batch
 
 @dataclass(frozen=True)
 class Steering:
-    """How the prior counts; each an option to be ablated (method.md section 6).
+    """How the prior counts; each an option to be ablated (docs/method.md).
 
     Args:
         weight: lambda, in our scale (docs/method.md); None for methods that take no prior.

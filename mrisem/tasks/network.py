@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 class NetworkTask(ReconstructionTask):
-    """U-Net, unrolled network, VarNet, or any module of their form (method.md section 4).
+    """U-Net, unrolled network, VarNet, or any module of their form.
 
     Args:
         network: ``(batch, mask | None) -> Reconstruction``; the starting point of every fit, and

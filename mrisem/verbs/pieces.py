@@ -13,7 +13,7 @@ import mrisem
 from mrisem.data.datamodules import FastMRI
 from mrisem.errors import InputError
 from mrisem.networks.starts import load_start
-from mrisem.physics.masks import ColumnMask, MixedMask
+from mrisem.physics.masks import ColumnMask, paired
 from mrisem.tasks.base import ReconstructionTask
 from mrisem.tasks.network import NetworkTask
 
@@ -47,15 +47,9 @@ def has_prior(config: DictConfig) -> bool:
 
 
 def make_mask(config: DictConfig) -> ColumnMask:
-    """Make ``config.mask``; a list of accelerations gives masks of each, drawn by volume."""
-    options = without(config.mask, "name")
-    factors = options.get("acceleration")
-    if not isinstance(factors, list):
-        mask: ColumnMask = instantiate(options)
-        return mask
-    if not factors:
-        raise InputError("mask.acceleration must be a number or a list of numbers, got []")
-    return MixedMask(tuple(instantiate(options | {"acceleration": r}) for r in factors))
+    """Make ``config.mask``; lists of options give a mask for each pair, drawn by volume."""
+    options = without(config.mask, "name", "_target_")
+    return paired(instantiate({"_target_": config.mask._target_, "_partial_": True}), options)
 
 
 def make_task(config: DictConfig) -> ReconstructionTask:
