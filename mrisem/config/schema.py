@@ -156,6 +156,7 @@ class Model(Choice):
 
     prior_weight: Number | None = Field(None, description="lambda of a prior, in our scale")
     checkpoint: PathText | None = Field(None, description="weights to start from")
+    trained_by: str | None = Field(None, description="command that trains it, for messages")
     loss_share: Share | None = Field(None, description="default of fit.loss_share")
     prior_on: Literal["image", "network", "stages"] = Field(
         "image", description="where the prior acts: final image, last network output, all stages"
