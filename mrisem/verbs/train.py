@@ -21,7 +21,8 @@ def run(config: DictConfig) -> int:
     """Train on `multicoil_train`, never on subjects that are reconstructed.
 
     With ``data.validation_subjects`` the best checkpoint is selected on training subjects that are
-    held out; without, the last one is named. Continues from ``checkpoints/last.ckpt`` when the run folder has one.
+    held out; without, the last one is named. Continues from ``checkpoints/last.ckpt`` when the run
+    folder has one.
     """
     folder = Path(config.output_dir)
     data = make_datamodule(config, config.scale.train.batch_size)
