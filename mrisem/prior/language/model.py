@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding
 from torch.utils.checkpoint import checkpoint
 
-from mrisem.prior.language.conversation import Conversations
 from mrisem.prior.image.encoder import FrozenEncoder
+from mrisem.prior.language.conversation import Conversations
 from mrisem.prior.language.precision import full_float32
 from mrisem.prior.language.prompts import Prompt
 
@@ -22,7 +22,7 @@ class ResponseEncoder(nn.Module):
     """Vision tower -> final norm and aligner -> language model, frozen, without the output head.
 
     The response embedding is the language model's last hidden state at the last position of the
-    conversation (method: Feng et al., arXiv:2511.19641; method.md section 3): *after* the final
+    conversation (Feng et al., arXiv:2511.19641): *after* the final
     RMS norm, which is what transformers calls ``hidden_states[-1]`` and what the output head reads.
     All of it computes in float32, under autocast too; `dtype` of the language model's weights is a
     matter of storage only. `load_language_model` makes it from a checkpoint.
