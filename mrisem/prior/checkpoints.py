@@ -103,7 +103,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     Raises:
         InputError: when the file is missing, unreadable, or of DeepSeek's original Janus format.
     """
-    config = _read_json(folder / "config.json")
+    config = read_json(folder / "config.json")
     if config.get("model_type") == "multi_modality":
         raise InputError(
             f"encoder must be a converted Janus checkpoint (model_type 'janus'), got DeepSeek's "
@@ -126,9 +126,9 @@ def read_normalisation(folder: Path) -> Normalisation:
     """
     sources: list[dict[str, Any]] = []
     if (folder / "preprocessor_config.json").is_file():
-        sources.append(_read_json(folder / "preprocessor_config.json"))
+        sources.append(read_json(folder / "preprocessor_config.json"))
     if (folder / "processor_config.json").is_file():
-        sources.append(_read_json(folder / "processor_config.json").get("image_processor", {}))
+        sources.append(read_json(folder / "processor_config.json").get("image_processor", {}))
     for source in sources:
         if source.get("do_normalize") is False:
             return Normalisation((0.0,), (1.0,))
@@ -160,7 +160,7 @@ def weight_files(folder: Path) -> list[Path]:
     if single.is_file():
         return [single]
     if index.is_file():
-        files = sorted({folder / name for name in _read_json(index)["weight_map"].values()})
+        files = sorted({folder / name for name in read_json(index)["weight_map"].values()})
         if missing := [file.name for file in files if not file.is_file()]:
             raise InputError(
                 f"every shard named in {_INDEX} must exist, got no {missing[0]} in {folder}; "
@@ -280,13 +280,14 @@ def _silent_transformers() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _read_json(file: Path) -> dict[str, Any]:
+def read_json(file: Path) -> dict[str, Any]:
+    """Read a JSON file of a checkpoint, or raise an InputError."""
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(
             f"encoder folder must hold {file.name}, got none in {file.parent}; "
-            "point encoder.path at a transformers checkpoint"
+            "point encoder.path at a whole checkpoint"
         ) from error
     except json.JSONDecodeError as error:
         raise InputError(

@@ -14,7 +14,7 @@ from mrisem.prior.image.encoder import load_encoder
 from mrisem.prior.image.prior import Jitter, SemanticPrior
 
 FOLDER = Path(mrisem.__file__).parent / "assets" / "janus_mini"
-CONF = Path(__file__).parents[2] / "conf" / "encoder"
+CONF = Path(__file__).parents[3] / "conf" / "encoder"
 QUALITY = "Determine whether this image is high-quality or low-quality. Respond with single word."
 ARTEFACT = "Determine whether this image is blurred or aliasing. Respond with single word."
 
