@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import shutil
@@ -10,15 +9,19 @@ import sys
 import traceback
 import warnings
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 
 import hydra
+import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import mrisem
+from mrisem.config.compose import CONF, prepare, written_keys
+from mrisem.config.overrides import parse, quote_paths, repair
 from mrisem.errors import InputError
 from mrisem.verbs.jobs import JobRecord, SweepSummary, in_sweep
 
@@ -32,8 +35,8 @@ VERBS = {
     "doctor": "what is installed, which weights and data are found",
 }
 _SCORES = "mrisem.verbs.scores"
-_LONGEST = 200  # characters of a folder's name: file systems take 255
-_EXPECTED = (InputError, HydraException, OmegaConfBaseException)
+_VALUE_FLAGS = ("--cfg", "-c", "--package", "-p", "--config-dir", "-cd")  # of Hydra: take a word
+_EXPECTED = (InputError, HydraException, OmegaConfBaseException, yaml.YAMLError)
 
 
 def main() -> None:
@@ -51,34 +54,10 @@ def main() -> None:
     if verb not in VERBS:
         print(f"mrisem: no verb {verb!r}; choose one of: {', '.join(VERBS)}", file=sys.stderr)
         sys.exit(1)
-    sys.argv = [f"mrisem {verb}", *overrides]
-    sys.exit(_run(verb, debug))
+    sys.exit(_run(verb, overrides, debug))
 
 
-def folder_name(overrides: str) -> str:
-    """Return a sweep job's overrides as the name of one folder: no slash, at most 200 characters.
-
-    >>> folder_name("encoder.path-weights/mine__seed-0")
-    'encoder.path-weights_mine__seed-0'
-    """
-    name = overrides.replace("/", "_")
-    if len(name) <= _LONGEST:
-        return name
-    digest = hashlib.sha256(name.encode()).hexdigest()[:12]
-    return f"{name[: _LONGEST - len(digest) - 1]}-{digest}"
-
-
-OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
-
-
-def config_folder() -> Path:
-    """Return the folder of YAML files: inside an installed package, or beside it in a checkout."""
-    package = Path(mrisem.__file__).parent
-    inside = package / "conf"
-    return inside if inside.is_dir() else package.parent / "conf"
-
-
-def _run(verb: str, debug: bool) -> int:
+def _run(verb: str, arguments: list[str], debug: bool) -> int:
     """Run one verb (or a sweep of it) through Hydra and return the exit code."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors arrive here, to be said in one line
     codes: list[int] = []
@@ -89,8 +68,9 @@ def _run(verb: str, debug: bool) -> int:
         return score
 
     SweepSummary.exit_code = SweepSummary.under_way = None
-    start = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=verb)
+    start = hydra.main(version_base="1.3", config_path=str(CONF), config_name=verb)
     try:
+        sys.argv = [f"mrisem {verb}", *_readable(verb, arguments)]
         start(job)()
     except _EXPECTED as error:
         return _report(verb, error, debug)
@@ -105,6 +85,30 @@ def _run(verb: str, debug: bool) -> int:
     return max(codes, key=(0, 2, 1).index, default=0)
 
 
+def _readable(verb: str, arguments: list[str]) -> list[str]:
+    """Return the command line as Hydra reads it: paths quoted, options known to the YAML files.
+
+    Raises:
+        InputError: when an override is malformed or its option unknown.
+    """
+    folders = [
+        str(Path(value).expanduser().resolve())
+        for flag, value in pairwise(arguments)
+        if flag in ("--config-dir", "-cd")
+    ]
+    multirun = "--multirun" in arguments or "-m" in arguments
+    quoted = quote_paths(arguments, multirun)
+    places = [
+        index
+        for index, (before, argument) in enumerate(zip(["", *quoted], quoted, strict=False))
+        if not argument.startswith("-") and before not in _VALUE_FLAGS
+    ]
+    overrides = [quoted[index] for index in places]
+    for index, text in zip(places, repair(verb, overrides, CONF, folders), strict=True):
+        quoted[index] = text
+    return quoted
+
+
 def _run_job(verb: str, config: DictConfig, debug: bool) -> tuple[int, float | None]:
     """Run one job and record what became of it; in a sweep no error stops the others.
 
@@ -112,10 +116,10 @@ def _run_job(verb: str, config: DictConfig, debug: bool) -> tuple[int, float | N
         exit code; and the score that ``returns`` asks for, None without it or after a failure.
     """
     folder = Path(HydraConfig.get().runtime.output_dir)
-    record = JobRecord(verb, folder, config.get("seed"))
+    record = JobRecord(verb, folder)
     try:
-        with open_dict(config):
-            config.output_dir = str(folder)
+        config = prepare(verb, config, written_keys(parse(HydraConfig.get().overrides.task)))
+        config.output_dir, record.facts["seed"] = str(folder), config.seed
         _record(config, folder)
         module = import_module(f"mrisem.verbs.{verb}")
         _quieten()  # after Lightning's import, which sets its own level
@@ -133,8 +137,14 @@ def _run_job(verb: str, config: DictConfig, debug: bool) -> tuple[int, float | N
     return code, score
 
 
+def _say_warning(message: Warning | str, *where: object, **more: object) -> None:
+    """Say a warning in one line, without the place in the code."""
+    print(f"mrisem: warning: {' '.join(str(message).split())}", file=sys.stderr)
+
+
 def _quieten() -> None:
     """Silence what Lightning says about hardware, its own products and its dependencies."""
+    warnings.showwarning = _say_warning
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
@@ -169,7 +179,7 @@ def _record(config: DictConfig, folder: Path) -> None:
     """Keep the configuration as it was resolved, beside Hydra's own record of it."""
     record = HydraConfig.get().output_subdir
     if record is not None:
-        OmegaConf.save(config, folder / record / "config.yaml", resolve=True)
+        OmegaConf.save(config, folder / record / "config.yaml")
 
 
 def _remove_if_empty(folder: Path) -> None:

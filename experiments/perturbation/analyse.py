@@ -10,8 +10,8 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
 from mrisem.cli import config_folder
-from mrisem.prior.language.loading import load_language_model
 from mrisem.prior.language.bank import Perturbation
+from mrisem.prior.language.loading import load_language_model
 from mrisem.report.runs import find_runs
 from mrisem.verbs.pieces import make_datamodule
 

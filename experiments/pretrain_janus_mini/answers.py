@@ -19,8 +19,8 @@ from mrisem.cli import config_folder
 from mrisem.data.auxiliary import AuxiliarySettings, AuxiliarySlices
 from mrisem.data.volumes import inspect_volume
 from mrisem.prior.language.loading import load_language_model
-from mrisem.prior.language.prompts import Prompt
 from mrisem.prior.language.model import ResponseEncoder
+from mrisem.prior.language.prompts import Prompt
 
 WORDINGS, ACCELERATIONS = range(5), range(2, 9)
 PROMPTS = ("high_low_quality", "blurred_aliasing")

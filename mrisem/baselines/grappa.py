@@ -7,10 +7,10 @@ import torch
 from numpy.typing import NDArray
 
 from mrisem.baselines.slices import slice_by_slice
+from mrisem.errors import InputError
 from mrisem.physics.coils import combine
 from mrisem.physics.fourier import ifft2c
 from mrisem.physics.masks import calibration_lines
-from mrisem.errors import InputError
 from mrisem.types import Batch, Reconstruction
 
 

@@ -22,10 +22,10 @@ from mrisem.data.dataset import (
     undersample,
 )
 from mrisem.data.volumes import VolumeInfo
+from mrisem.errors import InputError
 from mrisem.physics.coils import estimate_sensitivity_maps, root_sum_of_squares
 from mrisem.physics.fourier import center_crop, ifft2c
 from mrisem.physics.masks import GaussianMask, calibration_lines, stable_seed
-from mrisem.errors import InputError
 from mrisem.types import Batch, Reconstruction, SliceInfo
 
 CONTRASTS = ("same", "cross", "mixed")
@@ -74,8 +74,7 @@ class AuxiliarySettings:
             raise InputError(f"auxiliary.n_subjects must be at least 1, got {self.n_subjects}")
         if self.negatives not in NEGATIVES:
             raise InputError(
-                f"auxiliary.negatives must be one of {', '.join(NEGATIVES)}, got "
-                f"{self.negatives!r}"
+                f"auxiliary.negatives must be one of {', '.join(NEGATIVES)}, got {self.negatives!r}"
             )
 
 

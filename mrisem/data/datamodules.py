@@ -21,9 +21,9 @@ from mrisem.data.auxiliary import (
 from mrisem.data.dataset import SliceGroups, SliceOf, central_slices, without
 from mrisem.data.folders import Folders, select_acquisition
 from mrisem.data.volumes import UNNAMED, FailedScan, VolumeInfo
+from mrisem.errors import InputError
 from mrisem.physics.coils import check_estimator
 from mrisem.physics.masks import ColumnMask, stable_seed
-from mrisem.errors import InputError
 from mrisem.types import Batch
 
 _SPLITS = ("train", "val", "test")

@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from mrisem.data.volumes import FailedScan, VolumeInfo
+from mrisem.errors import InputError
 from mrisem.physics.coils import estimate_sensitivity_maps, root_sum_of_squares
 from mrisem.physics.fourier import ifft2c
 from mrisem.physics.masks import ColumnMask, FileMask, calibration_lines, stable_seed
-from mrisem.errors import InputError
 from mrisem.types import Batch, SliceInfo
 
 

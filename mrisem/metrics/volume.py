@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from mrisem.errors import InputError
 from mrisem.metrics import fidelity, perceptual, sharpness
 from mrisem.metrics.score import Score
-from mrisem.errors import InputError
 
 SMALLEST_IMAGE = 16  # pixels: HaarPSI's coarsest wavelet
 
@@ -18,6 +18,7 @@ DEFAULT_SCORES: dict[str, Score] = {
     "ssim": fidelity.SSIM,
     "nmse": fidelity.NMSE,
     "lpips": perceptual.LPIPS,
+    "dists": perceptual.DISTS,
     "tenengrad": sharpness.TENENGRAD,
     "tenengrad_distance": sharpness.TENENGRAD_DISTANCE,
     "hfen": sharpness.HFEN,

@@ -6,10 +6,10 @@ import fastmri
 import torch
 from torch import Tensor, nn
 
+from mrisem.errors import InputError
 from mrisem.physics.coils import combine
 from mrisem.physics.masks import calibration_lines
 from mrisem.physics.sense import SenseOperator
-from mrisem.errors import InputError
 from mrisem.types import Batch, Reconstruction
 
 

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mrisem.physics.espirit import check_calibration, espirit
 from mrisem.errors import InputError
+from mrisem.physics.espirit import check_calibration, espirit
 
 # Side of the grid on which eigenvectors are computed. They vary as slowly as an ESPIRiT kernel is
 # narrow (6 samples), so 64 points resolve them: tests/physics/test_espirit.py compares with maps

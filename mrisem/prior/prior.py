@@ -16,7 +16,7 @@ Contrast = Literal["same", "cross", "mixed"]
 
 
 class Prior(Protocol):
-    """A loss on magnitude images. A subclass gives `losses`; the rest is for curves and pictures."""
+    """A loss on magnitude images; a subclass gives `losses`, the rest is for curves."""
 
     def losses(self, magnitude: Tensor, iteration: int = 0) -> dict[str, Tensor]:
         """Evaluate the loss.

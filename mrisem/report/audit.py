@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mrisem.errors import InputError
 from mrisem.metrics.hallucination import image_change, kspace_change
 from mrisem.metrics.statistics import summarise
 from mrisem.report.results import Volume, open_file, read_reconstruction, read_target
 from mrisem.report.runs import Run
 from mrisem.report.summary import Column
 from mrisem.report.tables import DASH, Cell, Table, TableRow, as_lines
-from mrisem.errors import InputError
 
 log = logging.getLogger(__name__)
 Row = dict[str, Any]

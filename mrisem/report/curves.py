@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mrisem.report.runs import Run
 from mrisem.errors import InputError
+from mrisem.report.runs import Run
 
 Curve = tuple[np.ndarray, np.ndarray]  # iterations, values
 Curves = dict[str, dict[str, dict[str, Curve]]]  # loss, method, scan

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mrisem.report.runs import Run, read_attributes
 from mrisem.errors import InputError
+from mrisem.report.runs import Run, read_attributes
 
 _MOST_STEPS = 16  # of a path: more could not be told apart
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mrisem.errors import InputError
 from mrisem.report.audit_figure import figure_name
 from mrisem.report.changes import Changes
 from mrisem.report.runs import Run
 from mrisem.report.summary import Row, read_rows
-from mrisem.errors import InputError
 
 Summary = dict[str, Any]
 

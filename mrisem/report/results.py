@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mrisem.errors import InputError
 from mrisem.metrics.lesions import score_lesions
 from mrisem.metrics.volume import VolumeMetrics
 from mrisem.physics.fourier import center_crop
-from mrisem.errors import InputError
 
 Row = dict[str, Any]
 _FACTS = ("slices", "acceleration", "data_consistency", "seconds")

@@ -9,10 +9,10 @@ import pytorch_lightning as pl
 import torch
 
 from mrisem.data.volumes import FailedScan
-from mrisem.tasks.curves import FitCurves
-from mrisem.prior.prior import Prior
-from mrisem.tasks.guidance import Guidance, Steering
 from mrisem.errors import InputError
+from mrisem.prior.prior import Prior
+from mrisem.tasks.curves import FitCurves
+from mrisem.tasks.guidance import Guidance, Steering
 from mrisem.types import Batch, Reconstruction
 
 

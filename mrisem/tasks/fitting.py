@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from mrisem.errors import InputError
 from mrisem.networks.adapters import LoRA
 from mrisem.tasks.curves import FitCurves
 from mrisem.tasks.early_stopping import Best
@@ -19,7 +20,6 @@ from mrisem.tasks.losses import data_consistency_loss
 from mrisem.tasks.objectives import gradient_at
 from mrisem.tasks.regularisers import Regulariser
 from mrisem.tasks.splits import split_samples
-from mrisem.errors import InputError
 from mrisem.types import Batch, Reconstruction
 
 

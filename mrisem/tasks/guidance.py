@@ -18,7 +18,7 @@ class Steering:
     """How the prior counts; each an option to be ablated (method.md section 6).
 
     Args:
-        weight: lambda, in our scale (method.md section 1); infinite: ``balance`` alone counts.
+        weight: lambda, in our scale (docs/method.md); None for methods that take no prior.
         balance: the prior's gradient norm at the image is at most this share of the data term's:
             ``weight`` is lowered as far as that takes, and rises again smoothly. None: no limit.
         smoothing: memory of that limit, in [0, 1).
@@ -27,7 +27,7 @@ class Steering:
             ``g - A^H A g``, so that it does not pull against the measurement.
     """
 
-    weight: float = 0.02
+    weight: float | None = 0.02
     balance: float | None = None
     smoothing: float = 0.9
     start_iteration: int = 0
@@ -95,7 +95,7 @@ class Guidance:
 
     def _weights(self, own: Tensor, data: Tensor) -> Tensor:
         """Return each slice's lambda, ``(batch,)``."""
-        weight = torch.full_like(own, self.steering.weight)
+        weight = torch.full_like(own, self.steering.weight or 0.0)
         if self.steering.balance is None:
             return weight
         now = self.steering.balance * data / own.clamp_min(torch.finfo(own.dtype).tiny)

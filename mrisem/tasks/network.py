@@ -9,6 +9,7 @@ import torch
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
+from mrisem.errors import InputError
 from mrisem.networks.adapters import LoRA, attach
 from mrisem.physics.masks import stable_seed
 from mrisem.physics.sense import SenseOperator
@@ -19,7 +20,6 @@ from mrisem.tasks.fitting import PerScanFit, ScanFit, apply_each, copies
 from mrisem.tasks.guidance import Steering
 from mrisem.tasks.objectives import Objective, gradient_at
 from mrisem.tasks.regularisers import Regulariser
-from mrisem.errors import InputError
 from mrisem.types import Batch, Reconstruction
 
 logger = logging.getLogger(__name__)

@@ -8,12 +8,12 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from mrisem.errors import InputError
 from mrisem.physics.fourier import center_crop
 from mrisem.tasks.guidance import Guidance
 from mrisem.tasks.losses import data_consistency_loss
 from mrisem.tasks.regularisers import Regulariser
 from mrisem.tasks.splits import split_samples
-from mrisem.errors import InputError
 from mrisem.types import Batch
 
 Terms = Callable[[Tensor], dict[str, Tensor]]

@@ -42,10 +42,9 @@ class JobRecord:
     Args:
         verb: what is run.
         folder: the run folder.
-        seed: of the configuration.
     """
 
-    def __init__(self, verb: str, folder: Path, seed: int | None) -> None:
+    def __init__(self, verb: str, folder: Path) -> None:
         hydra = HydraConfig.get()
         self.folder = folder / hydra.output_subdir if hydra.output_subdir else None
         self._began = time.monotonic()
@@ -59,7 +58,7 @@ class JobRecord:
             "seconds": None,
             "command": shlex.join(["mrisem", verb, *overrides]),
             "overrides": overrides,
-            "seed": seed,
+            "seed": None,
             "commit": commit(),
             "versions": versions(),
             "sweep": os.environ.get(SWEEP) if in_sweep() else None,

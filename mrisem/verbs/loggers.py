@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from mrisem.report.summary import Row
 
 N_PANELS = 3  # comparisons of an evaluated run
+WANDB_MODES = ("online", "offline", "disabled", "shared")
 
 
 @contextmanager
@@ -106,10 +107,16 @@ def wandb_logger(
 
 
 def wandb_mode() -> str:
-    """Return ``WANDB_MODE``, else online where a key is known, else offline."""
+    """Return ``WANDB_MODE``, else online where a key is known, else offline.
+
+    Raises:
+        InputError: when ``WANDB_MODE`` is none of wandb's.
+    """
     from requests.utils import get_netrc_auth
 
     if mode := os.environ.get("WANDB_MODE"):
+        if mode not in WANDB_MODES:
+            raise InputError(f"WANDB_MODE must be one of {', '.join(WANDB_MODES)}, got {mode!r}")
         return mode
     server = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
     known = os.environ.get("WANDB_API_KEY") or get_netrc_auth(server)

@@ -5,12 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
+import mrisem
 from mrisem.data.datamodules import FastMRI
-from mrisem.physics.masks import ColumnMask, MixedMask
 from mrisem.errors import InputError
+from mrisem.networks.starts import load_start
+from mrisem.physics.masks import ColumnMask, MixedMask
+from mrisem.tasks.base import ReconstructionTask
+from mrisem.tasks.network import NetworkTask
+
+SHIPPED = ("unrolled_mini",)  # warm starts that come with the package, for scale=demo
 
 
 def without(config: DictConfig, *names: str) -> dict[str, Any]:
@@ -24,14 +31,19 @@ def make_datamodule(config: DictConfig, slices_at_once: int) -> FastMRI:
     # not through instantiate(): it would turn the mask, a dataclass, into a configuration
     make: type[FastMRI] = get_class(config.data._target_)
     return make(
-        **without(config.data, "_target_", "name"),
+        **without(config.data, "_target_", "name", "paper_subjects"),
         mask=make_mask(config),
         seed=config.seed,
         cache_folder=Path(config.paths.cache) / "sensitivity_maps",
         on_error=config.get("on_error", "raise"),
         slices_at_once=slices_at_once,
-        auxiliary=without(config.auxiliary) | {"contrast": config.prior.get("contrast", "same")},
+        auxiliary=without(config.auxiliary),
     )
+
+
+def has_prior(config: DictConfig) -> bool:
+    """Whether a prior guides: ``prior=none`` names no builder."""
+    return config.prior._target_ is not None
 
 
 def make_mask(config: DictConfig) -> ColumnMask:
@@ -44,3 +56,40 @@ def make_mask(config: DictConfig) -> ColumnMask:
     if not factors:
         raise InputError("mask.acceleration must be a number or a list of numbers, got []")
     return MixedMask(tuple(instantiate(options | {"acceleration": r}) for r in factors))
+
+
+def make_task(config: DictConfig) -> ReconstructionTask:
+    """Make the task of ``config.model`` with the weights that it starts from.
+
+    Raises:
+        InputError: when the method takes no prior but is given one, or its weights do not fit.
+    """
+    task = new_task(config)
+    if has_prior(config) and not task.takes_prior:
+        raise InputError(
+            f"model={config.model.name} as it is takes no prior, got prior={config.prior.name}; "
+            "set prior=none, or a network that is fitted, such as model=unrolled fit=all"
+        )
+    checkpoint = config.model.get("checkpoint")
+    if checkpoint and isinstance(task, NetworkTask):
+        load_start(task.network, start_file(checkpoint), config.model.name)
+    return task
+
+
+def new_task(config: DictConfig) -> ReconstructionTask:
+    """Make the task of ``config.model``; the same seed gives the same random weights."""
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        task: ReconstructionTask = instantiate(config.model.task)
+    return task
+
+
+def start_file(checkpoint: str) -> Path:
+    """Return the file of ``model.checkpoint``, which may be the name of one that ships.
+
+    >>> start_file("unrolled_mini").name
+    'unrolled_mini.ckpt'
+    """
+    if checkpoint in SHIPPED:
+        return Path(mrisem.__file__).parent / "assets" / f"{checkpoint}.ckpt"
+    return Path(checkpoint)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from mrisem.verbs.pieces import without
 
 if TYPE_CHECKING:
     from mrisem.data.datamodules import FastMRI
+    from mrisem.prior.image.encoder import Encoder
     from mrisem.prior.prior import PriorBuilder
     from mrisem.tasks.base import ReconstructionTask
 
@@ -50,12 +52,18 @@ def make_prior_builder(config: DictConfig) -> PriorBuilder:
 
     ``encoder: ${encoder}`` in a prior's YAML gives it a function that makes the encoder.
     """
-    options = without(config.prior, *Steering.keys(), "name", "n_auxiliary")
-    if isinstance(encoder := options.get("encoder"), dict):
-        own = {key: value for key, value in encoder.items() if key not in ("name", "prior_defaults")}
-        options["encoder"] = own | {"_partial_": True}
+    options = without(config.prior, *Steering.names(), "name", "n_auxiliary")
+    if "encoder" in options:
+        options["encoder"] = make_encoder(config)
     builder: PriorBuilder = instantiate(options)
     return builder
+
+
+def make_encoder(config: DictConfig) -> Callable[..., Encoder]:
+    """Return the function that makes what ``config.encoder._target_`` names."""
+    options = without(config.encoder, "name", "prior_defaults")
+    make: Callable[..., Encoder] = instantiate(options, _partial_=True)
+    return make
 
 
 def bank_callback(

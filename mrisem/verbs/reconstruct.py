@@ -8,24 +8,17 @@ import logging
 from pathlib import Path
 
 import pytorch_lightning as pl
-import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-import mrisem
-from mrisem.tasks.base import ReconstructionTask
-from mrisem.tasks.callbacks.embedding_bank import EmbeddingBankCallback
 from mrisem.tasks.callbacks.logging import PredictionLogger
 from mrisem.tasks.callbacks.writer import Provenance, ReconstructionWriter
-from mrisem.errors import InputError
 from mrisem.verbs.loggers import open_logger
-from mrisem.verbs.pieces import make_datamodule, without
-from mrisem.verbs.priors import make_priors
+from mrisem.verbs.pieces import has_prior, make_datamodule, make_task, without
+from mrisem.verbs.priors import bank_callback
 
 logger = logging.getLogger(__name__)
 
-# Warm starts that come with the package; at scale=demo.
-SHIPPED = ("unrolled_mini",)
 # How fits are called in tables, where not by their own name.
 _FITS = {"none": "as trained"}
 # What a result does not depend on: these may differ when a run is resumed.
@@ -62,8 +55,8 @@ def run(config: DictConfig) -> int:
         writer.clear()
     if data.slices or data.failed:
         callbacks: list[pl.Callback] = [writer]
-        if config.prior.name != "none" and data.slices:
-            callbacks.insert(0, EmbeddingBankCallback(make_priors(config, data, task)))
+        if has_prior(config) and data.slices:
+            callbacks.insert(0, bank_callback(config, data, task))
         with open_logger(config.logger, "reconstruct", folder, without(config)) as log:
             if log is not None:
                 callbacks.append(PredictionLogger())
@@ -78,56 +71,6 @@ def run(config: DictConfig) -> int:
         f"{len(writer.failed)} scans failed -> {writer.results}"
     )
     return 2 if writer.failed else 0
-
-
-def make_task(config: DictConfig) -> ReconstructionTask:
-    """Make the task of ``config.model``; the same seed gives the same starting weights.
-
-    Raises:
-        InputError: when a method that has no place for a prior or a regulariser is given one.
-    """
-    if config.regulariser.name != "none" and "regulariser" not in config.model.task:
-        raise InputError(
-            f"model={config.model.name} takes no regulariser, got "
-            f"regulariser={config.regulariser.name}; set regulariser=none, or a network that is "
-            "fitted, such as model=unrolled"
-        )
-    with torch.random.fork_rng():
-        torch.manual_seed(config.seed)
-        task: ReconstructionTask = instantiate(config.model.task)
-    if config.prior.name != "none" and not task.takes_prior:
-        raise InputError(
-            f"model={config.model.name} as it is takes no prior, got prior={config.prior.name}; "
-            "set prior=none, or a network that is fitted, such as model=unrolled fit=all"
-        )
-    checkpoint = config.model.get("checkpoint")
-    if checkpoint:
-        load_checkpoint(task, Path(checkpoint))
-    return task
-
-
-def load_checkpoint(task: ReconstructionTask, path: Path) -> None:
-    """Load weights that `mrisem train` wrote, or those that ship under a name of `SHIPPED`.
-
-    Raises:
-        InputError: when the file is missing or of another network.
-    """
-    if str(path) in SHIPPED:
-        path = Path(mrisem.__file__).parent / "assets" / f"{path}.ckpt"
-    if not path.is_file():
-        raise InputError(
-            f"model.checkpoint must be {' or '.join(SHIPPED)}, or a file written by mrisem train, "
-            f"got {path}"
-        )
-    weights = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
-    try:
-        task.load_state_dict(weights)
-    except RuntimeError as error:
-        first = str(error).splitlines()[1].strip()
-        raise InputError(
-            f"{path} does not fit model={type(task).__name__} ({first}); give the sizes that it "
-            "was trained with"
-        ) from error
 
 
 def method_name(config: DictConfig) -> str:

@@ -16,9 +16,9 @@ from omegaconf import DictConfig
 
 from mrisem.anatomy.lesions import check_presence
 from mrisem.data.writer import write_volume
+from mrisem.errors import InputError
 from mrisem.physics.fourier import center_crop, ifft2c
 from mrisem.physics.simulate import SNR, acquire, background_phase, coil_maps, noise_level
-from mrisem.errors import InputError
 
 _ANATOMIES = ("brain", "knee")
 _FIRST_VAL = 5000

@@ -10,13 +10,11 @@ from omegaconf import DictConfig
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
 
-from mrisem.tasks.callbacks.embedding_bank import EmbeddingBankCallback
-from mrisem.tasks.network import NetworkTask
 from mrisem.errors import InputError
+from mrisem.tasks.network import NetworkTask
 from mrisem.verbs.loggers import open_logger
-from mrisem.verbs.pieces import make_datamodule, without
-from mrisem.verbs.priors import make_priors
-from mrisem.verbs.reconstruct import make_task
+from mrisem.verbs.pieces import has_prior, make_datamodule, make_task, without
+from mrisem.verbs.priors import bank_callback
 
 
 def run(config: DictConfig) -> int:
@@ -37,9 +35,9 @@ def run(config: DictConfig) -> int:
         folder / "checkpoints", filename="best", monitor=monitor, save_last=True
     )
     callbacks: list[pl.Callback] = [checkpoints]
-    if config.prior.name != "none":
+    if has_prior(config):
         _check_subjects(config)
-        callbacks.insert(0, EmbeddingBankCallback(make_priors(config, data, task)))
+        callbacks.insert(0, bank_callback(config, data, task))
     last = folder / "checkpoints" / "last.ckpt"
     table = CSVLogger(folder, name="", version="")
     with open_logger(config.logger, "train", folder, without(config)) as log:

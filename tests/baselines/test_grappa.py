@@ -4,8 +4,8 @@ import torch
 
 from mrisem.baselines.classical import ZeroFilled
 from mrisem.baselines.grappa import Grappa
-from mrisem.physics.fourier import fft2c
 from mrisem.errors import InputError
+from mrisem.physics.fourier import fft2c
 
 
 def test_grappa_fills_irregular_masks_better_than_zeros(disc, decibel):

@@ -5,8 +5,8 @@ from sigpy.linop import FiniteDifference
 
 from mrisem.baselines.classical import CGSense
 from mrisem.baselines.sparse import L1Wavelet, TotalVariation
-from mrisem.physics.sense import SenseOperator
 from mrisem.errors import InputError
+from mrisem.physics.sense import SenseOperator
 
 
 def tv_objective(batch, image, weight):

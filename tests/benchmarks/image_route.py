@@ -18,11 +18,11 @@ from transformers.models.janus.configuration_janus import JanusVisionConfig
 from transformers.models.janus.modeling_janus import JanusVisionModel
 
 from mrisem.prior import attention
-from mrisem.prior.image.bank import EmbeddingBank, LevelBank
 from mrisem.prior.checkpoints import Normalisation
+from mrisem.prior.image.bank import EmbeddingBank, LevelBank
 from mrisem.prior.image.encoder import FrozenEncoder
-from mrisem.prior.image.prior import SemanticPrior
 from mrisem.prior.image.families import Tower
+from mrisem.prior.image.prior import SemanticPrior
 
 LEVELS, COMPONENTS, WEIGHTS = (1, 13, 24), (64, 128, 256), (0.005, 0.5, 1.0)
 N_TOKENS, WIDTH, TAU = 576, 1024, 0.07

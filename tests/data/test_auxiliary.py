@@ -9,8 +9,8 @@ import torch
 
 from mrisem.data.auxiliary import AuxiliarySettings, AuxiliarySlices
 from mrisem.data.volumes import inspect_volume
-from mrisem.physics.sense import SenseOperator
 from mrisem.errors import InputError
+from mrisem.physics.sense import SenseOperator
 from mrisem.types import Reconstruction
 
 SETTINGS = AuxiliarySettings(calibration_lines=8)

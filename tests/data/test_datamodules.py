@@ -8,8 +8,8 @@ from pytorch_lightning import LightningModule, Trainer
 from mrisem.data.anatomies import FastMRIBrain, FastMRIKnee
 from mrisem.data.auxiliary import AuxiliarySettings
 from mrisem.data.volumes import FailedScan
-from mrisem.physics.masks import GaussianMask
 from mrisem.errors import InputError
+from mrisem.physics.masks import GaussianMask
 from mrisem.types import Batch
 
 MASK = GaussianMask(4, calibration_lines=8)

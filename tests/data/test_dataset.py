@@ -6,10 +6,10 @@ import torch
 
 from mrisem.data.dataset import SliceGroups, central_slices, without
 from mrisem.data.volumes import FailedScan, inspect_volume
+from mrisem.errors import InputError
 from mrisem.physics.coils import ESTIMATORS, estimate_sensitivity_maps, root_sum_of_squares
 from mrisem.physics.fourier import center_crop, ifft2c
 from mrisem.physics.masks import FileMask, GaussianMask, calibration_lines
-from mrisem.errors import InputError
 
 MASK = GaussianMask(4, calibration_lines=8)
 

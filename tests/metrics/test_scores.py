@@ -1,7 +1,5 @@
 """Scores against other libraries, naive formulas and analytic cases."""
 
-import logging
-
 import numpy as np
 import pytest
 import torch
@@ -9,11 +7,11 @@ from fastmri import evaluate
 from scipy.ndimage import gaussian_laplace
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
+from mrisem.errors import InputError
 from mrisem.metrics.fidelity import nmse, psnr, ssim, volume_scores
-from mrisem.metrics.perceptual import Lpips, haarpsi, vif
+from mrisem.metrics.perceptual import haarpsi, vif
 from mrisem.metrics.sharpness import hfen, log_kernel, tenengrad, tenengrad_distance
 from mrisem.metrics.volume import DEFAULT_SCORES, VolumeMetrics
-from mrisem.errors import InputError
 
 
 @pytest.fixture
@@ -130,19 +128,6 @@ def test_vif_of_a_small_image_or_an_empty_target_is_none():
     image = np.ones((41, 41), np.float32)
     assert vif(image[:40], image[:40], 1.0) is None
     assert vif(image, np.zeros_like(image), 1.0) is None
-
-
-def test_lpips_without_weights_is_none_and_names_the_file_once(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    lpips = Lpips("alex")
-    image = np.zeros((64, 64), np.float32)
-    with caplog.at_level(logging.WARNING):
-        assert lpips(image, image, 1.0) is None
-        assert lpips(image, image, 1.0) is None
-    assert [
-        str(tmp_path / "checkpoints" / "alexnet-owt-7be5be79.pth") in r.message
-        for r in caplog.records
-    ] == [True]
 
 
 def fast_scores():

@@ -5,10 +5,10 @@ import torch
 from fastmri.models import Unet
 from torch import nn
 
+from mrisem.errors import InputError
 from mrisem.networks.adapters import LoRA, attach, carries_factors, merge
 from mrisem.networks.unrolled import Unrolled
 from mrisem.physics.sense import SenseOperator
-from mrisem.errors import InputError
 from mrisem.types import Batch, SliceInfo
 
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from fastmri.models import VarNet
 
+from mrisem.errors import InputError
 from mrisem.networks.varnet import EndToEndVarNet
 from mrisem.physics.coils import combine, root_sum_of_squares
-from mrisem.errors import InputError
 
 SIZES = (2, 3, 2, 2, 3)  # cascades, channels, levels, sensitivity_channels, sensitivity_levels
 

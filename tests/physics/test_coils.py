@@ -7,9 +7,9 @@ import pytest
 import torch
 
 import mrisem.physics.coils as coils
+from mrisem.errors import InputError
 from mrisem.physics.coils import ESTIMATORS, combine, root_sum_of_squares
 from mrisem.physics.fourier import fft2c, ifft2c
-from mrisem.errors import InputError
 
 DATA = Path(
     os.environ.get("MRISEM_TEST_DATA", Path(__file__).parents[2].parent / "shared" / "data")

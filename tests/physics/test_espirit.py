@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 
+from mrisem.errors import InputError
 from mrisem.physics.coils import estimate_sensitivity_maps, root_sum_of_squares
 from mrisem.physics.espirit import espirit
 from mrisem.physics.fourier import center_crop, fft2c, ifft2c
 from mrisem.physics.simulate import coil_maps
-from mrisem.errors import InputError
 
 DATA = Path(
     os.environ.get("MRISEM_TEST_DATA", Path(__file__).parents[2].parent / "shared" / "data")

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from mrisem.errors import InputError
 from mrisem.physics.masks import (
     FASTMRI_CLASSES,
     FastMRIMask,
@@ -11,7 +12,6 @@ from mrisem.physics.masks import (
     calibration_lines,
     stable_seed,
 )
-from mrisem.errors import InputError
 
 
 @pytest.mark.parametrize("acceleration", [3, 4, 5.5, 8])

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
+from mrisem.errors import InputError
 from mrisem.physics.masks import GaussianMask
 from mrisem.physics.split import split_mask
-from mrisem.errors import InputError
 
 
 def test_split_mask_is_disjoint_complete_exact_and_keeps_the_calibration_block():

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from mrisem.prior.language.bank import Perturbation, build_language_bank
 from mrisem.prior.language.loading import load_language_model
 from mrisem.prior.language.prompts import Prompt
-from mrisem.prior.language.bank import Perturbation, build_language_bank
 
 RECIPE = Path(__file__).parents[2] / "experiments" / "pretrain_janus_mini" / "janus.py"
 SIZE, WIDTH = 32, 24

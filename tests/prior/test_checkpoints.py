@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from mrisem.prior.image.encoder import load_encoder
 from mrisem.errors import InputError
+from mrisem.prior.image.encoder import load_encoder
 
 WIDTH = 16  # of the tower of conftest's Janus
 

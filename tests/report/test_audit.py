@@ -14,6 +14,7 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 
 from mrisem.data.writer import write_volume
+from mrisem.errors import InputError
 from mrisem.physics.fourier import center_crop, ifft2c
 from mrisem.report.audit import (
     audit,
@@ -34,7 +35,6 @@ from mrisem.report.changes import Changes
 from mrisem.report.drawings import draw_maps
 from mrisem.report.runs import find_runs
 from mrisem.report.tables import as_csv, as_latex
-from mrisem.errors import InputError
 
 CONF = Path(__file__).parents[2] / "conf"
 Y, X, SIZE = 48, 24, (24, 20)

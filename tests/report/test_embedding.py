@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mrisem.errors import InputError
 from mrisem.report import curves as curves_of_fits
 from mrisem.report.curve_figure import similarity_curves
 from mrisem.report.embedding import lay_out, make_pictures, place
@@ -16,7 +17,6 @@ from mrisem.report.embedding_figure import embedding_figure
 from mrisem.report.embedding_files import Points
 from mrisem.report.figures import DARK, LIGHT, as_png
 from mrisem.report.runs import Run
-from mrisem.errors import InputError
 from mrisem.verbs.report import missing_pictures
 
 LEVELS = ("1", "13", "5")

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from mrisem.errors import InputError
 from mrisem.networks.adapters import LoRA
 from mrisem.networks.unrolled import Unrolled
 from mrisem.physics.sense import SenseOperator
@@ -10,7 +11,6 @@ from mrisem.tasks.guidance import Guidance, Steering
 from mrisem.tasks.losses import data_consistency_loss, data_consistency_residual
 from mrisem.tasks.network import NetworkTask
 from mrisem.tasks.regularisers import Regulariser
-from mrisem.errors import InputError
 from mrisem.types import Reconstruction
 
 SETTINGS = PerScanFit(iterations=4, log_every=1, progress=False)

@@ -4,13 +4,13 @@ import pytest
 import torch
 from fastmri.losses import SSIMLoss
 
+from mrisem.errors import InputError
 from mrisem.networks.unet import Unet
 from mrisem.tasks.guidance import Guidance, Steering
 from mrisem.tasks.network import NetworkTask
 from mrisem.tasks.objectives import SelfSupervised, Supervised, gradient_at
 from mrisem.tasks.regularisers import Regulariser
 from mrisem.tasks.splits import split_samples
-from mrisem.errors import InputError
 
 
 def make_network():

@@ -3,13 +3,13 @@ import pytest
 import pywt
 import torch
 
+from mrisem.errors import InputError
 from mrisem.tasks.regularisers import (
     Regulariser,
     l1_wavelet,
     total_variation,
     wavelet_coefficients,
 )
-from mrisem.errors import InputError
 
 TERMS = pytest.mark.parametrize("term", [total_variation, l1_wavelet], ids=["tv", "l1_wavelet"])
 

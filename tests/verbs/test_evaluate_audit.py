@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import yaml
 
-from mrisem.metrics.lesions import score_lesions
 from mrisem.errors import InputError
+from mrisem.metrics.lesions import score_lesions
 from mrisem.verbs import evaluate
 
 LIGHT = ["~metrics.haarpsi", "~metrics.vif", "~metrics.lpips"]

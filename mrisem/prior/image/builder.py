@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
+from annotated_types import Ge, Gt
 from torch import nn
 
 from mrisem.errors import InputError
@@ -45,13 +46,19 @@ class ImagePriorBuilder:
         encoder: Callable[..., Encoder],
         folder: str | Path,
         contrast: Contrast = "same",
-        levels: Sequence[int] | None = None,
-        components: Sequence[int | None] | None = None,
-        level_weights: Sequence[float] | None = None,
-        temperature: float = 0.07,
+        levels: list[int] | None = None,
+        components: list[Annotated[int, Ge(1)] | None] | None = None,
+        level_weights: list[Annotated[float, Ge(0)]] | None = None,
+        temperature: Annotated[float, Gt(0)] = 0.07,
         jitter: Mapping[str, Any] | None = None,
-        bank_dtype: str = "float32",
+        bank_dtype: Literal["float32", "bfloat16"] = "float32",
     ) -> None:
+        for name, values in {"components": components, "level_weights": level_weights}.items():
+            if levels is not None and values is not None and len(values) != len(levels):
+                raise InputError(
+                    f"prior.{name} needs one entry for each of prior.levels {[*levels]}, got "
+                    f"{[*values]}; set both alike"
+                )
         self.make_encoder, self.folder, self.contrast = encoder, Path(folder), contrast
         self.levels, self.components, self.level_weights = levels, components, level_weights
         self.temperature, self.bank_dtype = temperature, _DTYPES[bank_dtype]

@@ -13,11 +13,11 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from tqdm.auto import tqdm
 
+from mrisem.errors import InputError
 from mrisem.prior.cache import content_key, load_or_build
 from mrisem.prior.image.bank import EmbeddingBank, LevelBank
 from mrisem.prior.image.encoder import Encoder
 from mrisem.prior.prior import AuxiliaryImages
-from mrisem.errors import InputError
 
 
 @dataclass(frozen=True)

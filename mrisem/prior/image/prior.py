@@ -8,12 +8,12 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from mrisem.errors import InputError
 from mrisem.prior.image.bank import EmbeddingBank
-from mrisem.prior.image.encoder import Encoder
 from mrisem.prior.image.contrastive import info_nce, token_similarity
+from mrisem.prior.image.encoder import Encoder
 from mrisem.prior.jitter import Jitter
 from mrisem.prior.prior import Prior
-from mrisem.errors import InputError
 
 
 class SemanticPrior(Prior):

@@ -1,1 +1,1 @@
-"""The image-language route: the answer of a vision-language model, compared with a bank of answers."""
+"""The image-language route: answers of a vision-language model, compared with a bank."""

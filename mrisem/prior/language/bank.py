@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from mrisem.errors import InputError
 from mrisem.physics.masks import stable_seed
 from mrisem.prior.cache import (
     content_key,
@@ -20,11 +21,10 @@ from mrisem.prior.cache import (
     title,
     write_bank_file,
 )
-from mrisem.prior.language.prompts import Prompt
 from mrisem.prior.language.model import ResponseEncoder
+from mrisem.prior.language.prompts import Prompt
 from mrisem.prior.language.ranking import pair_ranking_share, ranking_share
 from mrisem.prior.prior import AuxiliaryImages
-from mrisem.errors import InputError
 
 FORMAT = "mrisem language bank 1"
 

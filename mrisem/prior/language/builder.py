@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
+from annotated_types import Ge, Gt
 
 from mrisem.errors import InputError
 from mrisem.prior.jitter import Jitter
@@ -52,17 +53,17 @@ class LanguagePriorBuilder:
         contrast: Contrast = "same",
         revision: str | None = None,
         pad_value: float | None = None,
-        temperature_positive: float = TEMPERATURES[0],
-        temperature_negative: float = TEMPERATURES[1],
+        temperature_positive: Annotated[float, Gt(0)] = TEMPERATURES[0],
+        temperature_negative: Annotated[float, Gt(0)] = TEMPERATURES[1],
         center: bool = True,
-        n_perturbations: int = 100,
-        sigma: float = 0.03,
+        n_perturbations: Annotated[int, Ge(1)] = 100,
+        sigma: Annotated[float, Ge(0)] = 0.03,
         seed: int = 0,
-        batch_size: int = 10,
-        dtype: str = "float32",
+        batch_size: Annotated[int, Ge(1)] = 10,
+        dtype: Literal["float32", "bfloat16"] = "float32",
         gradient_checkpointing: bool = False,
         jitter: Mapping[str, Any] | None = None,
-        log_answer_every: int = 50,
+        log_answer_every: Annotated[int, Ge(1)] = 50,
     ) -> None:
         if path is None:
             raise InputError(

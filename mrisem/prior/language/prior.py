@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import logging
 from functools import partial
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from einops import reduce
 from torch import Tensor
 from torch.nn.functional import normalize, softplus
 
+from mrisem.errors import InputError
+from mrisem.prior.jitter import Jitter
 from mrisem.prior.language.precision import independent_values
 from mrisem.prior.language.prompts import Prompt
-from mrisem.prior.language.bank import LanguageBank
-from mrisem.prior.jitter import Jitter
 from mrisem.prior.prior import Prior
-from mrisem.errors import InputError
+
+if TYPE_CHECKING:
+    from mrisem.prior.language.bank import LanguageBank  # which ranks by this module's loss
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +26,7 @@ TEMPERATURES = (0.1, 0.7)  # tau_pos, tau_neg (Feng et al., arXiv:2511.19641; me
 
 
 class Responder(Protocol):
-    """What a language prior needs of a model (see `mrisem.prior.language.model.ResponseEncoder`)."""
+    """What a language prior needs of a model: `mrisem.prior.language.model.ResponseEncoder`."""
 
     def __call__(self, magnitude: Tensor, prompt: Prompt) -> Tensor:
         """``(n, y, x)`` magnitudes -> ``(n, width)`` response embeddings."""

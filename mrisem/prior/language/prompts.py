@@ -17,8 +17,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from mrisem.physics.fourier import fft2c, ifft2c
 from mrisem.errors import InputError
+from mrisem.physics.fourier import fft2c, ifft2c
 
 BLUR = 2.0  # pixels: standard deviation; about where `janus_mini` learnt to say "blurred"
 

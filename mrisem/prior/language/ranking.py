@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from mrisem.prior.language.prior import TEMPERATURES, response_loss
-from mrisem.prior.language.precision import full_float32
 from mrisem.errors import InputError
+from mrisem.prior.language.precision import full_float32
+from mrisem.prior.language.prior import TEMPERATURES, response_loss
 
 
 def held_out_losses(

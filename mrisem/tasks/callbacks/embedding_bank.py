@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 import pytorch_lightning as pl
 import torch
 
-from mrisem.tasks.base import ReconstructionTask
 from mrisem.prior.prior import Prior
+from mrisem.tasks.base import ReconstructionTask
 
 
 class EmbeddingBankCallback(pl.Callback):

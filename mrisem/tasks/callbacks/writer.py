@@ -16,10 +16,10 @@ import torch
 from filelock import FileLock
 
 from mrisem.data.volumes import FailedScan
+from mrisem.errors import InputError
 from mrisem.physics.fourier import center_crop
 from mrisem.tasks.base import Prediction
 from mrisem.tasks.losses import data_consistency_residual
-from mrisem.errors import InputError
 from mrisem.types import SliceInfo
 
 _PER_SLICE = (

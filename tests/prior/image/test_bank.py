@@ -6,11 +6,11 @@ import pytest
 import torch
 from sklearn.decomposition import PCA
 
-from mrisem.prior.image.bank import EmbeddingBank, bank_key
+from mrisem.errors import InputError
 from mrisem.prior.cache import load_or_build
+from mrisem.prior.image.bank import EmbeddingBank, bank_key
 from mrisem.prior.image.building import Pooled, build_bank
 from mrisem.prior.image.prior import Jitter, SemanticPrior
-from mrisem.errors import InputError
 
 
 class LinearEncoder:

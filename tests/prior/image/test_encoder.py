@@ -5,8 +5,8 @@ import pytest
 import torch
 from transformers import JanusConfig, JanusForConditionalGeneration, JanusImageProcessor
 
-from mrisem.prior.image.encoder import load_encoder
 from mrisem.errors import InputError
+from mrisem.prior.image.encoder import load_encoder
 
 SIZE, DEPTH, WIDTH = 32, 3, 32
 

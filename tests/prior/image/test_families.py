@@ -6,8 +6,8 @@ import pytest
 import torch
 import transformers as hf
 
-from mrisem.prior.image.encoder import load_encoder
 from mrisem.errors import InputError
+from mrisem.prior.image.encoder import load_encoder
 
 DEPTH, WIDTH = 3, 32
 VIT = {

@@ -1,12 +1,12 @@
 import pytest
 import torch
 
-from mrisem.prior.language.prompts import Prompt
 from mrisem.prior.language.bank import (
     Perturbation,
     build_language_bank,
     load_or_build_language_bank,
 )
+from mrisem.prior.language.prompts import Prompt
 
 WIDTH = 24
 PROMPT = Prompt("quality", "Is this image good or bad?", "good", "bad")

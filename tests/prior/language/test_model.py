@@ -6,9 +6,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerFast
 
+from mrisem.errors import InputError
 from mrisem.prior.language.loading import load_language_model
 from mrisem.prior.language.prompts import Prompt
-from mrisem.errors import InputError
 
 SIZE, WIDTH = 32, 24
 PROMPT = Prompt("quality", "Is this image good or bad?", "good", "bad")

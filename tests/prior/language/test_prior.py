@@ -1,12 +1,12 @@
 import pytest
 import torch
 
-from mrisem.prior.language.prior import LanguagePrior
-from mrisem.prior.language.loading import load_language_model
-from mrisem.prior.language.prompts import Prompt
-from mrisem.prior.language.bank import LanguageBank, Perturbation, build_language_bank
-from mrisem.prior.image.prior import Jitter
 from mrisem.errors import InputError
+from mrisem.prior.image.prior import Jitter
+from mrisem.prior.language.bank import LanguageBank, Perturbation, build_language_bank
+from mrisem.prior.language.loading import load_language_model
+from mrisem.prior.language.prior import LanguagePrior
+from mrisem.prior.language.prompts import Prompt
 
 PROMPT = Prompt("quality", "Is this image good or bad?", "good", "bad")
 SWAPPED = Prompt("quality", "Is this image good or bad?", "good", "bad", target="negative")

@@ -6,8 +6,8 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from scipy.ndimage import gaussian_filter
 
-from mrisem.prior.language.prompts import Prompt, gaussian_blur, make_prompt
 from mrisem.errors import InputError
+from mrisem.prior.language.prompts import Prompt, gaussian_blur, make_prompt
 
 CONF = Path(__file__).parents[2] / "conf" / "prompt"
 NAMES = sorted(path.stem for path in CONF.glob("*.yaml"))

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from mrisem.prior.language.ranking import held_out_losses, pair_ranking_share, ranking_share
 from mrisem.errors import InputError
+from mrisem.prior.language.ranking import held_out_losses, pair_ranking_share, ranking_share
 
 
 def shared_direction(n=8, width=64):

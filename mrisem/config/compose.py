@@ -1,0 +1,106 @@
+"""Composing a verb's configuration: search path of YAML files, names of choices and of jobs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+import mrisem
+from mrisem.config.check import check
+from mrisem.config.overrides import parse, repair
+from mrisem.config.schema import VERBS, Choice, expand, store_defaults
+
+_PACKAGE = Path(mrisem.__file__).parent
+# inside an installed package, or beside it in a checkout
+CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
+PLUGINS = "mrisem.conf"  # entry points: each names a package that holds YAML files
+_LONGEST = 200  # characters of a folder's name: file systems take 255
+
+
+class InstalledConfigs(SearchPathPlugin):
+    """Lets Hydra find the YAML files of installed packages with an entry point of `PLUGINS`."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Append each package."""
+        for entry in entry_points(group=PLUGINS):
+            search_path.append(provider=entry.name, path=f"pkg://{entry.value}")
+
+
+def folder_name(overrides: str) -> str:
+    """Return a sweep job's overrides as the name of one folder: no slash, at most 200 characters.
+
+    >>> folder_name("encoder.path-weights/mine__seed-0")
+    'encoder.path-weights_mine__seed-0'
+    """
+    name = overrides.replace("/", "_")
+    if len(name) <= _LONGEST:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:12]
+    return f"{name[: _LONGEST - len(digest) - 1]}-{digest}"
+
+
+def compose(verb: str, overrides: Iterable[str] = ()) -> DictConfig:
+    """Compose and check a verb's configuration, as the command line does.
+
+    Args:
+        verb: such as ``reconstruct``.
+        overrides: such as ``data=brain``.
+
+    Raises:
+        InputError: an option is unknown, out of range, or cannot act.
+    """
+    overrides = repair(verb, [*overrides], CONF, ())
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = hydra_compose(verb, overrides=overrides, return_hydra_config=True)
+    HydraConfig.instance().set_config(config)
+    choices = config.hydra.runtime.choices
+    OmegaConf.resolve(config)
+    with open_dict(config):
+        del config["hydra"]
+    return prepare(verb, config, written_keys(parse(overrides)), choices)
+
+
+def prepare(
+    verb: str,
+    config: DictConfig,
+    written: set[str],
+    choices: Mapping[str, str | None] | None = None,
+) -> DictConfig:
+    """Name every choice and check the configuration (`mrisem.config.check`).
+
+    Args:
+        verb: one of the schema's.
+        config: what Hydra composed.
+        written: keys and groups of the user's own overrides.
+        choices: group -> chosen YAML; None: those of the running Hydra application.
+    """
+    if choices is None:
+        choices = HydraConfig.get().runtime.choices
+    with open_dict(config):
+        for group, field in VERBS[verb].model_fields.items():
+            named = isinstance(field.annotation, type) and issubclass(field.annotation, Choice)
+            if named and choices.get(group) and not config[group].get("name"):
+                config[group].name = Path(str(choices[group])).name
+    return check(verb, config, written)
+
+
+def written_keys(overrides: Iterable[Override]) -> set[str]:
+    """Return the keys and groups that overrides name."""
+    return {override.key_or_group for override in overrides}
+
+
+OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
+OmegaConf.register_new_resolver("expand", expand, replace=True)
+Plugins.instance().register(InstalledConfigs)
+store_defaults()

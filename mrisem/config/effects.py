@@ -1,0 +1,113 @@
+"""Options that cannot act in a composition: refused, or warned of where that is harmless."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from mrisem.config.schema import Steering
+from mrisem.errors import InputError
+
+
+def check_effects(raw: Mapping[str, Any], values: Mapping[str, Any], written: set[str]) -> None:
+    """Refuse or warn of what the user wrote and nothing reads.
+
+    Args:
+        raw: the composed configuration, references such as ``${fit.settings}`` not resolved.
+        values: the same, resolved.
+        written: keys and groups of the user's own overrides.
+
+    Raises:
+        InputError: an option contradicts the composition.
+    """
+    if "prior" in values:
+        _check_prior(raw, values, written)
+    if values.get("returns") is not None and values["returns"] not in values["metrics"]:
+        raise InputError(
+            f"returns must be one of {', '.join(values['metrics'])}, got {values['returns']}"
+        )
+    if "fit" in values:
+        _check_fit(raw, values, written)
+    term = values.get("regulariser", {}).get("term")
+    if term and not _reads(raw["model"], "regulariser"):
+        raise InputError(
+            f"{_name(values, 'model')} takes no regulariser, got {_name(values, 'regulariser')}; "
+            "set regulariser=none, or a network that is fitted, such as model=unrolled"
+        )
+
+
+def _check_prior(raw: Mapping[str, Any], values: Mapping[str, Any], written: set[str]) -> None:
+    prior, name = values["prior"], _name(values, "prior")
+    own = {key: value for key, value in raw["prior"].items() if key not in Steering.names()}
+    if not prior.get("_target_"):
+        for key in sorted(written):
+            if key.startswith("prior.") and key.removeprefix("prior.") in Steering.names():
+                raise InputError(
+                    f"{name} guides nothing, got {key}; set prior=image_same or another prior"
+                )
+    elif prior["weight"] is None and values["model"].get("prior_weight") is not None:
+        raise InputError(f"prior.weight must be a number for {name}, got null; leave it out")
+    for group in ("encoder", "prompt", "auxiliary"):
+        trains = group == "auxiliary" and "fit" not in values  # decides who is trained on
+        read = prior.get("_target_") and (group == "auxiliary" or _reads(own, group))
+        if _wrote(written, group) and not read and not trains:
+            warnings.warn(f"{group} has no effect with {name}", stacklevel=2)
+    negatives = values["auxiliary"]["negatives"]
+    if negatives != "zero_filled" and not values["model"].get("checkpoint"):
+        raise InputError(
+            f"auxiliary.negatives={negatives} needs a trained network that makes them, got no "
+            "model.checkpoint; name one, or set auxiliary.negatives=zero_filled"
+        )
+
+
+def _check_fit(raw: Mapping[str, Any], values: Mapping[str, Any], written: set[str]) -> None:
+    fit = values["fit"]
+    if not _reads(raw["model"], "fit"):
+        if fit["name"] == "lora":
+            raise InputError(
+                f"fit=lora adapts the layers of a trained network, got {_name(values, 'model')}, "
+                "which has none to adapt; set model=unet, unrolled or varnet"
+            )
+        if _wrote(written, "fit"):
+            warnings.warn(f"fit has no effect with {_name(values, 'model')}", stacklevel=2)
+        return
+    if message := missing_start(values):
+        raise InputError(message)
+    if "fit.patience" in written and fit.get("validation_share") is None:
+        warnings.warn("fit.patience has no effect without fit.validation_share", stacklevel=2)
+
+
+def missing_start(values: Mapping[str, Any]) -> str | None:
+    """Say that a fit lacks the weights it starts from, and which command trains them; else None."""
+    fit, model = values["fit"]["name"], values["model"]
+    recipe = model.get("checkpoint") == "???"
+    if (model.get("checkpoint") and not recipe) or fit not in ("lora", "none"):
+        return None
+    network = "unet scale=paper" if recipe else model["name"]
+    return (
+        f"fit={fit} starts from trained weights, got none for {_name(values, 'model')}; set "
+        f"model.checkpoint=START/checkpoints/last.ckpt, made by `mrisem train "
+        f"data={values['data']['name']} data.root=DIR model={network} "
+        "data.train_subjects=auxiliary output_dir=START`"
+    )
+
+
+def _name(values: Mapping[str, Any], group: str) -> str:
+    return f"{group}={values[group]['name']}"
+
+
+def _wrote(written: set[str], group: str) -> bool:
+    """Whether an override names a group or a key below it."""
+    return any(key == group or key.startswith(f"{group}.") for key in written)
+
+
+def _reads(node: Any, group: str) -> bool:
+    """Whether a node, references not resolved, refers to a group."""
+    if isinstance(node, Mapping):
+        return any(_reads(value, group) for value in node.values())
+    if isinstance(node, list):
+        return any(_reads(value, group) for value in node)
+    return isinstance(node, str) and any(
+        f"{mark}{group}{end}" in node for mark in ("${", "${oc.select:") for end in (".", "}", ",")
+    )

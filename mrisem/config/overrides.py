@@ -1,0 +1,168 @@
+"""The command line before Hydra reads it: quoted paths, options that YAML files leave out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+
+from mrisem.config.check import known_types, unknown
+from mrisem.config.schema import expand
+from mrisem.errors import InputError
+
+PATHS = {
+    *("data.root", "auxiliary.root", "output_dir", "model.checkpoint", "encoder.path"),
+    *("encoder.weights", "paths.cache"),
+}
+_SAFE = re.compile(r"[\w./:@%+$\\-]*")  # what Hydra's grammar takes without quotes
+
+
+def quote_paths(arguments: Sequence[str], multirun: bool) -> list[str]:
+    r"""Quote the values of path options that Hydra's grammar would not take as they are.
+
+    Args:
+        arguments: overrides and flags.
+        multirun: a comma separates the values of a sweep.
+
+    >>> quote_paths(["data.root=/a (b)", "model=unet"], False)
+    ["data.root='/a (b)'", 'model=unet']
+    >>> quote_paths(["data.root=~/a,/b=c"], True)
+    ["data.root='~/a','/b=c'"]
+    """
+    return [_quote_path(argument, multirun) for argument in arguments]
+
+
+def _quote_path(argument: str, multirun: bool) -> str:
+    key, equals, value = argument.partition("=")
+    if not equals or key.lstrip("+") not in PATHS or value[:1] in ("'", '"', "[") or "${" in value:
+        return argument
+    whole = not multirun or Path(expand(value)).exists()
+    parts = [value] if whole else value.split(",")
+    return f"{key}={','.join(map(_quoted, parts))}"
+
+
+def _quoted(text: str) -> str:
+    if _SAFE.fullmatch(text):
+        return text
+    return "'" + text.replace("'", r"\'") + "'"
+
+
+def parse(overrides: Iterable[str]) -> list[Override]:
+    """Parse overrides.
+
+    Raises:
+        InputError: when one is not of Hydra's grammar.
+    """
+    parser, parsed = OverridesParser.create(), []
+    for text in overrides:
+        try:
+            parsed.append(parser.parse_override(text))
+        except HydraException as error:
+            key, _, value = text.partition("=")
+            raise InputError(
+                f"{text!r} is not key=value as Hydra reads it; quote a value with special "
+                f"characters inside and out: '{key}=\"{value}\"'"
+            ) from error
+    return parsed
+
+
+def repair(verb: str, overrides: Sequence[str], conf: Path, searched: Sequence[str]) -> list[str]:
+    """Let an option be set that the YAML leaves to its default, and refuse an unknown one.
+
+    Hydra takes an override only of a key that the composed YAML files show. An argument of what a
+    ``_target_`` names is an option just the same.
+
+    Args:
+        verb: its configuration is composed.
+        overrides: what the user wrote.
+        conf: folder of the YAML files.
+        searched: more folders of YAML files.
+
+    Returns:
+        overrides that Hydra takes.
+
+    Raises:
+        InputError: when an option is unknown.
+    """
+    parsed = parse(overrides)
+    repaired = list(overrides)
+    with initialize_config_dir(str(conf), version_base="1.3"):
+        more = [f"hydra.searchpath=[{','.join(f'file://{path}' for path in searched)}]"]
+        groups = {o.key_or_group for o in parsed if _is_group(o)}
+        chosen = [text for o in parsed if o.key_or_group in groups for text in _choices(o)[:1]]
+        config = compose(verb, [*(more if searched else []), *chosen])
+        for index, override in enumerate(parsed):
+            key = override.key_or_group
+            if key in groups or override.is_delete() or key.startswith("hydra"):
+                continue
+            others = _variants(key, parsed, chosen)
+            if not override.is_force_add() and _missing(config, key):
+                if not all(_missing(compose(verb, variant), key) for variant in others):
+                    continue
+                _check_known(verb, config, key)
+                repaired[index] = f"++{overrides[index].lstrip('+')}"
+    return repaired
+
+
+def _is_group(override: Override) -> bool:
+    loader = GlobalHydra.instance().config_loader()
+    return "/" in override.key_or_group or bool(loader.get_group_options(override.key_or_group))
+
+
+def _choices(override: Override) -> list[str]:
+    """Return the override of a group for each choice of a sweep."""
+    if not override.is_sweep_override():
+        return [str(override.input_line)]
+    key = override.get_key_element()
+    return [f"{key}={choice}" for choice in override.sweep_string_iterator()]
+
+
+def _variants(key: str, parsed: Sequence[Override], chosen: Sequence[str]) -> list[list[str]]:
+    """Return compositions with the other choices that a sweep makes in the key's own group."""
+    group = key.split(".")[0]
+    swept = [text for o in parsed if o.key_or_group == group for text in _choices(o)[1:]]
+    kept = [text for text in chosen if not text.startswith(f"{group}=")]
+    return [[*kept, text] for text in swept]
+
+
+def _missing(config: DictConfig, key: str) -> bool:
+    parent, _, name = key.rpartition(".")
+    node = OmegaConf.select(config, parent) if parent else config
+    return not isinstance(node, DictConfig) or name not in node
+
+
+def _check_known(verb: str, config: DictConfig, key: str) -> None:
+    """Refuse a key that is no argument of its node's ``_target_``."""
+    parent, _, name = key.rpartition(".")
+    node: Any = OmegaConf.select(config, parent) if parent else config
+    siblings = _dotted(config, "")
+    if isinstance(node, DictConfig):
+        raw = OmegaConf.to_container(node, resolve=False)
+        types = known_types({"_target_": dict(raw).get("_target_")}, None, parent)  # type: ignore[arg-type]
+        if name in types or "**" in types:
+            return
+        siblings += [f"{parent}.{argument}" for argument in types]
+        if not raw or set(map(str, raw)) <= {"name", "_target_", "settings", "term", "make"}:
+            raise InputError(
+                f"{parent}={config[parent].name} has no option {name}, got {key}; choose another "
+                f"{parent}"
+            )
+    raise unknown(key, siblings)
+
+
+def _dotted(node: Any, path: str) -> list[str]:
+    """Return the dotted names of all options below a node."""
+    names = []
+    raw: Any = OmegaConf.to_container(node, resolve=False) if OmegaConf.is_config(node) else node
+    for key, value in raw.items():
+        where = f"{path}.{key}" if path else str(key)
+        names += [where] + (_dotted(value, where) if isinstance(value, dict) else [])
+    return names

@@ -1,0 +1,389 @@
+"""Typed schema of the configuration: names, types, ranges, units, defaults and help texts.
+
+A node with ``_target_`` is checked against the signature of what it names, too: an encoder, prior,
+mask or backbone of one's own, inside the tree or outside it, brings its own schema in this way
+(`mrisem.config.check`). Text such as ``${seed}`` is Hydra's reference to another key.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Any, Literal
+
+from hydra.core.config_store import ConfigStore
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+Count = Annotated[int, Field(ge=1)]
+Number = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+Rate = Annotated[float, Field(gt=0, le=1)]
+Levels = Annotated[int, Field(ge=1, le=8)]  # poolings: 2**8 pixels is more than a matrix has
+
+
+def expand(path: Any) -> Any:
+    """Expand ``~`` and ``$NAME`` in a path.
+
+    >>> expand("a/b"), expand(None)
+    ('a/b', None)
+    """
+    return os.path.expandvars(os.path.expanduser(path)) if isinstance(path, str) else path  # noqa: PTH111
+
+
+PathText = Annotated[str, BeforeValidator(expand)]
+
+
+def reference(text: str, description: str | None = None) -> Any:
+    """Make a field whose default is another option, ``${...}``."""
+    return Field(text, description=description)
+
+
+class Options(BaseModel):
+    """Options of one node: unknown ones are refused, numbers are finite, types are not guessed."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """Return the names of the options."""
+        return tuple(cls.model_fields)
+
+
+class Choice(Options):
+    """Node that names what is made of it."""
+
+    name: str = Field("", description="word for tables; the choice's own where it is empty")
+
+
+class Paths(Options):
+    """Folders outside the run folder."""
+
+    cache: PathText = Field(description="folder of banks and sensitivity maps")
+
+
+class Data(Choice):
+    """Which scans are read, and what they are used for."""
+
+    root: PathText | None = Field(None, description="folder with multicoil_train, multicoil_val")
+    acquisition: str | None = Field(None, description="fastMRI's name; null: all of the anatomy")
+    split: str = Field("val", description="folder multicoil_<split> that is reconstructed")
+    max_slices: Count | None = Field(None, description="central slices of each volume; null: all")
+    max_volumes: Count | None = Field(None, description="first volumes of a split; null: all")
+    train_subjects: Literal["remaining", "auxiliary"] = Field(
+        "remaining", description="whom `train` trains on: all but the bank's subjects, or those"
+    )
+    paper_subjects: Count = Field(20, description="auxiliary subjects in the paper")
+    n_workers: Annotated[int, Field(ge=0)] = Field(0, description="processes that read ahead")
+    sensitivity_maps: Literal["torch", "sigpy"] = Field("torch", description="ESPIRiT of whom")
+
+
+class Auxiliary(Options):
+    """Of whom the bank is made, and its negatives."""
+
+    root: PathText | None = reference("${data.root}", description="data set of the bank's subjects")
+    acquisition: str | None = Field(None, description="contrast; null: as prior.contrast says")
+    n_subjects: Count = reference("${oc.select:prior.n_auxiliary,${scale.n_auxiliary}}")
+    negatives: Literal["zero_filled", "reconstruction", "both"] = Field(
+        "zero_filled", description="images of the bank's second side"
+    )
+
+
+class Steering(Options):
+    """How strongly a prior counts; part of every ``prior`` (`mrisem.tasks.guidance.Steering`)."""
+
+    weight: Number | None = reference(
+        "${model.prior_weight}", description="lambda, in our scale; null where nothing is guided"
+    )
+    balance: Number | None = reference(
+        "${oc.select:encoder.prior_defaults.balance,null}",
+        description="largest gradient norm of the prior over the data term's; null: no limit",
+    )
+    start_iteration: Annotated[int, Field(ge=0)] = Field(
+        0, description="iteration before which the prior is silent"
+    )
+    unmeasured_only: bool = Field(False, description="guide only in k-space that was not measured")
+    steering: Any = None
+
+
+class PriorDefaults(Options):
+    """What a prior takes with an encoder where it says nothing else."""
+
+    components: list[Count | None] | None = None
+    level_weights: list[Number] | None = None
+    balance: Number | None = None
+    jitter: dict[str, Any] | None = None
+
+
+class Encoder(Choice):
+    """An encoder: the arguments of its ``_target_``, and what suits it."""
+
+    path: PathText | None = Field(None, description="checkpoint: folder or hub name")
+    prior_defaults: PriorDefaults = PriorDefaults()
+
+
+class Prior(Steering, Choice):
+    """A prior: steering, and the arguments of its builder."""
+
+    encoder: Encoder | None = Field(None, description="a builder that takes an encoder gets ours")
+    n_auxiliary: Count | None = Field(None, description="subjects of its bank")
+
+
+class Fit(Choice):
+    """How a network meets one scan."""
+
+    iterations: Count = reference("${scale.fit.iterations}", description="steps of Adam")
+    learning_rate: Rate = Field(1e-3, description="of Adam")
+    halve_every: Count = Field(1000, description="steps after which the rate is halved")
+    loss_share: Share | None = reference(
+        "${oc.select:model.loss_share,0.4}",
+        description="share of the samples held out for the loss; null: network and loss share all",
+    )
+    calibration: Literal["block", "lines"] = Field(
+        "block", description="what of the calibration lines is never held out"
+    )
+    validation_share: Share | None = Field(
+        None, description="share of the samples held out to stop early on; null: fit to the end"
+    )
+    patience: Count = Field(8, description="steps without a better prediction of those samples")
+    log_every: Count = Field(5, description="steps between two rows of fit.csv")
+    rank: Count = reference("${scale.fit.rank}", description="inner width of LoRA's factors")
+    targets: str | list[str] = Field("all", description="layers that take factors")
+    train_also: list[str] = Field(["log_lambdas"], description="parameters trained beside them")
+    settings: Any = None
+
+
+class Model(Choice):
+    """A method: a network or a classical baseline."""
+
+    prior_weight: Number | None = Field(None, description="lambda of a prior, in our scale")
+    checkpoint: PathText | None = Field(None, description="weights to start from")
+    loss_share: Share | None = Field(None, description="default of fit.loss_share")
+    prior_on: Literal["image", "network", "stages"] = Field(
+        "image", description="where the prior acts: final image, last network output, all stages"
+    )
+    loss_on: Literal["image", "stages"] = Field("image", description="where the data loss acts")
+    task: Any = Field(description="the LightningModule")
+
+
+class Regulariser(Choice):
+    """A conventional term beside the data term."""
+
+    weight: Number = 0.1
+    wavelet: str = "db4"
+    levels: Count = 3
+    term: Any = None
+
+
+class ScaleSimulate(Options):
+    """Sizes of simulated data sets."""
+
+    n_train: int = Field(ge=0, le=5000)
+    n_val: int = Field(ge=0)
+    n_slices: Count
+    size: int = Field(ge=64, multiple_of=2, description="pixels along the edge of the target")
+    n_coils: Count
+
+
+class ScaleFit(Options):
+    """Sizes of per-scan fits."""
+
+    iterations: Count
+    slices_at_once: Count
+    rank: Count
+
+
+class ScaleTrain(Options):
+    """Sizes of training over a data set."""
+
+    epochs: Count
+    batch_size: Count
+
+
+class ScaleUnrolled(Options):
+    """Sizes of the unrolled network."""
+
+    stages: Count
+    channels: Count
+    levels: Levels
+    cg_iterations: Count
+
+
+class ScaleUnet(Options):
+    """Sizes of the U-Net."""
+
+    channels: Count
+    levels: Levels
+
+
+class ScaleVarnet(Options):
+    """Sizes of the VarNet."""
+
+    cascades: Count
+    channels: Count
+    levels: Levels
+    sensitivity_channels: Count
+    sensitivity_levels: Levels
+
+
+class ScaleInr(Options):
+    """Sizes of the coordinate network and of its fit."""
+
+    layers: Count
+    width: Count
+    adaptor_width: Count
+    first_iterations: Count
+    second_iterations: Count
+
+
+class Scale(Options):
+    """Sizes, and nothing else."""
+
+    simulate: ScaleSimulate
+    n_auxiliary: Count
+    fit: ScaleFit
+    train: ScaleTrain
+    unrolled: ScaleUnrolled
+    unet: ScaleUnet
+    varnet: ScaleVarnet
+    inr: ScaleInr
+
+
+class Trainer(Options):
+    """What Lightning's Trainer is given; its other arguments are accepted, too."""
+
+    accelerator: str = "auto"
+    devices: Count | Literal["auto"] | list[int] = 1
+    strategy: str = "auto"
+    precision: Literal["32-true", "32", 32] = Field(
+        "32-true", description="FFTs, solves and losses are float32"
+    )
+    max_epochs: Count | None = None
+
+
+class Logger(Choice):
+    """Where curves and scores go beside the run folder."""
+
+    make: Any = None
+
+
+class Lesions(Options):
+    """Which simulated subjects have lesions."""
+
+    train: Literal["some", "none", "all"] = "some"
+    val: Literal["some", "none", "all"] = "some"
+
+
+class Verb(Options):
+    """What every verb takes."""
+
+    seed: int = Field(ge=0, description="of masks, splits, starting weights and noise")
+    output_dir: PathText
+    paths: Paths
+
+
+class Bank(Verb):
+    """``mrisem bank``."""
+
+    data: Data
+    mask: Choice
+    model: dict[str, Any]
+    encoder: Encoder
+    prompt: Choice
+    prior: Prior
+    scale: Scale
+    auxiliary: Auxiliary
+
+
+class Train(Bank):
+    """``mrisem train``."""
+
+    model: Model  # type: ignore[assignment]
+    objective: Choice
+    regulariser: Regulariser
+    trainer: Trainer
+    logger: Logger
+    on_error: Literal["raise", "skip"]
+
+
+class Reconstruct(Bank):
+    """``mrisem reconstruct``."""
+
+    model: Model  # type: ignore[assignment]
+    fit: Fit
+    regulariser: Regulariser
+    trainer: Trainer
+    logger: Logger
+    metrics: dict[str, str]
+    on_error: Literal["raise", "skip"]
+    returns: str | None
+    skip_existing: bool
+
+
+class Doctor(Reconstruct):
+    """``mrisem doctor``: what `reconstruct` takes."""
+
+
+class Simulate(Verb):
+    """``mrisem simulate``."""
+
+    scale: Scale
+    anatomies: list[Literal["brain", "knee"]] = Field(min_length=1)
+    skip_existing: bool
+    snr_factor: Annotated[float, Field(gt=0)]
+    lesions: Lesions
+    n_train: int = Field(ge=0, le=5000)
+    n_val: int = Field(ge=0)
+    n_slices: Count
+    size: int = Field(ge=64, multiple_of=2)
+    n_coils: Count
+
+
+class Targets(Data):
+    """Where targets are; null: as each run recorded."""
+
+    split: str | None = None  # type: ignore[assignment]
+
+
+class Evaluate(Verb):
+    """``mrisem evaluate``."""
+
+    data: Targets
+    metrics: dict[str, str]
+    logger: Logger
+    scale: Scale
+    reference: str | None
+    crop: Literal["full", "width"]
+    audit_slices: int = Field(ge=0)
+
+
+class Report(Verb):
+    """``mrisem report``."""
+
+    runs: list[PathText] | PathText
+    title: str
+    reference: str | None
+    error_window: float = Field(gt=0, le=1)
+    embedding_slices: int = Field(ge=0)
+
+
+VERBS: dict[str, type[Verb]] = {
+    "simulate": Simulate,
+    "bank": Bank,
+    "train": Train,
+    "reconstruct": Reconstruct,
+    "evaluate": Evaluate,
+    "report": Report,
+    "doctor": Doctor,
+}
+
+
+def store_defaults() -> None:
+    """Offer the schema's defaults to YAML files, as ``schema/data`` and so on."""
+    schemas: dict[str, type[Options]] = {
+        "data": Data,
+        "auxiliary": Auxiliary,
+        "steering": Steering,
+        "fit": Fit,
+    }
+    for name, schema in schemas.items():
+        defaults = {key: field.get_default() for key, field in schema.model_fields.items()}
+        ConfigStore.instance().store(group="schema", name=name, node=defaults)

