@@ -162,6 +162,8 @@ def freeze_network(
             f"encoder must be a network with feature maps (forward_intermediates of timm), got "
             f"{model_name}; choose another one"
         )
+    if grid is not None and grid < 1:
+        raise InputError(f"grid must be an integer of at least 1, got {grid!r}; set encoder.grid")
     depth = len(network.feature_info)
     if not levels or len(set(levels)) != len(levels) or min(levels) < 1 or max(levels) > depth:
         raise InputError(

@@ -121,7 +121,7 @@ def test_tokenizer_keeps_any_text(janus):
     ],
 )
 def test_generate_answers_clear_cases_in_one_word(janus, encoder, slices, question, name, word):
-    said = ask(janus, encoder.preprocess(slices[name]), question)
+    said = ask(janus, encoder.prepare(slices[name]), question)
     assert all(len(answer.split()) == 1 for answer in said)
     assert said.count(word) >= 0.9 * len(said)
 
