@@ -112,6 +112,29 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
+def load_config(config_class: Any, folder: Path) -> Any:
+    """Load the configuration of a model, or of a part such as the vision tower of a whole.
+
+    Args:
+        config_class: class of transformers.
+        folder: a checkpoint.
+
+    Raises:
+        InputError: when a value is not what the class takes.
+    """
+    from huggingface_hub.errors import StrictDataclassError
+
+    try:
+        with _silent_transformers():
+            return config_class.from_pretrained(folder, local_files_only=True)
+    except (StrictDataclassError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"config.json must describe a model of transformers, got {folder} ({reason}); fetch it "
+            "again"
+        ) from error
+
+
 def read_normalisation(folder: Path) -> Normalisation:
     """Read mean and std from ``preprocessor_config.json``, or from ``processor_config.json``.
 

@@ -82,6 +82,15 @@ def test_checkpoint_without_a_tower_is_refused(model, folder, tmp_path):
     assert str(path) in message
 
 
+def test_configuration_with_a_value_of_another_type_is_refused(folder, tmp_path):
+    config = json.loads((copy_json(folder, tmp_path) / "config.json").read_text())
+    config["vision_config"]["hidden_size"] = "wide"
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    message = refusal(tmp_path)
+    assert "config.json must describe a model" in message
+    assert "hidden_size" in message
+
+
 def test_original_deepseek_format_names_the_converted_checkpoint(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "multi_modality"}))
     assert "deepseek-community/Janus-Pro-1B" in refusal(tmp_path)

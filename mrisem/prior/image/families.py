@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mrisem.errors import InputError
-from mrisem.prior.checkpoints import load_model, read_config
+from mrisem.prior.checkpoints import load_config, load_model, read_config
 
 # model_type of a whole model, or of a tower saved alone -> class of the tower, its final norm
 FAMILIES = {
@@ -69,7 +69,7 @@ def load_tower(folder: Path, levels: tuple[int, ...], dtype: torch.dtype) -> nn.
 
     name, norm = _family(folder)
     tower_class = getattr(transformers, name)
-    config: Any = tower_class.config_class.from_pretrained(folder)
+    config = load_config(tower_class.config_class, folder)
     input_grid(config)
     depth = config.num_hidden_layers
     if not levels or len(set(levels)) != len(levels) or min(levels) < 1 or max(levels) > depth:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mrisem.errors import InputError
 from mrisem.prior.checkpoints import (
+    load_config,
     load_model,
     read_config,
     read_normalisation,
@@ -56,6 +57,7 @@ def load_language_model(
     stored = _dtype(dtype)
     folder = resolve_checkpoint(path, revision)
     config = _read_janus_config(folder)
+    weight_files(folder)  # a folder without weights is refused as such, whatever else it lacks
     side, n_tokens = input_grid(config.vision_config)
     conversations = Conversations(folder, config.image_token_id, n_tokens, side)
     model = load_model(_without_generator(), folder, config, stored, _NAMES)
@@ -90,7 +92,7 @@ def _read_janus_config(folder: Path) -> Any:
         )
     from transformers import JanusConfig
 
-    return JanusConfig.from_pretrained(folder)
+    return load_config(JanusConfig, folder)
 
 
 def _without_generator() -> Any:
