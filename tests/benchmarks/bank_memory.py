@@ -24,7 +24,8 @@ class RandomFeatures:
     """Features of ViT-L/16-384's shape, the same for the same image."""
 
     levels = (1, 13, 24)
-    width = WIDTH
+    widths = (WIDTH,) * 3
+    n_tokens = N_TOKENS
     fingerprint = "random"
 
     def __call__(self, magnitude: Tensor) -> tuple[Tensor, ...]:

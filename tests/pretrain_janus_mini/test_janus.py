@@ -13,7 +13,7 @@ def test_to_pixels_equals_the_encoders_preprocessing(recipe, trained, generator)
     to_pixels = recipe("janus").to_pixels
     for shape in ((2, 48, 48), (1, 31, 70), (1, 49, 20)):
         images = torch.rand(shape, generator=generator())
-        torch.testing.assert_close(to_pixels(images, 48), encoder.preprocess(images))
+        torch.testing.assert_close(to_pixels(images, 48), encoder.prepare(images))
 
 
 def test_encode_and_answer_match_the_whole_model(recipe, trained, generator):

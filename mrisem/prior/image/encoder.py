@@ -1,22 +1,26 @@
-"""The frozen vision tower that turns magnitude images into token embeddings.
+"""Frozen encoders: magnitude images -> token embeddings, differentiably.
 
-Only what is needed is read and kept: the tower's weights (no language model, no image generator),
-and of its layers those up to the deepest level asked for.
+`Encoder` is what the image route needs; `FrozenEncoder` is how every encoder of this package
+gives it, and `load_encoder` makes one of a checkpoint of transformers.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from mrisem.errors import InputError
 from mrisem.prior.checkpoints import Normalisation, read_normalisation, resolve_checkpoint
-from mrisem.prior.image.families import Tower, load_tower, tower_family
+from mrisem.prior.image.families import HiddenStates, input_grid, load_tower, tower_facts
 from mrisem.prior.image.preparation import Preparation
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+# Fingerprints spell these names in their older form, so that the banks on disk stay valid.
+_OLDER_NAMES = {"tower.embeddings.": "embeddings.0.", "tower.encoder.layers.": "layers."}
 
 
 class Encoder(Protocol):
@@ -47,37 +51,31 @@ class Encoder(Protocol):
 
 
 class FrozenEncoder(nn.Module):
-    """Vision tower with frozen weights: gradients flow to the image and nowhere else.
-
-    Level ``l`` is the output of transformer layer ``l``, counted from 1, before the tower's final
-    norm: ``hidden_states[l]`` in transformers (method: Feng et al., arXiv:2511.19641; levels 1, 13
-    and 24 of Janus-Pro). Prefix tokens (class token, registers) take part in the layers and are
-    dropped from what is returned: token ``t`` is patch ``t``, row by row.
+    """Network with frozen weights: gradients flow to the image and nowhere else.
 
     Args:
-        tower: embeddings and layers, up to the deepest level.
-        levels: which layers' outputs are returned, in this order.
-        normalisation: maps [0, 1] to the encoder's input range.
-        pad_value: what surrounds an image smaller than the input, in normalised units; None is
-            black, which is -1 for a mean and std of .5 (the released code pads with 0, mid-grey).
+        network: pixels ``(n, channel, y, x)`` -> one ``(n, token, feature)`` for each level.
+        prepare: magnitude images -> pixels.
+        levels: names (numbers) of the levels, in the order of the outputs.
+        widths: features of a token at each level.
+        n_tokens: tokens of an image.
+        facts: what the output depends on, beside the weights, the levels and the preparation.
     """
 
     def __init__(
         self,
-        tower: Tower,
+        network: nn.Module,
+        prepare: Preparation,
         levels: tuple[int, ...],
-        normalisation: Normalisation,
-        pad_value: float | None = None,
+        widths: tuple[int, ...],
+        n_tokens: int,
+        facts: tuple[str, ...],
     ) -> None:
         super().__init__()
-        self.embeddings, self.layers = tower.embeddings, tower.layers
-        self.levels, self.image_size = levels, tower.image_size
-        self.n_prefix, self.n_tokens = tower.n_prefix, tower.n_tokens
-        self.widths = (tower.width,) * len(levels)
-        self._layer_arguments = tower.layer_arguments
-        self.prepare = Preparation(tower.image_size, tower.n_channels, normalisation, pad_value)
+        self.network, self.prepare = network, prepare
+        self.levels, self.widths, self.n_tokens = levels, widths, n_tokens
         self.requires_grad_(False).eval()
-        self.fingerprint = self._fingerprint(tower.facts)
+        self.fingerprint = self._fingerprint(facts)
 
     def train(self, mode: bool = True) -> FrozenEncoder:
         """Stay in evaluation mode, whatever the surrounding task is in."""
@@ -92,22 +90,49 @@ class FrozenEncoder(nn.Module):
         Returns:
             ``(n, token, feature)`` per level, in the encoder's dtype.
         """
-        dtype = next(self.embeddings.parameters()).dtype
-        hidden = self.embeddings(self.prepare(magnitude).to(dtype))
-        outputs: dict[int, Tensor] = {}
-        for level, layer in enumerate(self.layers, start=1):
-            result = layer(hidden, *self._layer_arguments)
-            hidden = result[0] if isinstance(result, tuple) else result
-            outputs[level] = hidden[:, self.n_prefix :]
-        return tuple(outputs[level] for level in self.levels)
+        dtype = next(self.network.parameters()).dtype
+        features: tuple[Tensor, ...] = self.network(self.prepare(magnitude).to(dtype))
+        return features
 
     def _fingerprint(self, facts: tuple[str, ...]) -> str:
         digest = hashlib.sha256()
         digest.update(repr((facts, self.levels, *self.prepare.facts())).encode())
-        for name, weight in sorted(self.state_dict().items()):
+        weights = {_older_name(name): w for name, w in self.network.state_dict().items()}
+        for name, weight in sorted(weights.items()):
             digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
             digest.update(memoryview(weight.contiguous().view(-1).view(torch.uint8).numpy()))
         return digest.hexdigest()
+
+
+def freeze_tower(
+    tower: Any,
+    levels: tuple[int, ...],
+    normalisation: Normalisation,
+    pad_value: float | None = None,
+) -> FrozenEncoder:
+    """Make an encoder of a vision model of transformers.
+
+    Level ``l`` is the output of transformer layer ``l``, counted from 1, before the tower's final
+    norm: ``hidden_states[l]`` in transformers (Feng et al., arXiv:2511.19641; levels 1, 13 and 24
+    of Janus-Pro). Prefix tokens (class token, registers) take part in the layers and are dropped
+    from what is returned: token ``t`` is patch ``t``, row by row.
+
+    Args:
+        tower: vision model, on the CPU; layers behind the deepest level would run in vain.
+        levels: layers whose outputs are wanted, counted from 1.
+        normalisation: mean and std that map [0, 1] to the tower's input range.
+        pad_value: value around an image smaller than the input (see `Preparation`).
+    """
+    config = tower.config
+    side, n_tokens = input_grid(config)
+    return FrozenEncoder(
+        HiddenStates(tower, levels),
+        Preparation(side, config.num_channels, normalisation, pad_value),
+        levels,
+        (config.hidden_size,) * len(levels),
+        n_tokens,
+        tower_facts(config),
+    )
 
 
 def load_encoder(
@@ -117,13 +142,14 @@ def load_encoder(
     pad_value: float | None = None,
     revision: str | None = None,
 ) -> FrozenEncoder:
-    """Load the vision tower of a checkpoint, up to the deepest level.
+    """Load the vision tower of a checkpoint of transformers, up to the deepest level.
 
     Args:
-        path: ``janus_mini``, a folder, or a hub name such as ``deepseek-community/Janus-Pro-1B``.
+        path: ``janus_mini``, a folder, or a hub name such as ``deepseek-community/Janus-Pro-1B``;
+            its model_type is one of `mrisem.prior.image.families.FAMILIES`.
         levels: transformer layers whose outputs are wanted, counted from 1.
-        dtype: of weights and embeddings, ``float32``, ``bfloat16`` or ``float16``.
-        pad_value: of the frame around small images, in normalised units; None is black.
+        dtype: dtype of weights and embeddings, ``float32``, ``bfloat16`` or ``float16``.
+        pad_value: value around small images, in normalised units; None is black.
         revision: commit, tag or branch of a hub name (None: its main branch); a folder has none,
             and the value is not looked at.
 
@@ -133,16 +159,22 @@ def load_encoder(
     Raises:
         InputError: when path, checkpoint, level or dtype do not serve.
     """
-    dtype, chosen = _dtype(dtype), tuple(levels)
+    stored, chosen = as_dtype(dtype), tuple(levels)
     folder = resolve_checkpoint(path, revision)
-    family, normalisation = tower_family(folder), read_normalisation(folder)
-    tower = load_tower(folder, family, chosen, dtype)
-    return FrozenEncoder(tower, chosen, normalisation, pad_value)
+    tower = load_tower(folder, chosen, stored)
+    return freeze_tower(tower, chosen, read_normalisation(folder), pad_value)
 
 
-def _dtype(dtype: torch.dtype | str) -> torch.dtype:
-    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+def as_dtype(dtype: torch.dtype | str) -> torch.dtype:
+    """Turn a word such as ``bfloat16`` into an encoder's dtype, or raise an InputError."""
     name = str(dtype).removeprefix("torch.")
-    if name not in known:
-        raise InputError(f"encoder.dtype must be one of {sorted(known)}, got {dtype!r}; set one")
-    return known[name]
+    if name not in _DTYPES:
+        raise InputError(f"encoder.dtype must be one of {sorted(_DTYPES)}, got {dtype!r}; set one")
+    return _DTYPES[name]
+
+
+def _older_name(name: str) -> str:
+    for prefix, older in _OLDER_NAMES.items():
+        if name.startswith(prefix):
+            return older + name.removeprefix(prefix)
+    return name

@@ -22,10 +22,10 @@ class ResponseEncoder(nn.Module):
     """Vision tower -> final norm and aligner -> language model, frozen, without the output head.
 
     The response embedding is the language model's last hidden state at the last position of the
-    conversation (method: Feng et al., arXiv:2511.19641; method.md section 3): *after* the final
-    RMS norm, which is what transformers calls ``hidden_states[-1]`` and what the output head reads.
-    All of it computes in float32, under autocast too; `dtype` of the language model's weights is a
-    matter of storage only. `load_language_model` makes it from a checkpoint.
+    conversation (Feng et al., arXiv:2511.19641): *after* the final RMS norm, which is what
+    transformers calls ``hidden_states[-1]`` and what the output head reads. All of it computes in
+    float32, under autocast too; `dtype` of the language model's weights is a matter of storage
+    only. `load_language_model` makes it from a checkpoint.
 
     Args:
         tower: with the last layer as its one level; it also says how images are prepared.

@@ -1,6 +1,6 @@
 """Float32 where it matters: whatever precision surrounds it, and with weights stored in bfloat16.
 
-Response embeddings of one model differ by cosines of .003 (method.md section 3): bfloat16, which
+Response embeddings of one model differ by cosines of .003 (`docs/method.md`): bfloat16, which
 resolves .004, would lose what the language loss compares.
 """
 

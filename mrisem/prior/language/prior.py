@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-TEMPERATURES = (0.1, 0.7)  # tau_pos, tau_neg (Feng et al., arXiv:2511.19641; method.md section 3)
+TEMPERATURES = (0.1, 0.7)  # tau_pos, tau_neg (Feng et al., arXiv:2511.19641)
 
 
 class Responder(Protocol):
@@ -43,7 +43,7 @@ def response_loss(
     """Multi-positive InfoNCE with a temperature for each side.
 
     ``-log( sum_pos exp(s / tau_pos) / (sum_pos exp(s / tau_pos) + sum_neg exp(s / tau_neg)) )``
-    (Feng et al., arXiv:2511.19641; method.md section 3).
+    (Feng et al., arXiv:2511.19641).
 
     Args:
         positives: ``(batch, p)`` similarities s to the wanted responses.
@@ -66,7 +66,7 @@ class LanguagePrior(Prior):
 
     Centred (the default), the bank's mean is subtracted from every response before the cosine:
     all responses of one model point the same way, and the released loss (``center=False``) is flat
-    (method.md section 3). Loss and gradient are computed in full float32, whatever surrounds them.
+    (`docs/method.md`). Loss and gradient are computed in full float32, whatever surrounds them.
 
     Not an nn.Module on purpose: a task that holds it has neither model nor bank in its state_dict.
 

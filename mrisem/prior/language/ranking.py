@@ -51,7 +51,7 @@ def ranking_share(
 ) -> float:
     """Share of (positive, negative) pairs whose positive has the smaller held-out loss.
 
-    Leave one out (method.md section 3: 9 % released, 100 % centred). Mind that a positive is held
+    Leave one out (`docs/method.md`: 9 % released, 100 % centred). Mind that a positive is held
     against one positive less than a negative is, which alone shifts the loss by a factor of
     ``p / (p - 1)``: a flat loss is ranked by that, and falls *below* one half.
     `pair_ranking_share` has no such handicap.

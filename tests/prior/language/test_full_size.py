@@ -11,7 +11,7 @@ import pytest
 import torch
 import transformers as hf
 
-RECIPE = Path(__file__).parents[2] / "experiments" / "pretrain_janus_mini" / "janus.py"
+RECIPE = Path(__file__).parents[3] / "experiments" / "pretrain_janus_mini" / "janus.py"
 VISION = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16}
 VISION |= {"patch_size": 16, "image_size": 384, "num_image_tokens": 576, "projection_dim": 2048}
 TEXT = {"model_type": "llama", "hidden_size": 2048, "intermediate_size": 5632}

@@ -44,10 +44,26 @@ def test_pickled_weights_are_refused(folder, tmp_path, name):
     assert "pickled" in refusal(tmp_path)
 
 
-def test_truncated_weights_are_refused(folder, tmp_path):
+@pytest.mark.parametrize("n_bytes", [0, 5, 5000, -1])
+def test_truncated_weights_are_refused(folder, tmp_path, n_bytes):
     copy_json(folder, tmp_path)
-    (tmp_path / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:5000])
+    content = (folder / "model.safetensors").read_bytes()[:n_bytes]
+    (tmp_path / "model.safetensors").write_bytes(content)
     assert "whole safetensors" in refusal(tmp_path)
+
+
+def test_text_in_the_place_of_weights_is_refused(folder, tmp_path):
+    (copy_json(folder, tmp_path) / "model.safetensors").write_text("version https://git-lfs" * 9)
+    assert "whole safetensors" in refusal(tmp_path)
+
+
+def test_loading_prints_nothing_and_leaves_transformers_settings(folder, capfd):
+    from transformers.utils import logging
+
+    before = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    load_encoder(str(folder), [1])  # of two layers: weights are left over
+    assert capfd.readouterr() == ("", "")
+    assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before
 
 
 def test_missing_shard_is_refused(model, processor, tmp_path):
@@ -61,7 +77,18 @@ def test_checkpoint_without_a_tower_is_refused(model, folder, tmp_path):
     path = copy_json(folder, tmp_path)
     rest = {name: value for name, value in model.state_dict().items() if "vision_model" not in name}
     model.save_pretrained(path, state_dict=rest)
-    assert "vision tower" in refusal(path)
+    message = refusal(path)
+    assert "got none for embeddings.patch_embedding.bias and 18 others" in message
+    assert str(path) in message
+
+
+def test_configuration_with_a_value_of_another_type_is_refused(folder, tmp_path):
+    config = json.loads((copy_json(folder, tmp_path) / "config.json").read_text())
+    config["vision_config"]["hidden_size"] = "wide"
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    message = refusal(tmp_path)
+    assert "config.json must describe a model" in message
+    assert "hidden_size" in message
 
 
 def test_original_deepseek_format_names_the_converted_checkpoint(tmp_path):
@@ -119,7 +146,7 @@ def test_hub_name_resolves_from_the_cache_first(monkeypatch, folder):
         return str(folder)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", cached)
-    assert load_encoder("owner/name", [1], revision="v2").width == WIDTH
+    assert load_encoder("owner/name", [1], revision="v2").widths == (WIDTH,)
     assert asked == [("owner/name", "v2", True)]
 
 
@@ -133,8 +160,8 @@ def test_hub_cache_without_weights_is_completed_from_the_hub(monkeypatch, folder
         "snapshot_download",
         lambda name, *, local_files_only=False, **_: str(tmp_path if local_files_only else folder),
     )
-    assert load_encoder("owner/name", [1]).width == WIDTH
+    assert load_encoder("owner/name", [1]).widths == (WIDTH,)
 
 
 def test_revision_of_a_folder_is_not_looked_at(folder):
-    assert load_encoder(str(folder), [1], revision="main").width == WIDTH
+    assert load_encoder(str(folder), [1], revision="main").widths == (WIDTH,)

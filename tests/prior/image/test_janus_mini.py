@@ -11,10 +11,11 @@ from mrisem.anatomy import brain
 from mrisem.physics.fourier import fft2c, ifft2c
 from mrisem.prior.image.building import build_bank
 from mrisem.prior.image.encoder import load_encoder
-from mrisem.prior.image.prior import Jitter, SemanticPrior
+from mrisem.prior.image.prior import SemanticPrior
+from mrisem.prior.jitter import Jitter
 
 FOLDER = Path(mrisem.__file__).parent / "assets" / "janus_mini"
-CONF = Path(__file__).parents[2] / "conf" / "encoder"
+CONF = Path(__file__).parents[3] / "conf" / "encoder"
 QUALITY = "Determine whether this image is high-quality or low-quality. Respond with single word."
 ARTEFACT = "Determine whether this image is blurred or aliasing. Respond with single word."
 
@@ -76,7 +77,7 @@ def test_encoder_loads_through_its_configuration():
     config = OmegaConf.load(CONF / "janus_mini.yaml")
     configured = hydra.utils.instantiate({k: config[k] for k in ("_target_", "path", "levels")})
     assert configured.fingerprint == load_encoder("janus_mini", config.levels).fingerprint
-    assert (configured.n_tokens, configured.width, configured.image_size) == (576, 128, 192)
+    assert (configured.n_tokens, configured.widths) == (576, (128,))
 
 
 @pytest.mark.parametrize("name", ["janus_pro_1b", "janus_pro_7b"])
@@ -121,7 +122,7 @@ def test_tokenizer_keeps_any_text(janus):
     ],
 )
 def test_generate_answers_clear_cases_in_one_word(janus, encoder, slices, question, name, word):
-    said = ask(janus, encoder.preprocess(slices[name]), question)
+    said = ask(janus, encoder.prepare(slices[name]), question)
     assert all(len(answer.split()) == 1 for answer in said)
     assert said.count(word) >= 0.9 * len(said)
 
@@ -137,13 +138,13 @@ def test_gradient_of_the_default_prior_mends_images_of_other_subjects(slices, na
     encoder = load_encoder("janus_mini", config.levels)
     known = zip(slices["clean"][:9], slices["aliased"][:9], strict=True)
     pairs = [(clean, aliased, None) for clean, aliased in known]
-    bank = build_bank(encoder, pairs, [*config.components], {}, progress=False)
-    prior = SemanticPrior(encoder, bank, [*config.level_weights])
+    bank = build_bank(encoder, pairs, [*config.prior_defaults.components], {}, progress=False)
+    prior = SemanticPrior(encoder, bank, [*config.prior_defaults.level_weights])
     damaged, truth = (slices[kind][9:] for kind in (name, "clean"))
     gradient = 0
     for iteration in range(8):  # a step averages over shifts, as a fit does over its iterations
         leaf = damaged.clone().requires_grad_()
-        moved = Jitter(**config.jitter)(leaf, iteration)
+        moved = Jitter(**config.prior_defaults.jitter)(leaf, iteration)
         (one,) = torch.autograd.grad(prior.losses(moved)["semantic"].sum(), leaf)
         gradient = gradient + one
     error = (damaged - truth).flatten(1)

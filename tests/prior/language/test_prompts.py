@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter
 from mrisem.errors import InputError
 from mrisem.prior.language.prompts import Prompt, gaussian_blur, make_prompt
 
-CONF = Path(__file__).parents[2] / "conf" / "prompt"
+CONF = Path(__file__).parents[3] / "conf" / "prompt"
 NAMES = sorted(path.stem for path in CONF.glob("*.yaml"))
 
 

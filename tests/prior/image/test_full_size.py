@@ -51,7 +51,7 @@ start = time.perf_counter()
 with torch.no_grad():
     outputs = encoder(magnitude)
 forward = time.perf_counter() - start
-torch.save((encoder.preprocess(magnitude), outputs), sys.argv[2])
+torch.save((encoder.prepare(magnitude), outputs), sys.argv[2])
 weights = sum(weight.nbytes for weight in encoder.parameters())
 print(json.dumps({"load_s": seconds, "load_peak": peak, "forward_s": forward, "weights": weights}))
 """

@@ -29,7 +29,7 @@ def its_own_inputs(processor, encoder, images):
     return {
         "input_ids": ids,
         "attention_mask": torch.ones_like(ids),
-        "pixel_values": encoder.tower.preprocess(images),
+        "pixel_values": encoder.tower.prepare(images),
     }
 
 

@@ -1,0 +1,67 @@
+"""Vision towers that open_clip stores with a ViT of timm inside, such as BiomedCLIP's.
+
+Only that ViT is read, by timm: open_clip itself would also build the text tower, and fetch the
+configuration of its language model. timm is an optional extra: ``pip install 'mrisem[encoders]'``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from mrisem.errors import InputError
+from mrisem.prior.checkpoints import Normalisation, read_json, read_tensors, resolve_checkpoint
+from mrisem.prior.image.encoder import FrozenEncoder, as_dtype
+from mrisem.prior.image.preparation import Preparation
+from mrisem.prior.image.timm_encoder import create_network, freeze_network
+
+_TRUNK = "visual.trunk."  # of the ViT's weights
+_WEIGHTS = ("open_clip_model.safetensors", "model.safetensors")
+
+
+def load_open_clip_encoder(
+    path: str,
+    levels: Sequence[int],
+    dtype: torch.dtype | str = torch.float32,
+    pad_value: float | None = None,
+    revision: str | None = None,
+) -> FrozenEncoder:
+    """Load the ViT of a checkpoint of open_clip, up to the deepest level.
+
+    Args:
+        path: folder with ``open_clip_config.json`` and ``open_clip_model.safetensors``, or a hub
+            name such as ``microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224``.
+        levels: transformer blocks whose outputs are wanted, counted from 1, before the final norm.
+        dtype: dtype of weights and embeddings, ``float32``, ``bfloat16`` or ``float16``.
+        pad_value: value around small images, in normalised units; None is black.
+        revision: commit, tag or branch of a hub name; a folder has none.
+
+    Returns:
+        the encoder, on the CPU; its tokens are the patches, row by row.
+
+    Raises:
+        InputError: when path, checkpoint, level or dtype do not serve.
+    """
+    stored = as_dtype(dtype)
+    folder = resolve_checkpoint(path.removeprefix("hf-hub:"), revision)
+    config = read_json(folder / "open_clip_config.json")
+    name = config["model_cfg"]["vision_cfg"].get("timm_model_name")
+    if name is None:
+        raise InputError(
+            f"an open_clip checkpoint must have a vision tower of timm (timm_model_name), got none "
+            f"in {folder}; set encoder=clip for OpenAI's own CLIP"
+        )
+    file = next((folder / name for name in _WEIGHTS if (folder / name).is_file()), None)
+    if file is None:
+        raise InputError(
+            f"encoder folder must hold {_WEIGHTS[0]}, got none in {folder}; save the state_dict "
+            "of open_clip_pytorch_model.bin with safetensors.torch.save_file"
+        )
+    weights = {n.removeprefix(_TRUNK): w for n, w in read_tensors(file, rf"^{_TRUNK}").items()}
+    network = create_network(name, weights, file)
+    channels, side, _ = network.pretrained_cfg["input_size"]
+    wanted = config["preprocess_cfg"]
+    normalisation = Normalisation(tuple(wanted["mean"]), tuple(wanted["std"]))
+    prepare = Preparation(side, channels, normalisation, pad_value)
+    return freeze_network(network, prepare, name, tuple(levels), None, stored)
