@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 import mrisem
 from mrisem.config.check import check
-from mrisem.config.overrides import parse, repair
+from mrisem.config.overrides import parse, quote_paths, repair
 from mrisem.config.schema import VERBS, Choice, expand, store_defaults
 
 _PACKAGE = Path(mrisem.__file__).parent
@@ -63,7 +63,7 @@ def compose(verb: str, overrides: Iterable[str] = ()) -> DictConfig:
     Raises:
         InputError: an option is unknown, out of range, or cannot act.
     """
-    overrides = repair(verb, [*overrides], CONF, ())
+    overrides = repair(verb, quote_paths([*overrides], multirun=False), CONF, ())
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = hydra_compose(verb, overrides=overrides, return_hydra_config=True)
     HydraConfig.instance().set_config(config)
