@@ -251,6 +251,7 @@ def test_conf_every_experiment_is_tested():
 def test_conf_paths_expand(monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
     monkeypatch.setenv("SCANS", "/scans")
-    config = composed("reconstruct", "data.root=~/a (b),c=d", "auxiliary.root=$SCANS/e")
+    roots = ["data.root=~/a (b),c=d", "auxiliary.root=$SCANS/e"]
+    config = composed("reconstruct", "prior=image_same", *roots)
     assert config.data.root == "/home/me/a (b),c=d"
     assert config.auxiliary.root == "/scans/e"
