@@ -96,7 +96,9 @@ def load_sweep(question: str, scale: str, folder: Path) -> Sweep:
         simulate=None if at["simulate"] is None else overrides(at["simulate"]),
         train=[overrides(text, at["extra"]) for text in at["train"]],
         reconstruct=[
-            overrides(at["data"], at["model"], text, at["extra"]) for text in at["sweeps"]
+            overrides(data_set, at["model"], text, at["extra"])
+            for text in at["sweeps"]
+            for data_set in ([at["data"]] if isinstance(at["data"], str) else at["data"])
         ],
         evaluate=overrides(at.get("evaluate", "")),
         threads=at.get("threads"),

@@ -94,8 +94,12 @@ class Reconstruction:
 
     Args:
         image: ``(batch, y, x)`` complex64 at the k-space matrix size, in the batch's scale.
-        iterates: images on the way there (a network's stages), oldest first; may be empty.
+        iterates: images on the way there, oldest first; may be empty. With stages ``k = 1, ..., K``
+            they begin with the zero-filled image and every stage's image ``x_k``.
+        network_outputs: output ``z_k`` of every stage's network before its data consistency, oldest
+            first; empty for a network without stages.
     """
 
     image: Tensor
     iterates: tuple[Tensor, ...] = ()
+    network_outputs: tuple[Tensor, ...] = ()

@@ -1,19 +1,16 @@
 """Fixtures that tests on every floor share."""
 
-from pathlib import Path
-
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 
-CONF = Path(__file__).parents[1] / "conf"
+from mrisem.config.compose import compose
+
 torch.set_num_threads(1)  # tests run side by side
 
 
 def compose_verb(verb, *overrides):
-    """Compose a verb's configuration as the command line does."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose(verb, overrides=[*map(str, overrides)])
+    """Compose and check a verb's configuration as the command line does."""
+    return compose(verb, map(str, overrides))
 
 
 @pytest.fixture(scope="session")

@@ -115,8 +115,6 @@ def signature_types(target: str, path: str) -> dict[str, Any]:
 
 def check_value(annotation: Any, value: Any, path: str) -> Any:
     """Check one value; a node below is checked by its own schema or signature."""
-    if value == "???":
-        return value
     if isinstance(value, Mapping) and get_origin(annotation) is not dict:
         schemas = [one for one in (annotation, *get_args(annotation)) if _is_schema(one)]
         if schemas or "_target_" in value:

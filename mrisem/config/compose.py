@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -42,8 +43,10 @@ def folder_name(overrides: str) -> str:
 
     >>> folder_name("encoder.path-weights/mine__seed-0")
     'encoder.path-weights_mine__seed-0'
+    >>> folder_name("a-1__++encoder.random_seed-0")
+    'a-1__encoder.random_seed-0'
     """
-    name = overrides.replace("/", "_")
+    name = re.sub(r"(^|__)\++", r"\1", overrides).replace("/", "_")
     if len(name) <= _LONGEST:
         return name
     digest = hashlib.sha256(name.encode()).hexdigest()[:12]
@@ -65,7 +68,6 @@ def compose(verb: str, overrides: Iterable[str] = ()) -> DictConfig:
         config = hydra_compose(verb, overrides=overrides, return_hydra_config=True)
     HydraConfig.instance().set_config(config)
     choices = config.hydra.runtime.choices
-    OmegaConf.resolve(config)
     with open_dict(config):
         del config["hydra"]
     return prepare(verb, config, written_keys(parse(overrides)), choices)

@@ -81,15 +81,12 @@ def _check_fit(raw: Mapping[str, Any], values: Mapping[str, Any], written: set[s
 def missing_start(values: Mapping[str, Any]) -> str | None:
     """Say that a fit lacks the weights it starts from, and which command trains them; else None."""
     fit, model = values["fit"]["name"], values["model"]
-    recipe = model.get("checkpoint") == "???"
-    if (model.get("checkpoint") and not recipe) or fit not in ("lora", "none"):
+    if model.get("checkpoint") or fit not in ("lora", "none"):
         return None
-    network = "unet scale=paper" if recipe else model["name"]
+    command = model.get("trained_by") or f"mrisem train model={model['name']} output_dir=START"
     return (
         f"fit={fit} starts from trained weights, got none for {_name(values, 'model')}; set "
-        f"model.checkpoint=START/checkpoints/last.ckpt, made by `mrisem train "
-        f"data={values['data']['name']} data.root=DIR model={network} "
-        "data.train_subjects=auxiliary output_dir=START`"
+        f"model.checkpoint=START/checkpoints/last.ckpt, made by `{command}`"
     )
 
 

@@ -71,6 +71,9 @@ class Data(Choice):
     train_subjects: Literal["remaining", "auxiliary"] = Field(
         "remaining", description="whom `train` trains on: all but the bank's subjects, or those"
     )
+    validation_subjects: Annotated[int, Field(ge=0)] = Field(
+        0, description="training subjects held out to select a checkpoint; 0: the last is named"
+    )
     paper_subjects: Count = Field(20, description="auxiliary subjects in the paper")
     n_workers: Annotated[int, Field(ge=0)] = Field(0, description="processes that read ahead")
     sensitivity_maps: Literal["torch", "sigpy"] = Field("torch", description="ESPIRiT of whom")
@@ -156,6 +159,7 @@ class Model(Choice):
 
     prior_weight: Number | None = Field(None, description="lambda of a prior, in our scale")
     checkpoint: PathText | None = Field(None, description="weights to start from")
+    trained_by: str | None = Field(None, description="command that trains it, for messages")
     loss_share: Share | None = Field(None, description="default of fit.loss_share")
     prior_on: Literal["image", "network", "stages"] = Field(
         "image", description="where the prior acts: final image, last network output, all stages"
@@ -293,11 +297,15 @@ class Bank(Verb):
     auxiliary: Auxiliary
 
 
+class Made(Options):
+    """Node of which its ``_target_``'s signature says all."""
+
+
 class Train(Bank):
     """``mrisem train``."""
 
     model: Model  # type: ignore[assignment]
-    objective: Choice
+    objective: Made
     regulariser: Regulariser
     trainer: Trainer
     logger: Logger

@@ -52,7 +52,7 @@ class AuxiliarySettings:
         root: data set whose ``multicoil_train`` they come from; None: the one reconstructed.
         acquisition: take this one whatever is reconstructed; None: as the prior's contrast says.
         negatives: ``zero_filled`` images (the method's), the network's own ``reconstruction`` of
-            them, or ``both`` (method.md section 6).
+            them, or ``both`` (docs/method.md).
         accelerations: of the negatives, drawn for each slice (same source: 3 to 8).
         calibration_lines: of the negatives' masks, at most half of the lines of narrow matrices.
         max_slices: central slices of each file; None: all.

@@ -33,11 +33,12 @@ class FastMRI(pl.LightningDataModule):
     """A folder of fastMRI multi-coil files, split by subject.
 
     * reconstructed (`predict_dataloader`): the subjects of ``multicoil_<split>``;
-    * validation: those of ``multicoil_val``;
     * auxiliary (`auxiliary_slices`): ``auxiliary.n_subjects`` subjects of ``multicoil_train`` that
       are neither reconstructed nor in another folder;
     * training: the other subjects of ``multicoil_train`` (``train_subjects="remaining"``), or the
-      auxiliary ones themselves (``"auxiliary"``, as the paper's warm start).
+      auxiliary ones themselves (``"auxiliary"``, as the paper's warm start);
+    * validation: ``validation_subjects`` others of ``multicoil_train``, which select the best
+      checkpoint. Scans that may be reconstructed, with their targets, have no part in training.
 
     Args:
         root: folder with ``multicoil_train`` and so on.
@@ -52,6 +53,8 @@ class FastMRI(pl.LightningDataModule):
         on_error: ``raise`` at a bad scan, or ``skip``: it comes as a `FailedScan`.
         auxiliary: settings of the auxiliary set.
         train_subjects: ``remaining`` or ``auxiliary``.
+        validation_subjects: number of subjects of ``multicoil_train`` held out of training; 0: no
+            validation, so no checkpoint is selected.
         n_workers: processes that read ahead.
         sensitivity_maps: their estimator, ``torch`` (ours) or ``sigpy``.
     """
@@ -75,6 +78,7 @@ class FastMRI(pl.LightningDataModule):
         on_error: Literal["raise", "skip"] = "raise",
         auxiliary: AuxiliarySettings | Mapping[str, Any] | None = None,
         train_subjects: Literal["remaining", "auxiliary"] = "remaining",
+        validation_subjects: int = 0,
         n_workers: int = 0,
         sensitivity_maps: str = "torch",
     ):
@@ -90,6 +94,10 @@ class FastMRI(pl.LightningDataModule):
             raise InputError(
                 f"data.train_subjects must be remaining or auxiliary, got {train_subjects!r}"
             )
+        if validation_subjects < 0:
+            raise InputError(
+                f"data.validation_subjects must be at least 0, got {validation_subjects}"
+            )
         self.root = Path(root)
         self.mask = mask
         self.acquisition = acquisition
@@ -102,6 +110,7 @@ class FastMRI(pl.LightningDataModule):
         self.on_error = on_error
         self.auxiliary = as_settings(auxiliary)
         self.train_subjects = train_subjects
+        self.validation_subjects = validation_subjects
         self.n_workers = n_workers
         self.sensitivity_maps = sensitivity_maps
         self._folders = Folders(on_error)
@@ -113,8 +122,7 @@ class FastMRI(pl.LightningDataModule):
         """Look for the files of a stage, so that bad input shows before anything is computed."""
         self._training = stage == "fit"
         if self._training:
-            self._volumes("val")
-            self._training_volumes()
+            self._training_parts()
         else:
             self._volumes(self.split)
 
@@ -136,16 +144,23 @@ class FastMRI(pl.LightningDataModule):
         """Batches of the split that is reconstructed."""
         return self._loader(self.slices, self.failed)
 
-    def val_dataloader(self) -> DataLoader:
-        """Batches of ``multicoil_val``."""
-        return self._loader(central_slices(self._volumes("val"), self.max_slices), ())
+    def val_dataloader(self) -> DataLoader | list[DataLoader]:
+        """Batches of the validation subjects, under the same masks each epoch; none without any.
+
+        Give the trainer ``limit_val_batches=0`` then: Lightning warns where it asks for none.
+        """
+        _, validation = self._training_parts()
+        if not validation:
+            return []
+        return self._loader(central_slices(validation, self.max_slices), ())
 
     def train_dataloader(self) -> DataLoader:
         """Batches of the training subjects, in random order; new masks and order each epoch.
 
         For that the trainer has to ask again each epoch (``reload_dataloaders_every_n_epochs=1``).
         """
-        slices = central_slices(self._training_volumes(), self.max_slices)
+        training, _ = self._training_parts()
+        slices = central_slices(training, self.max_slices)
         epoch = 0 if self.trainer is None else self.trainer.current_epoch
         return self._loader(slices, (), epoch)
 
@@ -181,9 +196,9 @@ class FastMRI(pl.LightningDataModule):
     def reconstructed_acquisitions(self) -> list[str]:
         """Acquisitions among the slices to be reconstructed: each has its own auxiliary set.
 
-        In training these are the training slices' too.
+        In training these are the training slices.
         """
-        volumes = self._volumes(self.split) + (self._training_volumes() if self._training else [])
+        volumes = self._training_parts()[0] if self._training else self._volumes(self.split)
         return sorted({volume.acquisition for volume in volumes})
 
     def _only_acquisition(self) -> str:
@@ -242,21 +257,30 @@ class FastMRI(pl.LightningDataModule):
             )
         return (wanted,)
 
-    def _training_volumes(self) -> list[VolumeInfo]:
-        """Volumes to train on, see the class."""
+    def _training_parts(self) -> tuple[list[VolumeInfo], list[VolumeInfo]]:
+        """Volumes to train on and to validate on, see the class: no subject is in both."""
         candidates = self._volumes("train")
         acquisitions = sorted({volume.acquisition for volume in candidates})
         auxiliary = {v.path: v for a in acquisitions for v in self._auxiliary_volumes(a)}
-        if self.train_subjects == "auxiliary":
-            return list(auxiliary.values())
         excluded = self._excluded(self.root) | {v.subject for v in auxiliary.values()}
-        remaining = [volume for volume in candidates if volume.subject not in excluded]
-        if not remaining:
+        free = [volume for volume in candidates if volume.subject not in excluded]
+        # by name and seed only: adding files does not reshuffle
+        subjects = sorted(
+            {v.subject for v in free}, key=lambda s: (stable_seed("validation", s, self.seed), s)
+        )
+        held_out = set(subjects[: self.validation_subjects])
+        on_auxiliary = self.train_subjects == "auxiliary"
+        if len(subjects) < self.validation_subjects + (not on_auxiliary):
             raise InputError(
-                f"no subject of multicoil_train is left to train on beside {len(auxiliary)} "
-                "auxiliary files; lower auxiliary.n_subjects or set data.train_subjects=auxiliary"
+                f"multicoil_train must hold {self.validation_subjects} validation subjects"
+                f"{'' if on_auxiliary else ' and at least one to train on'} beside "
+                f"{len(auxiliary)} auxiliary files, got {len(subjects)}; lower "
+                "auxiliary.n_subjects or data.validation_subjects, or set "
+                "data.train_subjects=auxiliary"
             )
-        return remaining
+        training = [volume for volume in free if volume.subject not in held_out]
+        validation = [volume for volume in free if volume.subject in held_out]
+        return list(auxiliary.values()) if on_auxiliary else training, validation
 
     def _loader(
         self, slices: Sequence[SliceOf], failed: Sequence[FailedScan], epoch: int | None = None

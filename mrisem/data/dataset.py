@@ -18,7 +18,13 @@ from mrisem.data.volumes import FailedScan, VolumeInfo
 from mrisem.errors import InputError
 from mrisem.physics.coils import estimate_sensitivity_maps, root_sum_of_squares
 from mrisem.physics.fourier import ifft2c
-from mrisem.physics.masks import ColumnMask, FileMask, calibration_lines, stable_seed
+from mrisem.physics.masks import (
+    ColumnMask,
+    FileMask,
+    calibration_lines,
+    draw_columns,
+    stable_seed,
+)
 from mrisem.types import Batch, SliceInfo
 
 
@@ -131,7 +137,7 @@ def volume_mask(
         columns[: padding[0]] = False
         columns[padding[1] :] = False
     else:
-        columns = mask(n_columns, padding, stable_seed(volume.file, seed))
+        columns = draw_columns(mask, n_columns, padding, stable_seed(volume.file, seed))
         _check_measured(volume, columns, kspace)
     return columns, (padding[1] - padding[0]) / max(1, int(columns.sum()))
 

@@ -82,7 +82,7 @@ class ConvAdaptor(nn.Module):
 
 
 class INR(nn.Module):
-    """One image as a function of position (method.md section 4, the INR column).
+    """One image as a function of position (Feng et al., arXiv:2511.19641, its INR backbone).
 
     `forward` takes only the size and the device of a batch: no k-space value, map or mask entry
     reaches the network, so what it sees and what the loss sees are disjoint whatever the masks.

@@ -63,7 +63,7 @@ class ResidualUnet(nn.Module):
 
 
 class Unet(nn.Module):
-    """One residual U-Net on the zero-filled image (method.md section 4, the U-Net column).
+    """One residual U-Net on the zero-filled image (Feng et al., arXiv:2511.19641).
 
     It corrects the image of the samples it is given and knows nothing of coils; the solve that
     restores consistency with the data belongs to whoever applies it. `Unrolled.load_unet` starts

@@ -49,7 +49,7 @@ class Unrolled(nn.Module):
         self.cg_tolerance = cg_tolerance
 
     def load_unet(self, state: Mapping[str, Tensor]) -> None:
-        """Start every stage from the same U-Net, as the paper does (method.md section 4, start).
+        """Start every stage from the same U-Net, as the paper does (Feng et al., arXiv:2511.19641).
 
         The stages' weights stay separate and may drift apart in fitting.
 
@@ -68,21 +68,22 @@ class Unrolled(nn.Module):
             mask: ``(batch, y, x)`` bool, ``mask_dc``: what the network may see; all if None.
 
         Returns:
-            The last stage's image; iterates hold the zero-filled image and every stage's.
+            The last stage's image; iterates hold the zero-filled image and every stage's, and
+            network outputs every ``z_k``.
         """
         sense = SenseOperator.of(batch, mask)
         adjoint = sense.adjoint(batch.masked_kspace)
-        iterates = [adjoint]
+        iterates, network_outputs = [adjoint], []
         for unet, log_lambda in zip(self.unets, self.log_lambdas, strict=True):
-            image = on_central_rows(unet, iterates[-1], batch.crop[0])
+            network_outputs.append(on_central_rows(unet, iterates[-1], batch.crop[0]))
             iterates.append(
                 solve_data_consistency(
                     sense,
                     adjoint,
-                    image,
+                    network_outputs[-1],
                     log_lambda.exp(),
                     tolerance=self.cg_tolerance,
                     max_iterations=self.cg_iterations,
                 )
             )
-        return Reconstruction(iterates[-1], tuple(iterates))
+        return Reconstruction(iterates[-1], tuple(iterates), tuple(network_outputs))

@@ -22,9 +22,8 @@ class EndToEndVarNet(nn.Module):
     of the sum of squares: that has no phase, and the data term, the final solve and the scores of
     all methods use the same maps, so every backbone stands on one footing.
 
-    Weights that fastMRI published load into the attribute ``varnet``, whose names are fastMRI's:
-    ``network.varnet.load_state_dict(torch.load(file, weights_only=True))``. The network normalises
-    its own input, so the scale of k-space does not matter to them.
+    Weights that fastMRI published load through `mrisem.networks.starts.load_start`. The network
+    normalises its own input, so the scale of k-space does not matter to them.
 
     Args:
         cascades: number of cascades (published: 12).

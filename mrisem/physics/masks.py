@@ -8,8 +8,10 @@ k-space is the column ``n_columns // 2``.
 from __future__ import annotations
 
 import hashlib
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -23,9 +25,9 @@ FASTMRI_CLASSES = {
     "equispaced_fraction": "EquispacedMaskFractionFunc",
     "magic": "MagicMaskFunc",
 }
-# fastMRI's pairs of acceleration and calibration share (house.md, fastMRI conventions); others keep
-# the same product.
-_CENTER_FRACTIONS = {4: 0.08, 8: 0.04}
+# Pairs of acceleration and calibration share of the fastMRI challenge (Zbontar et al.,
+# arXiv:1811.08839); other accelerations keep the same product.
+_CENTER_FRACTIONS: dict[float, float] = {4: 0.08, 8: 0.04}
 _CENTER_PRODUCT = 0.32
 
 
@@ -63,10 +65,11 @@ def calibration_lines(mask: Tensor) -> int:
 def _check_budget(calibration: int, lines: float, width: int, acceleration: float) -> None:
     """Refuse a calibration region that alone exceeds the number of lines to be sampled."""
     if calibration > lines:
+        highest = math.floor(100 * width / calibration) / 100
         raise InputError(
             f"calibration lines must fit into the {lines:g} lines that {acceleration:g}-fold "
             f"acceleration leaves of {width}, got {calibration}; set mask.acceleration to at most "
-            f"{width / calibration:.2g} or sample at most {int(lines)} calibration lines "
+            f"{highest:g} or sample at most {int(lines)} calibration lines "
             "(mask.calibration_lines or mask.center_fraction)"
         )
 
@@ -92,6 +95,11 @@ class GaussianMask:
     def __post_init__(self) -> None:
         """Check the numbers."""
         _check_acceleration(self.acceleration)
+        lines = self.calibration_lines
+        if isinstance(lines, bool) or not isinstance(lines, int) or lines < 0:
+            raise InputError(
+                f"mask.calibration_lines must be a whole number of at least 0, got {lines!r}"
+            )
 
     def __call__(self, n_columns: int, padding: tuple[int, int], seed: int) -> Tensor:
         """Draw a mask.
@@ -140,8 +148,9 @@ class FastMRIMask:
         acceleration: fastMRI's nominal acceleration; ``equispaced`` and ``magic`` add the
             calibration lines on top, as there, and so sample a little more.
         center_fraction: share of the columns that is always sampled, ``round(x * center_fraction)``
-            lines; None takes fastMRI's pairs, 0.08 for 4-fold and 0.04 for 8-fold, and
-            ``0.32 / acceleration`` for others.
+            lines, at most the ``x / acceleration`` that the acceleration leaves; None takes
+            fastMRI's pairs, 0.08 for 4-fold and 0.04 for 8-fold, and ``0.32 / acceleration`` for
+            others.
     """
 
     kind: Literal["random", "equispaced", "equispaced_fraction", "magic"]
@@ -158,26 +167,37 @@ class FastMRIMask:
                 f"mask.acceleration must be a whole number for {self.kind}, got "
                 f"{self.acceleration}; take equispaced_fraction or gaussian for others"
             )
+        fraction = self.center_fraction
+        if fraction is not None and not (_is_number(fraction) and 0 <= fraction <= 1):
+            raise InputError(
+                f"mask.center_fraction must be a number from 0 to 1, or null, got {fraction!r}"
+            )
 
     def __call__(self, n_columns: int, padding: tuple[int, int], seed: int) -> Tensor:
         """Draw a mask; arguments and result as for `GaussianMask`."""
         import fastmri.data.subsample as subsample
 
-        fraction = self.center_fraction
-        if fraction is None:
-            default = _CENTER_PRODUCT / self.acceleration
-            fraction = _CENTER_FRACTIONS.get(int(self.acceleration), default)
-            fraction = default if self.acceleration != int(self.acceleration) else fraction
-        lines = n_columns / self.acceleration
-        _check_budget(round(n_columns * fraction), lines, n_columns, self.acceleration)
+        fraction, lines = self._fraction(), n_columns / self.acceleration
+        center = round(n_columns * fraction)
+        _check_budget(center, lines, n_columns, self.acceleration)
         whole = self.acceleration == int(self.acceleration)
         acceleration = int(self.acceleration) if whole else self.acceleration
         function = getattr(subsample, FASTMRI_CLASSES[self.kind])([fraction], [acceleration])
-        drawn, _ = function((1, n_columns, 1), seed=seed)
-        mask = drawn.reshape(n_columns) > 0
+        if center == lines and self.kind in ("random", "equispaced_fraction"):
+            # the calibration lines are all the lines: fastMRI divides by the number of the others
+            drawn = function.calculate_center_mask((1, n_columns, 1), center)
+        else:
+            drawn = function((1, n_columns, 1), seed=seed)[0].numpy()
+        mask = torch.from_numpy(drawn.reshape(n_columns) > 0)
         mask[: padding[0]] = False
         mask[padding[1] :] = False
         return mask
+
+    def _fraction(self) -> float:
+        """Share of the columns that are calibration lines."""
+        if self.center_fraction is not None:
+            return self.center_fraction
+        return _CENTER_FRACTIONS.get(self.acceleration, _CENTER_PRODUCT / self.acceleration)
 
 
 @dataclass(frozen=True)
@@ -208,15 +228,23 @@ class FileMask:
         return torch.from_numpy(np.asarray(values) > 0)
 
 
+class DrawnMask(Protocol):
+    """Any callable that draws a mask, also one from outside this package."""
+
+    def __call__(self, n_columns: int, padding: tuple[int, int], seed: int) -> Tensor:
+        """Draw a mask; arguments and result as for `GaussianMask`."""
+        ...
+
+
 @dataclass(frozen=True)
 class MixedMask:
     """One of several masks, drawn anew for each seed: training over several accelerations.
 
     Args:
-        masks: that are drawn from, equally likely.
+        masks: masks to draw from, equally likely.
     """
 
-    masks: tuple[GaussianMask | FastMRIMask, ...]
+    masks: tuple[DrawnMask, ...]
 
     def __call__(self, n_columns: int, padding: tuple[int, int], seed: int) -> Tensor:
         """Draw a mask; arguments and result as for `GaussianMask`."""
@@ -224,9 +252,85 @@ class MixedMask:
         return self.masks[choice](n_columns, padding, seed)
 
 
-ColumnMask = GaussianMask | FastMRIMask | MixedMask | FileMask
+ColumnMask = DrawnMask | FileMask
+
+
+def paired(make: Callable[..., ColumnMask], options: Mapping[str, Any]) -> ColumnMask:
+    """Make a mask, or from options that are lists one mask for each position in them.
+
+    ``acceleration=[4, 8], center_fraction=[.08, .04]`` gives two masks: 4-fold with 0.08 and 8-fold
+    with 0.04. An option that is no list holds for each of them.
+
+    Args:
+        make: makes a mask from keyword arguments, such as `FastMRIMask`.
+        options: its keyword arguments; an option whose own value is a list stands in a second one.
+
+    Returns:
+        What ``make`` gives, or a `MixedMask` of the pairs.
+
+    Raises:
+        InputError: when a list is empty, or lists differ in length.
+    """
+    lists = {name: value for name, value in options.items() if isinstance(value, list | tuple)}
+    if not lists:
+        return make(**options)
+    lengths = {name: len(value) for name, value in lists.items()}
+    given = ", ".join(f"mask.{name} with {n}" for name, n in lengths.items())
+    if 0 in lengths.values():
+        raise InputError(f"lists of mask options must hold at least one value, got {given}")
+    if len(set(lengths.values())) > 1:
+        raise InputError(
+            f"lists of mask options are paired and must have one length, got {given} values; give "
+            "each as many, or one number that holds for all"
+        )
+    rows = (dict(zip(lists, values, strict=True)) for values in zip(*lists.values(), strict=True))
+    masks = tuple(make(**{**options, **row}) for row in rows)
+    if any(isinstance(mask, FileMask) for mask in masks):
+        raise InputError("mask=from_file takes no lists of options; set mask=gaussian to draw")
+    return MixedMask(masks)  # type: ignore[arg-type]  # no FileMask is left
+
+
+def draw_columns(mask: DrawnMask, n_columns: int, padding: tuple[int, int], seed: int) -> Tensor:
+    """Draw a mask and check what comes back, as it may come from outside this package.
+
+    Args:
+        mask: mask object.
+        n_columns: width of k-space.
+        padding: first acquired column and the one after the last.
+        seed: seed of the draw.
+
+    Returns:
+        ``(x,)`` bool.
+
+    Raises:
+        InputError: when the mask is no callable, or gives no ``(x,)`` bool tensor within the
+            acquired columns.
+    """
+    name = type(mask).__name__
+    rule = "a mask must be a callable (n_columns, padding, seed) -> (x,) bool tensor"
+    if not callable(mask):
+        raise InputError(f"{rule}, got an object of class {name}; give it a method __call__")
+    columns = mask(n_columns, padding, seed)
+    if not isinstance(columns, Tensor):
+        raise InputError(f"{rule}, {name} gave {type(columns).__name__}; return a torch.Tensor")
+    if columns.shape != (n_columns,) or columns.dtype != torch.bool:
+        raise InputError(
+            f"{rule}, {name} gave {tuple(columns.shape)} {columns.dtype} for x = {n_columns}; "
+            "return one bool a phase-encode column"
+        )
+    outside = torch.cat((columns[: padding[0]], columns[padding[1] :]))
+    if bool(outside.any()):
+        raise InputError(
+            f"a mask may sample only the acquired columns {padding}, {name} sampled "
+            f"{int(outside.sum())} others; set those to False"
+        )
+    return columns
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _check_acceleration(acceleration: float) -> None:
-    if not isinstance(acceleration, int | float) or not acceleration >= 1:
+    if not _is_number(acceleration) or not 1 <= acceleration < math.inf:
         raise InputError(f"mask.acceleration must be a number of at least 1, got {acceleration!r}")

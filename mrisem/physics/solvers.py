@@ -113,7 +113,7 @@ def solve_data_consistency(
     tolerance: float = 1e-5,
     max_iterations: int = 10,
 ) -> Tensor:
-    """Solve ``(A^H A + mu I) x = A^H y + mu x_net`` (method.md section 4), differentiably.
+    """Solve ``(A^H A + mu I) x = A^H y + mu x_net``, differentiably.
 
     The gradient to ``image`` and to ``weight`` comes from the implicit-function rule: one more CG
     solve, memory independent of the number of iterations. It is exact where CG has converged.

@@ -30,7 +30,8 @@ def split_mask(
         mask: ``(batch, y, x)`` bool.
         generator: source of randomness, on any device.
         loss_share: share of the sampled entries that goes to the loss, in (0, 1).
-        calibration_size: ``(y, x)`` of the central block that stays in the input.
+        calibration_size: ``(y, x)`` of the central block that stays in the input; all rows and the
+            number of calibration lines keep those lines whole, as the paper does.
         std_fraction: standard deviation of the density in units of height and width.
 
     Returns:
@@ -52,7 +53,7 @@ def split_mask(
         raise InputError(
             f"loss_share={loss_share} asks for {n_loss.tolist()} entries outside the calibration "
             f"block {calibration_size}, only {eligible.sum(dim=(1, 2)).tolist()} are sampled "
-            "there; lower loss_share or calibration_size"
+            "there; lower loss_share, or keep a smaller block (fit.calibration=block)"
         )
     keys = torch.where(eligible, log_weights + gumbel, -torch.inf).flatten(1)
     order = keys.argsort(dim=1, descending=True)

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,8 @@ from mrisem.tasks.curves import FitCurves
 from mrisem.tasks.early_stopping import Best
 from mrisem.tasks.guidance import Guidance
 from mrisem.tasks.losses import data_consistency_loss
-from mrisem.tasks.objectives import gradient_at
+from mrisem.tasks.objectives import gradients_at
+from mrisem.tasks.placement import Placement
 from mrisem.tasks.regularisers import Regulariser
 from mrisem.tasks.splits import split_samples
 from mrisem.types import Batch, Reconstruction
@@ -25,7 +27,7 @@ from mrisem.types import Batch, Reconstruction
 
 @dataclass(frozen=True)
 class PerScanFit:
-    """How a network is fitted to a scan (method.md section 4).
+    """How a network is fitted to a scan (Feng et al., arXiv:2511.19641).
 
     Args:
         iterations: optimiser steps (paper: 1500).
@@ -38,6 +40,8 @@ class PerScanFit:
             as zero-shot self-supervision does (Yaman et al., arXiv:2102.07737). None (paper): fit
             to the end. A slice keeps the weights that predict these samples best.
         patience: steps without a better prediction of them after which a slice is done.
+        calibration: samples that stay in the network's input whatever is held out: ``block``, the
+            central 24 x 24; or ``lines``, the calibration lines with all their rows (paper).
         lora: train low-rank factors only; None: all weights.
         log_every: steps between two rows of the fitting curves.
         progress: show a progress bar.
@@ -52,6 +56,7 @@ class PerScanFit:
     loss_share: float | None = 0.4
     validation_share: float | None = None
     patience: int = 50
+    calibration: Literal["block", "lines"] = "block"
     lora: LoRA | None = None
     log_every: int = 5
     progress: bool = True
@@ -61,6 +66,8 @@ class PerScanFit:
         for name in ("iterations", "halve_every", "patience", "log_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"fit.{name} must be at least 1, got {getattr(self, name)}")
+        if self.calibration not in ("block", "lines"):
+            raise InputError(f"fit.calibration must be block or lines, got {self.calibration!r}")
 
 
 @dataclass
@@ -69,7 +76,7 @@ class ScanFit:
 
     The samples are split once, per slice, into disjoint sets: ``mask_dc`` (the network's input and
     its data consistency), ``mask_loss`` and, for early stopping, ``mask_validation``. Each loss's
-    gradient is taken at the image and then sent through the networks together, so that the network
+    gradient is taken at images and then sent through the networks together, so that the network
     is differentiated once and the share of the prior can be read off at no cost. The result for a
     slice does not depend on its neighbours in the batch.
 
@@ -79,6 +86,7 @@ class ScanFit:
         settings: iterations, learning rate and so on.
         seed: of the split, together with file and slice.
         curves: where it is logged.
+        placement: images at which data term and prior act.
     """
 
     networks: nn.ModuleList
@@ -86,6 +94,7 @@ class ScanFit:
     settings: PerScanFit
     seed: int
     curves: FitCurves = field(default_factory=FitCurves)
+    placement: Placement = field(default_factory=Placement)
 
     def run(
         self,
@@ -112,10 +121,13 @@ class ScanFit:
         )
         schedule = torch.optim.lr_scheduler.StepLR(optimiser, settings.halve_every, gamma=0.5)
         for iteration in self._iterations(first):
-            image = apply_each(self.networks, batch, mask_dc).image
-            values, gradient = gradient_at(image, data, regulariser, guidance, iteration)
+            results = _results(self.networks, batch, mask_dc)
+            values, images, gradients = gradients_at(
+                results, data, regulariser, guidance, iteration, self.placement
+            )
+            image = torch.cat([result.image.detach() for result in results])
             if best is not None and mask_validation is not None:
-                held_out = data_consistency_loss(batch, image.detach(), mask_validation)
+                held_out = data_consistency_loss(batch, image, mask_validation)
                 values["validation"] = held_out
                 best.update(held_out)
             done = best is not None and best.all_done
@@ -125,7 +137,7 @@ class ScanFit:
             if done:
                 break
             optimiser.zero_grad(set_to_none=True)
-            image.backward(gradient)
+            torch.autograd.backward(images, gradients)
             optimiser.step()
             schedule.step()
         if best is not None:
@@ -146,14 +158,20 @@ class ScanFit:
 
     def _split(self) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return ``mask_dc``, ``mask_loss`` and ``mask_validation``, each ``(batch, y, x)``."""
+        split = partial(
+            split_samples,
+            self.batch,
+            seed=self.seed,
+            calibration=self.settings.calibration,
+        )
         mask, validation = self.batch.mask, None
         if self.settings.validation_share is not None:
             share = self.settings.validation_share
-            mask, validation = split_samples(self.batch, mask, share, "validation", self.seed)
+            mask, validation = split(mask, share=share, purpose="validation")
         if self.settings.loss_share is None:
             return mask, mask, validation
-        share = self.settings.loss_share
-        return *split_samples(self.batch, mask, share, "split", self.seed), validation
+        left, loss = split(mask, share=self.settings.loss_share, purpose="split")
+        return left, loss, validation
 
 
 def copies(template: nn.Module, n: int) -> nn.ModuleList:
@@ -163,14 +181,22 @@ def copies(template: nn.Module, n: int) -> nn.ModuleList:
 
 def apply_each(networks: nn.ModuleList, batch: Batch, mask: Tensor | None) -> Reconstruction:
     """Reconstruct each slice with its own network from the samples in ``mask`` (None: all)."""
-    results: list[Reconstruction] = [
+    results = _results(networks, batch, mask)
+    iterates = zip(*(r.iterates for r in results), strict=True)
+    outputs = zip(*(r.network_outputs for r in results), strict=True)
+    return Reconstruction(
+        torch.cat([r.image for r in results]),
+        tuple(torch.cat(images) for images in iterates),
+        tuple(torch.cat(images) for images in outputs),
+    )
+
+
+def _results(networks: nn.ModuleList, batch: Batch, mask: Tensor | None) -> list[Reconstruction]:
+    """What each network gives for its own slice."""
+    return [
         network(batch.select(i), None if mask is None else mask[i : i + 1])
         for i, network in enumerate(networks)
     ]
-    stages = zip(*(r.iterates for r in results), strict=True)
-    return Reconstruction(
-        torch.cat([r.image for r in results]), tuple(torch.cat(stage) for stage in stages)
-    )
 
 
 def _data_term(batch: Batch, mask_loss: Tensor, image: Tensor) -> dict[str, Tensor]:

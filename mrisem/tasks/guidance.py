@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +16,7 @@ from mrisem.types import Batch
 
 @dataclass(frozen=True)
 class Steering:
-    """How the prior counts; each an option to be ablated (method.md section 6).
+    """How the prior counts; each an option to be ablated (docs/method.md).
 
     Args:
         weight: lambda, in our scale (docs/method.md); None for methods that take no prior.
@@ -50,30 +51,35 @@ class Guidance:
         self._limit: Tensor | None = None
 
     def __call__(
-        self, image: Tensor, data_gradient: Tensor, iteration: int
-    ) -> tuple[dict[str, Tensor], Tensor]:
-        """Evaluate the prior at an image.
+        self, images: Sequence[Tensor], data_gradients: Sequence[Tensor], iteration: int
+    ) -> tuple[dict[str, Tensor], list[Tensor]]:
+        """Evaluate the prior at one image of each slice, or at several, summed.
 
         Args:
-            image: ``(batch, y, x)`` complex64.
-            data_gradient: ``(batch, y, x)`` complex64, the data term's gradient there.
-            iteration: of the fit, from 0.
+            images: ``(batch, y, x)`` complex64 each, at least one.
+            data_gradients: ``(batch, y, x)`` complex64 each, gradients of the data term there.
+            iteration: step of the fit, from 0.
 
         Returns:
-            named ``(batch,)`` values, among them ``gradient_balance``, the norm of the prior's
-            weighted gradient over the data term's; and that gradient, ``(batch, y, x)``.
+            Named ``(batch,)`` values of the last image, among them ``gradient_balance``: the norm
+            of the prior's weighted gradient over the data term's, of all images together. Then
+            that weighted gradient at each image, ``(batch, y, x)``.
         """
         if iteration < self.steering.start_iteration:
-            return {}, torch.zeros_like(data_gradient)
-        leaf = image.detach().requires_grad_()
-        losses = self.prior.losses(center_crop(leaf.abs(), self.batch.crop), iteration)
-        (gradient,) = torch.autograd.grad(losses["semantic"].sum(), leaf)
-        if self.steering.unmeasured_only:
-            gradient = gradient - SenseOperator.of(self.batch).normal(gradient)
-        norms = _norm(gradient), _norm(data_gradient)
-        push = self._weights(*norms)[:, None, None] * gradient
+            return {}, [torch.zeros_like(gradient) for gradient in data_gradients]
+        gradients = []
+        for image in images:
+            leaf = image.detach().requires_grad_()
+            losses = self.prior.losses(center_crop(leaf.abs(), self.batch.crop), iteration)
+            (gradient,) = torch.autograd.grad(losses["semantic"].sum(), leaf)
+            if self.steering.unmeasured_only:
+                gradient = gradient - SenseOperator.of(self.batch).normal(gradient)
+            gradients.append(gradient)
+        norms = _norm(gradients), _norm(data_gradients)
+        weights = self._weights(*norms)[:, None, None]
+        pushes = [weights * gradient for gradient in gradients]
         values = {name: value.detach() for name, value in losses.items()}
-        return values | {"gradient_balance": _norm(push) / norms[1]}, push
+        return values | {"gradient_balance": _norm(pushes) / norms[1]}, pushes
 
     def diagnose(self, image: Tensor, iteration: int | None) -> dict[str, Tensor]:
         """See `Prior.diagnose`; ``(batch, y, x)`` complex images."""
@@ -106,5 +112,6 @@ class Guidance:
         return torch.minimum(weight, self._limit)
 
 
-def _norm(images: Tensor) -> Tensor:
-    return images.flatten(1).norm(dim=1)
+def _norm(images: Sequence[Tensor]) -> Tensor:
+    """Norm of each slice's images together, ``(batch,)``."""
+    return torch.cat([image.flatten(1) for image in images], dim=1).norm(dim=1)

@@ -19,7 +19,7 @@ from mrisem.types import Batch, Reconstruction
 
 @dataclass(frozen=True)
 class Groups:
-    """Adam's learning rates (method.md section 4, the INR column).
+    """Adam's learning rates (Feng et al., arXiv:2511.19641, its INR backbone).
 
     Args:
         siren: paper: 1e-4.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
+from dataclasses import replace
+from typing import Literal
 
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
@@ -18,7 +20,8 @@ from mrisem.tasks.base import ReconstructionTask
 from mrisem.tasks.curves import FitCurves
 from mrisem.tasks.fitting import PerScanFit, ScanFit, apply_each, copies
 from mrisem.tasks.guidance import Steering
-from mrisem.tasks.objectives import Objective, gradient_at
+from mrisem.tasks.objectives import Objective, gradients_at
+from mrisem.tasks.placement import Placement
 from mrisem.tasks.regularisers import Regulariser
 from mrisem.types import Batch, Reconstruction
 
@@ -26,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 class NetworkTask(ReconstructionTask):
-    """U-Net, unrolled network, VarNet, or any module of their form (method.md section 4).
+    """U-Net, unrolled network, VarNet, or any module of their form.
 
     Args:
         network: ``(batch, mask | None) -> Reconstruction``; the starting point of every fit, and
@@ -38,7 +41,9 @@ class NetworkTask(ReconstructionTask):
         steering: how a prior counts, likewise.
         objective: of training over a dataset; None: the task cannot train.
         learning_rate: of Adam when training over a dataset.
-        seed: of the split into input and loss samples, and of LoRA's factors.
+        seed: seed of the split into input and loss samples, and of LoRA's factors.
+        loss_on: images of the data loss: ``image`` or ``stages``, see `Placement`.
+        prior_on: images of the prior: ``image``, ``network`` or ``stages``, see `Placement`.
     """
 
     def __init__(
@@ -51,6 +56,8 @@ class NetworkTask(ReconstructionTask):
         objective: Objective | None = None,
         learning_rate: float = 1e-3,
         seed: int = 0,
+        loss_on: Literal["image", "stages"] = "image",
+        prior_on: Literal["image", "network", "stages"] = "image",
     ) -> None:
         super().__init__(steering)
         self.network = network
@@ -60,6 +67,7 @@ class NetworkTask(ReconstructionTask):
         self.objective = objective
         self.learning_rate = learning_rate
         self.seed = seed
+        self.placement = Placement(loss_on, prior_on)
         self.takes_prior = fit is not None or objective is not None
 
     def solve(self, batch: Batch) -> tuple[Reconstruction, FitCurves]:
@@ -73,7 +81,8 @@ class NetworkTask(ReconstructionTask):
         template = self.network if self.fit.lora is None else self._adapted(self.fit.lora)
         networks = copies(template, len(batch))
         with torch.enable_grad():
-            ScanFit(networks, batch, self.fit, self.seed, curves).run(self.regulariser, guidance)
+            fit = ScanFit(networks, batch, self.fit, self.seed, curves, self.placement)
+            fit.run(self.regulariser, guidance)
         with torch.no_grad():
             result = finish(batch, apply_each(networks, batch, None), self.final_lambda)
         if guidance is not None:
@@ -98,8 +107,8 @@ class NetworkTask(ReconstructionTask):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Log the terms of the objective."""
-        image, terms = self._objective(self.network, batch, 0, self.seed)
-        logged = {f"val/{name}": value.mean() for name, value in terms(image).items()}
+        result, terms = self._objective(self.network, batch, 0, self.seed)
+        logged = {f"val/{name}": value.mean() for name, value in terms(result.image).items()}
         self.log_dict(logged, batch_size=len(batch), prog_bar=True)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
@@ -117,12 +126,16 @@ class NetworkTask(ReconstructionTask):
         }
 
     def _evaluate(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
-        image, terms = self._objective(self.network, batch, self.current_epoch, self.seed)
-        guidance = self.guide(batch)
-        values, gradient = gradient_at(image, terms, self.regulariser, guidance, self.global_step)
+        result, terms = self._objective(self.network, batch, self.current_epoch, self.seed)
+        values, images, gradients = gradients_at(
+            [result], terms, self.regulariser, self.guide(batch), self.global_step, self.placement
+        )
         # the gradient of Re <gradient, image> with respect to the image is `gradient`
-        scalar = torch.linalg.vecdot(gradient.flatten(), image.flatten()).real / len(batch)
-        return values, scalar
+        products = [
+            torch.linalg.vecdot(gradient.flatten(), image.flatten()).real
+            for image, gradient in zip(images, gradients, strict=True)
+        ]
+        return values, torch.stack(products).sum() / len(batch)
 
     @property
     def _objective(self) -> Objective:
@@ -145,4 +158,4 @@ def finish(batch: Batch, result: Reconstruction, weight: float | None) -> Recons
     adjoint = sense.adjoint(batch.masked_kspace)
     mu = torch.as_tensor(weight, device=adjoint.device)
     image = solve_data_consistency(sense, adjoint, result.image, mu, max_iterations=30)
-    return Reconstruction(image, (*result.iterates, image))
+    return replace(result, image=image, iterates=(*result.iterates, image))

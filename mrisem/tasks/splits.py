@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mrisem.physics.masks import stable_seed
+from mrisem.physics.masks import calibration_lines, stable_seed
 from mrisem.physics.split import split_mask
 from mrisem.types import Batch
 
 
 def split_samples(
-    batch: Batch, mask: Tensor, share: float, purpose: str, seed: int
+    batch: Batch, mask: Tensor, share: float, purpose: str, seed: int, calibration: str = "block"
 ) -> tuple[Tensor, Tensor]:
     """Hold out a share of the samples, by a generator of each slice's own.
 
@@ -20,15 +20,20 @@ def split_samples(
         mask: ``(batch, y, x)`` bool, the samples to be divided.
         share: see `split_mask`.
         purpose: what the split is for; splits of different purpose are independent.
-        seed: of the run.
+        seed: seed of the run.
+        calibration: samples that are never held out: ``block``, the central 24 x 24, or ``lines``,
+            the calibration lines of the batch's mask with all their rows (Feng et al.,
+            arXiv:2511.19641).
 
     Returns:
-        what is left and what is held out: disjoint, together ``mask``.
+        What is left and what is held out: disjoint, together ``mask``.
     """
     pairs = []
     for index, info in enumerate(batch.info):
         generator = torch.Generator().manual_seed(stable_seed(purpose, info.file, info.slice, seed))
         one = mask[index : index + 1].cpu()
-        pairs.append(split_mask(one, loss_share=share, generator=generator))
+        lines = calibration_lines(batch.mask[index].any(dim=0).cpu())
+        kept = (mask.shape[1], lines) if calibration == "lines" else (24, 24)
+        pairs.append(split_mask(one, loss_share=share, generator=generator, calibration_size=kept))
     left, held_out = (torch.cat(side) for side in zip(*pairs, strict=True))
     return left.to(mask.device), held_out.to(mask.device)

@@ -9,15 +9,12 @@ import torch
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-import mrisem
 from mrisem.data.datamodules import FastMRI
 from mrisem.errors import InputError
 from mrisem.networks.starts import load_start
-from mrisem.physics.masks import ColumnMask, MixedMask
+from mrisem.physics.masks import ColumnMask, paired
 from mrisem.tasks.base import ReconstructionTask
 from mrisem.tasks.network import NetworkTask
-
-SHIPPED = ("unrolled_mini",)  # warm starts that come with the package, for scale=demo
 
 
 def without(config: DictConfig, *names: str) -> dict[str, Any]:
@@ -47,15 +44,9 @@ def has_prior(config: DictConfig) -> bool:
 
 
 def make_mask(config: DictConfig) -> ColumnMask:
-    """Make ``config.mask``; a list of accelerations gives masks of each, drawn by volume."""
-    options = without(config.mask, "name")
-    factors = options.get("acceleration")
-    if not isinstance(factors, list):
-        mask: ColumnMask = instantiate(options)
-        return mask
-    if not factors:
-        raise InputError("mask.acceleration must be a number or a list of numbers, got []")
-    return MixedMask(tuple(instantiate(options | {"acceleration": r}) for r in factors))
+    """Make ``config.mask``; lists of options give a mask for each pair, drawn by volume."""
+    options = without(config.mask, "name", "_target_")
+    return paired(instantiate({"_target_": config.mask._target_, "_partial_": True}), options)
 
 
 def make_task(config: DictConfig) -> ReconstructionTask:
@@ -72,7 +63,7 @@ def make_task(config: DictConfig) -> ReconstructionTask:
         )
     checkpoint = config.model.get("checkpoint")
     if checkpoint and isinstance(task, NetworkTask):
-        load_start(task.network, start_file(checkpoint), config.model.name)
+        load_start(task.network, Path(checkpoint), config.model.name)
     return task
 
 
@@ -82,14 +73,3 @@ def new_task(config: DictConfig) -> ReconstructionTask:
         torch.manual_seed(config.seed)
         task: ReconstructionTask = instantiate(config.model.task)
     return task
-
-
-def start_file(checkpoint: str) -> Path:
-    """Return the file of ``model.checkpoint``, which may be the name of one that ships.
-
-    >>> start_file("unrolled_mini").name
-    'unrolled_mini.ckpt'
-    """
-    if checkpoint in SHIPPED:
-        return Path(mrisem.__file__).parent / "assets" / f"{checkpoint}.ckpt"
-    return Path(checkpoint)

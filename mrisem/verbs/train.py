@@ -18,9 +18,11 @@ from mrisem.verbs.priors import bank_callback
 
 
 def run(config: DictConfig) -> int:
-    """Train on `multicoil_train` less the auxiliary subjects, validate on `multicoil_val`.
+    """Train on `multicoil_train`, never on subjects that are reconstructed.
 
-    Goes on from ``checkpoints/last.ckpt`` when the run folder has one.
+    With ``data.validation_subjects`` the best checkpoint is selected on training subjects that are
+    held out; without, the last one is named. Continues from ``checkpoints/last.ckpt`` when the run
+    folder has one.
     """
     folder = Path(config.output_dir)
     data = make_datamodule(config, config.scale.train.batch_size)
@@ -30,7 +32,8 @@ def run(config: DictConfig) -> int:
             f"model={config.model.name} is not trained over a dataset; set model=unrolled, unet or "
             "varnet"
         )
-    monitor = f"val/{task.objective.monitor}"
+    selects = bool(config.data.validation_subjects)
+    monitor = f"val/{task.objective.monitor}" if selects else None
     checkpoints = ModelCheckpoint(
         folder / "checkpoints", filename="best", monitor=monitor, save_last=True
     )
@@ -46,12 +49,14 @@ def run(config: DictConfig) -> int:
             callbacks=callbacks,
             logger=[table, log] if log is not None else table,
             default_root_dir=folder,
+            **({} if selects else {"limit_val_batches": 0}),
         )
         trainer.fit(task, datamodule=data, ckpt_path=last if last.is_file() else None)
-    print(
-        f"trained {config.model.name}: best {monitor} {checkpoints.best_model_score:.4f}"
-        f"; use it with model.checkpoint={checkpoints.best_model_path}"
-    )
+    path, score = checkpoints.last_model_path, ""
+    if checkpoints.best_model_score is not None and selects:
+        path = checkpoints.best_model_path
+        score = f", best {monitor} {checkpoints.best_model_score:.4f}"
+    print(f"trained {config.model.name}{score}; use it with model.checkpoint={path}")
     return 0
 
 

@@ -48,6 +48,74 @@ def test_no_subject_plays_two_parts(root):
     assert not trained & auxiliary
 
 
+@pytest.mark.parametrize("train_subjects", ["remaining", "auxiliary"])
+@pytest.mark.parametrize("seed", range(4))
+def test_validation_subjects_play_no_other_part(root, train_subjects, seed):
+    data = FastMRIBrain(
+        root,
+        MASK,
+        auxiliary={"n_subjects": 2},
+        train_subjects=train_subjects,
+        validation_subjects=2,
+        seed=seed,
+    )
+    data.setup("fit")
+    validated = subjects(data.val_dataloader().dataset.slices)
+    trained = subjects(data.train_dataloader().dataset.slices)
+    auxiliary = {v.subject for a in ("AXT1", "AXT2") for v in data.auxiliary_slices(a).volumes}
+    assert len(validated) == 2
+    assert not validated & (trained | auxiliary | subjects(data.slices))
+    expected = auxiliary if train_subjects == "auxiliary" else {f"s{i}" for i in range(1, 6)}
+    assert trained == expected - validated - (auxiliary - trained)
+
+
+def test_validation_subjects_do_not_change_with_other_files(root, make_file):
+    def chosen(**options):
+        data = FastMRIBrain(
+            root, MASK, auxiliary={"n_subjects": 1}, validation_subjects=2, **options
+        )
+        return subjects(data.val_dataloader().dataset.slices)
+
+    before = chosen()
+    assert {frozenset(chosen(seed=seed)) for seed in range(8)} > {frozenset(before)}
+    data = FastMRIBrain(root, MASK, auxiliary={"n_subjects": 1}, validation_subjects=2)
+    dropped = sorted(subjects(data.train_dataloader().dataset.slices))[0]
+    for path in (root / "multicoil_train").glob(f"train_{dropped[1]}_*"):
+        path.unlink()
+    assert chosen() == before
+
+
+def test_training_never_looks_into_other_folders_than_multicoil_train(root):
+    for path in (root / "multicoil_val").iterdir():
+        path.unlink()
+    (root / "multicoil_val").rmdir()
+    data = FastMRIBrain(root, MASK, auxiliary={"n_subjects": 2}, validation_subjects=1)
+    data.setup("fit")
+    assert data.reconstructed_acquisitions == ["AXT1", "AXT2"]
+    held_out = data.val_dataloader().dataset.slices
+    assert {part.volume.path.parent.name for part in held_out} == {"multicoil_train"}
+
+
+def test_training_keeps_what_reconstruct_takes_out_of_validation(root):
+    data = FastMRIBrain(root, MASK, auxiliary={"n_subjects": 1}, validation_subjects=3)
+    data.setup("fit")
+    paths = {part.volume.path for part in data.slices}
+    assert not paths & {part.volume.path for part in data.val_dataloader().dataset.slices}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"validation_subjects": -1}, "at least 0, got -1"),
+        ({"validation_subjects": 3}, "hold 3 validation subjects and at least one to train on"),
+        ({"validation_subjects": 4, "train_subjects": "auxiliary"}, "subjects beside .*, got 3"),
+    ],
+)
+def test_validation_subjects_must_be_there(root, options, message):
+    with pytest.raises(InputError, match=message):
+        FastMRIBrain(root, MASK, auxiliary={"n_subjects": 2}, **options).setup("fit")
+
+
 def test_sensitivity_maps_are_chosen_by_name(root):
     data = FastMRIBrain(root, MASK, sensitivity_maps="sigpy")
     assert data.predict_dataloader().dataset.sensitivity_maps == "sigpy"
@@ -81,13 +149,14 @@ def test_auxiliary_subjects_do_not_change_with_other_files(root, make_file):
 
 
 @pytest.mark.parametrize(
-    ("settings", "expected"),
-    [({}, "AXT2"), ({"contrast": "cross"}, "AXT1"), ({"acquisition": "AXT1"}, "AXT1")],
+    ("settings", "contrast", "expected"),
+    [({}, "same", "AXT2"), ({}, "cross", "AXT1"), ({"acquisition": "AXT1"}, "same", "AXT1")],
 )
-def test_auxiliary_contrast_is_the_scans_own_or_another(root, settings, expected):
+def test_auxiliary_contrast_is_the_scans_own_or_another(root, settings, contrast, expected):
     data = FastMRIBrain(root, MASK, auxiliary=settings)
     assert data.reconstructed_acquisitions == ["AXT2"]
-    assert {v.acquisition for v in data.auxiliary_slices().volumes} == {expected}
+    chosen = data.auxiliary_slices(contrast=contrast)
+    assert {v.acquisition for v in chosen.volumes} == {expected}
 
 
 def test_auxiliary_errors_say_what_was_found(root):
@@ -146,6 +215,48 @@ def test_lightning_predicts_over_the_data_module(root, tmp_path):
     batches = trainer.predict(Recorder(), data)
     assert [b.info[0].slice for b in batches] == [0, 1] * 3
     assert all(torch.isfinite(b.masked_kspace.abs()).all() for b in batches)
+
+
+class Trained(LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.gain = torch.nn.Parameter(torch.ones(()))
+        self.validated = []
+
+    def training_step(self, batch):
+        return self.gain * batch.masked_kspace.abs().mean()
+
+    def validation_step(self, batch):
+        self.validated.append(batch.info[0].subject)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+@pytest.mark.filterwarnings(
+    "ignore:.*many workers",
+    "ignore:.*LeafSpec.*:FutureWarning",
+    "ignore:Total length of `list` across ranks is zero",
+)
+@pytest.mark.parametrize("n_validated", [0, 1])
+def test_lightning_fits_with_and_without_validation_subjects(root, tmp_path, n_validated):
+    data = FastMRIBrain(
+        root, MASK, auxiliary={"n_subjects": 2}, validation_subjects=n_validated, max_slices=1
+    )
+    trainer = Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        default_root_dir=tmp_path,
+    )
+    module = Trained()
+    trainer.fit(module, data)
+    assert trainer.global_step == 2 * (3 - n_validated)  # two contrasts of each subject
+    assert len(module.validated) == 2 * n_validated
 
 
 def test_root_and_names_are_checked(tmp_path):

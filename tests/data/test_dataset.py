@@ -180,3 +180,22 @@ def test_counts_must_be_positive(tmp_path, make_file):
         groups(path, max_slices=0)
     with pytest.raises(InputError, match="slices_at_once must be at least 1, got 0"):
         groups(path, slices_at_once=0)
+
+
+def test_mask_of_another_package_serves_and_its_faults_name_class_and_file(tmp_path, make_file):
+    class Third:
+        def __call__(self, n_columns, padding, seed):
+            columns = torch.zeros(n_columns, dtype=torch.bool)
+            columns[padding[0] : padding[1] : 3] = True
+            columns[n_columns // 2 - 4 : n_columns // 2 + 4] = True
+            return columns
+
+    class Rows(Third):
+        def __call__(self, n_columns, padding, seed):
+            return super().__call__(n_columns, padding, seed)[None]
+
+    path = make_file(tmp_path / "a.h5")
+    batch = groups(path, mask=Third())[0]
+    assert torch.equal(batch.mask[0, 0], Third()(48, (2, 46), 0))
+    with pytest.raises(InputError, match=r"a\.h5: a mask must be .* Rows gave \(1, 48\)"):
+        groups(path, mask=Rows())[0]

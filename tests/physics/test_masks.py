@@ -10,6 +10,8 @@ from mrisem.physics.masks import (
     GaussianMask,
     MixedMask,
     calibration_lines,
+    draw_columns,
+    paired,
     stable_seed,
 )
 
@@ -91,6 +93,41 @@ def test_fastmri_mask_refuses_what_fastmri_would_sample_silently_wrong():
         FastMRIMask("random", 4, center_fraction=0.5)(368, (0, 368), 0)
 
 
+@pytest.mark.parametrize("kind", FASTMRI_CLASSES)
+@pytest.mark.parametrize("n_columns", [331, 366, 368])
+@pytest.mark.parametrize("excess", [-0.003, 0, 0.003, 0.2])
+def test_fastmri_mask_near_the_whole_budget_is_a_mask_or_one_line(kind, n_columns, excess):
+    fraction = 0.25 + excess
+    mask = FastMRIMask(kind, 4, center_fraction=fraction)
+    center = round(n_columns * fraction)
+    if center > n_columns / 4:
+        with pytest.raises(InputError, match=rf"{n_columns / 4:g} lines .* got {center}; set"):
+            mask(n_columns, (0, n_columns), 0)
+        return
+    columns = mask(n_columns, (0, n_columns), 0)
+    assert int(columns.sum()) >= center
+    if center == n_columns / 4 and kind in ("random", "equispaced_fraction"):
+        assert int(columns.sum()) == center  # no line is left for the outer part
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 1.5, float("nan"), "wide", True])
+def test_fastmri_mask_refuses_a_center_fraction_that_is_no_share(fraction):
+    with pytest.raises(InputError, match="must be a number from 0 to 1, or null, got"):
+        FastMRIMask("random", 4, center_fraction=fraction)
+
+
+@pytest.mark.parametrize("acceleration", [float("inf"), float("nan"), True, None])
+def test_mask_refuses_an_acceleration_that_is_not_finite(acceleration):
+    with pytest.raises(InputError, match="a number of at least 1, got"):
+        FastMRIMask("random", acceleration)
+
+
+@pytest.mark.parametrize("lines", [-1, 2.5, "many"])
+def test_gaussian_mask_refuses_calibration_lines_that_are_no_count(lines):
+    with pytest.raises(InputError, match="a whole number of at least 0, got"):
+        GaussianMask(4, calibration_lines=lines)
+
+
 def test_masks_are_reproducible_and_differ_between_seeds():
     for mask in (GaussianMask(), FastMRIMask("random")):
         assert torch.equal(mask(368, (0, 368), 1), mask(368, (0, 368), 1))
@@ -132,3 +169,59 @@ def test_mixed_mask_is_one_of_its_masks_and_each_in_turn():
         assert sum(same) == 1
         seen[same.index(True)] += 1
     assert min(seen.values()) > 8
+
+
+def test_paired_options_go_together_and_a_single_one_holds_for_each():
+    options = {"kind": "random", "acceleration": [4, 8], "center_fraction": [0.08, 0.04]}
+    expected = (FastMRIMask("random", 4, 0.08), FastMRIMask("random", 8, 0.04))
+    assert paired(FastMRIMask, options) == MixedMask(expected)
+    assert paired(FastMRIMask, {"kind": "random", "acceleration": 8}) == FastMRIMask("random", 8)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"acceleration": [4, 8], "calibration_lines": [24]}, "acceleration with 2, mask.calib"),
+        ({"acceleration": []}, "at least one value, got mask.acceleration with 0"),
+        ({"acceleration": [4, 0.5]}, r"at least 1, got 0\.5"),
+    ],
+)
+def test_paired_options_of_unequal_length_are_refused(options, message):
+    with pytest.raises(InputError, match=message):
+        paired(GaussianMask, options)
+
+
+class Every:
+    """A mask from outside the package: every ``step``-th column."""
+
+    def __init__(self, step=2, give=lambda columns: columns):
+        self.step = step
+        self.give = give
+
+    def __call__(self, n_columns, padding, seed):
+        columns = torch.zeros(n_columns, dtype=torch.bool)
+        columns[padding[0] : padding[1] : self.step] = True
+        return self.give(columns)
+
+
+def test_mask_of_another_package_is_drawn_paired_and_mixed():
+    columns = draw_columns(Every(), 9, (2, 8), 0)
+    assert columns.nonzero().flatten().tolist() == [2, 4, 6]
+    mixed = paired(Every, {"step": [2, 3]})
+    drawn = {int(draw_columns(mixed, 12, (0, 12), seed).sum()) for seed in range(20)}
+    assert drawn == {6, 4}
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (Every(give=lambda c: c.float()), r"Every gave \(9,\) torch.float32 for x = 9"),
+        (Every(give=lambda c: c[None]), r"Every gave \(1, 9\) torch.bool"),
+        (Every(give=lambda c: c.numpy()), "Every gave ndarray"),
+        (Every(give=torch.logical_not), r"columns \(2, 8\), Every sampled 3 others"),
+        (object(), "got an object of class object"),
+    ],
+)
+def test_mask_of_another_package_is_checked_where_it_enters(mask, message):
+    with pytest.raises(InputError, match=message):
+        draw_columns(mask, 9, (2, 8), 0)

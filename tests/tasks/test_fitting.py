@@ -111,6 +111,18 @@ def test_fit_without_a_loss_share_has_all_samples_on_both_sides(make_batch):
     assert torch.equal(run.networks[0].seen[0], batch.mask)
 
 
+def test_fit_holds_no_calibration_line_out_where_lines_are_kept(make_batch):
+    batch = make_batch(size=(80, 128))
+    shares = {"loss_share": 0.3, "validation_share": 0.1}
+    for calibration, kept in (("lines", True), ("block", False)):
+        settings = PerScanFit(calibration=calibration, **shares)
+        mask_dc, mask_loss, validation = ScanFit(copies(Recorder(), 2), batch, settings, 0)._split()
+        assert bool(mask_dc[:, :, 52:76].all()) == kept
+        assert torch.equal(mask_dc ^ mask_loss ^ validation, batch.mask)
+    with pytest.raises(InputError, match="calibration must be block or lines, got 'rows'"):
+        PerScanFit(calibration="rows")
+
+
 def test_copying_the_input_scores_no_better_than_zero(make_batch):
     batch = make_batch(coils=1)  # with several coils, neighbouring samples do tell of each other
     run = ScanFit(copies(Recorder(), 2), batch, SETTINGS, seed=0)

@@ -30,7 +30,8 @@ def push(batch, squared_magnitude):
 
     def evaluate(image, iteration=0, **steering):
         guidance = Guidance(squared_magnitude, batch, Steering(**steering))
-        return guidance(image, torch.ones_like(image), iteration)
+        values, (gradient,) = guidance([image], [torch.ones_like(image)], iteration)
+        return values, gradient
 
     return evaluate
 
@@ -55,13 +56,27 @@ def test_guidance_weight_counts_below_the_limit_of_the_balance(batch, image, pus
     assert values["gradient_balance"].max() < 0.1
 
 
+def test_guidance_of_several_images_counts_their_gradients_together(
+    batch, image, squared_magnitude
+):
+    steering = Steering(balance=0.1, weight=math.inf)
+    images, data = [image, 2 * image], [torch.ones_like(image), torch.zeros_like(image)]
+    values, pushes = Guidance(squared_magnitude, batch, steering)(images, data, 0)
+    torch.testing.assert_close(pushes[1], 2 * pushes[0])  # one weight for both
+    norm = torch.stack(pushes, dim=1).flatten(1).norm(dim=1)
+    torch.testing.assert_close(norm, 0.1 * data[0].flatten(1).norm(dim=1))
+    torch.testing.assert_close(values["gradient_balance"], torch.full((2,), 0.1))
+
+
 def test_guidance_balance_is_smoothed(batch, image, squared_magnitude):
     guidance = Guidance(
         squared_magnitude, batch, Steering(weight=math.inf, balance=0.1, smoothing=0.75)
     )
     data = torch.ones_like(image)
-    guidance(image, data, 0)
-    values, _ = guidance(image, 5 * data, 1)  # wants five times the weight: gets a quarter of it
+    guidance([image], [data], 0)
+    values, _ = guidance(
+        [image], [5 * data], 1
+    )  # wants five times the weight: gets a quarter of it
     expected = torch.full((2,), 0.1 * (0.75 + 0.25 * 5) / 5)
     torch.testing.assert_close(values["gradient_balance"], expected)
 
@@ -72,8 +87,8 @@ def test_guidance_balance_does_not_overshoot_when_a_loss_wakes_up(batch, image, 
     )
     data = torch.ones_like(image)
     for _ in range(5):
-        guidance(1e-6 * image, data, 0)  # a gradient near zero asks for a weight of millions
-    values, _ = guidance(image, data, 1)
+        guidance([1e-6 * image], [data], 0)  # a gradient near zero asks for a weight of millions
+    values, _ = guidance([image], [data], 1)
     assert values["gradient_balance"].max() <= 0.1 * (1 + 1e-5)
 
 

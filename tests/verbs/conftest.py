@@ -2,14 +2,12 @@
 
 import csv
 import json
-from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 import yaml
 
-CONF = Path(__file__).parents[2] / "conf"
 ERRORS = {"zero_filled": 0.2, "unrolled": 0.1, "unrolled + image_same": 0.05}
 
 
@@ -86,15 +84,10 @@ def run_folders_in():
 
 @pytest.fixture
 def compose():
-    """Compose a verb's configuration as the command line does."""
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
+    """Compose and check a verb's configuration as the command line does."""
+    from mrisem.config.compose import compose as checked
 
-    def made(verb, *overrides):
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            return hydra_compose(verb, overrides=[*overrides])
-
-    return made
+    return lambda verb, *overrides: checked(verb, overrides)
 
 
 @pytest.fixture

@@ -43,6 +43,11 @@ class LevelBank:
         with torch.autocast(features.device.type, enabled=False):
             return normalize((features.float() - self.mean) @ self.components, dim=-1)
 
+    def swapped(self) -> LevelBank:
+        """Return the bank with its two sides exchanged."""
+        positives, negatives = self.entries[: self.n_positives], self.entries[self.n_positives :]
+        return replace(self, entries=torch.cat([negatives, positives]), n_positives=len(negatives))
+
     def separation(self) -> float:
         """Share of entries nearest to their own side's centroid, their own slice held out.
 
@@ -83,6 +88,11 @@ class EmbeddingBank:
     def to(self, device: torch.device | str) -> EmbeddingBank:
         """Return the bank on ``device``."""
         return EmbeddingBank({k: v.to(device) for k, v in self.levels.items()}, self.description)
+
+    def swapped(self) -> EmbeddingBank:
+        """Return the bank with its two sides exchanged: it steers the other way."""
+        levels = {k: v.swapped() for k, v in self.levels.items()}
+        return EmbeddingBank(levels, self.description)
 
     def describe(self, acquisition: str, path: Path) -> str:
         """Describe the bank for people: its images, entries, and how well the sides separate.

@@ -39,6 +39,7 @@ class ImagePriorBuilder:
         temperature: tau of InfoNCE, above 0 (paper: 0.07).
         jitter: arguments of `Jitter`; None: the image as it is.
         bank_dtype: ``float32`` or ``bfloat16`` of the stored bank.
+        target: side of the bank that is wanted; ``negative`` is a control: it steers the other way.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class ImagePriorBuilder:
         temperature: Annotated[float, Gt(0)] = 0.07,
         jitter: Mapping[str, Any] | None = None,
         bank_dtype: Literal["float32", "bfloat16"] = "float32",
+        target: Literal["positive", "negative"] = "positive",
     ) -> None:
         for name, values in {"components": components, "level_weights": level_weights}.items():
             if levels is not None and values is not None and len(values) != len(levels):
@@ -63,6 +65,7 @@ class ImagePriorBuilder:
         self.levels, self.components, self.level_weights = levels, components, level_weights
         self.temperature, self.bank_dtype = temperature, _DTYPES[bank_dtype]
         self.jitter = None if jitter is None else Jitter(**jitter)
+        self.target = target
 
     def __call__(self, data: AuxiliaryData, device: torch.device) -> dict[str, Prior]:
         """Make the priors on a device: acquisition -> prior."""
@@ -71,10 +74,13 @@ class ImagePriorBuilder:
         weights = self.level_weights or (PAPER_WEIGHTS if n == len(PAPER_WEIGHTS) else (1.0,) * n)
         return {
             acquisition: SemanticPrior(
-                encoder, bank.to(device), [*weights], self.temperature, self.jitter
+                encoder, self._turned(bank).to(device), [*weights], self.temperature, self.jitter
             )
             for acquisition, bank, _ in self.banks(encoder, data, device)
         }
+
+    def _turned(self, bank: EmbeddingBank) -> EmbeddingBank:
+        return bank if self.target == "positive" else bank.swapped()
 
     def load_encoder(self, device: torch.device) -> Encoder:
         """Load the encoder with the levels that are compared.
