@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from mrisem.errors import InputError
-from mrisem.prior.checkpoints import load_config, load_model, read_config
+from mrisem.prior.checkpoints import read_config
+from mrisem.prior.weights import load_config, load_model
 
 # model_type of a whole model, or of a tower saved alone -> class of the tower, its final norm
 FAMILIES = {

@@ -11,10 +11,11 @@ from collections.abc import Sequence
 import torch
 
 from mrisem.errors import InputError
-from mrisem.prior.checkpoints import Normalisation, read_json, read_tensors, resolve_checkpoint
+from mrisem.prior.checkpoints import Normalisation, read_json, resolve_checkpoint
 from mrisem.prior.image.encoder import FrozenEncoder, as_dtype
 from mrisem.prior.image.preparation import Preparation
 from mrisem.prior.image.timm_encoder import create_network, freeze_network
+from mrisem.prior.weights import read_tensors
 
 _TRUNK = "visual.trunk."  # of the ViT's weights
 _WEIGHTS = ("open_clip_model.safetensors", "model.safetensors")

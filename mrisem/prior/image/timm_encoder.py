@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
 from mrisem.errors import InputError
-from mrisem.prior.checkpoints import Normalisation, read_tensors, refuse_missing
+from mrisem.prior.checkpoints import Normalisation
 from mrisem.prior.image.encoder import FrozenEncoder, as_dtype
 from mrisem.prior.image.preparation import Preparation
+from mrisem.prior.weights import read_tensors, refuse_missing
 
 
 class FeatureMaps(nn.Module):

@@ -10,20 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from mrisem.errors import InputError
-from mrisem.prior.checkpoints import (
-    load_config,
-    load_model,
-    read_config,
-    read_normalisation,
-    read_tensors,
-    resolve_checkpoint,
-    weight_files,
-)
+from mrisem.prior.checkpoints import read_config, read_normalisation, resolve_checkpoint
 from mrisem.prior.image.encoder import freeze_tower
 from mrisem.prior.image.families import input_grid
 from mrisem.prior.language.conversation import Conversations
 from mrisem.prior.language.model import ResponseEncoder
 from mrisem.prior.language.precision import freeze_linears
+from mrisem.prior.weights import load_config, load_model, read_tensors, weight_files
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _NAMES = {r"^model\.": ""}  # of the weights in a checkpoint with output head
