@@ -10,8 +10,8 @@ import h5py
 import numpy as np
 import pytest
 import yaml
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
+
+from mrisem.config.compose import compose
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENTS = ROOT / "experiments"
@@ -37,10 +37,7 @@ def tables(run):
 
 
 def composed(verb, overrides):
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        config = compose(verb, overrides=[*overrides, "output_dir=x"])
-    OmegaConf.to_container(config, resolve=True)
-    return config
+    return compose(verb, [*overrides, "output_dir=x"])
 
 
 @pytest.mark.parametrize("question", QUESTIONS)

@@ -9,7 +9,7 @@ import torch
 import yaml
 from hydra import compose, initialize_config_dir
 
-from mrisem.cli import config_folder, folder_name
+from mrisem.config.compose import CONF, folder_name
 from mrisem.verbs.reconstruct import make_task
 
 SEEDS = range(8)
@@ -27,7 +27,7 @@ def checkpoints(tmp_path):
     """Folder with a checkpoint for each seed but 5."""
     folder = tmp_path / "checkpoints"
     folder.mkdir()
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("reconstruct", overrides=["scale=smoke", "output_dir=x"])
     for seed in SEEDS:
         torch.save({"state_dict": make_task(config).state_dict()}, folder / f"{seed}.ckpt")

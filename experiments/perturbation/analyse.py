@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-from mrisem.cli import config_folder
+from mrisem.config.compose import compose
 from mrisem.prior.language.bank import Perturbation
 from mrisem.prior.language.loading import load_language_model
 from mrisem.report.runs import find_runs
@@ -26,8 +25,7 @@ def analyse(folder: Path) -> list[dict[str, Any]]:
     Of the auxiliary images of one guided run: for each sigma the share, and on how many images.
     """
     run = next(run for run in find_runs([folder / "runs"]) if run.has_prior)
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        config = compose("reconstruct", overrides=[*run.overrides, "output_dir=unused"])
+    config = compose("reconstruct", [*run.overrides, "output_dir=unused"])
     encoder = load_language_model(config.encoder.path, revision=config.encoder.get("revision"))
     prompt = instantiate(config.prompt)
     data = make_datamodule(config, 1)

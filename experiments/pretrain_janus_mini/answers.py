@@ -12,10 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-from mrisem.cli import config_folder
+from mrisem.config.compose import compose
 from mrisem.data.auxiliary import AuxiliarySettings, AuxiliarySlices
 from mrisem.data.volumes import inspect_volume
 from mrisem.prior.language.loading import load_language_model
@@ -28,16 +27,9 @@ PROMPTS = ("high_low_quality", "blurred_aliasing")
 
 def prompts(name: str) -> list[Prompt]:
     """All wordings of a prompt pair."""
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        return [
-            instantiate(
-                compose(
-                    "reconstruct",
-                    overrides=[f"prompt={name}", f"prompt.wording={wording}", "output_dir=x"],
-                ).prompt
-            )
-            for wording in WORDINGS
-        ]
+    asked = ["prior=image_language", f"prompt={name}", "output_dir=x"]
+    configs = [compose("reconstruct", [*asked, f"prompt.wording={w}"]) for w in WORDINGS]
+    return [instantiate(config.prompt) for config in configs]
 
 
 def images_of(file: Path, n_slices: int | None) -> dict[str, torch.Tensor]:

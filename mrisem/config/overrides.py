@@ -95,17 +95,18 @@ def repair(verb: str, overrides: Sequence[str], conf: Path, searched: Sequence[s
     parsed = parse(overrides)
     repaired = list(overrides)
     with initialize_config_dir(str(conf), version_base="1.3"):
-        more = [f"hydra.searchpath=[{','.join(f'file://{path}' for path in searched)}]"]
+        folders = ",".join(f"file://{path}" for path in searched)
+        more = [f"hydra.searchpath=[{folders}]"] if searched else []
         groups = {o.key_or_group for o in parsed if _is_group(o)}
         chosen = [text for o in parsed if o.key_or_group in groups for text in _choices(o)[:1]]
-        config = compose(verb, [*(more if searched else []), *chosen])
+        config = compose(verb, [*more, *chosen])
         for index, override in enumerate(parsed):
             key = override.key_or_group
             if key in groups or override.is_delete() or key.startswith("hydra"):
                 continue
             others = _variants(key, parsed, chosen)
             if not override.is_force_add() and _missing(config, key):
-                if not all(_missing(compose(verb, variant), key) for variant in others):
+                if not all(_missing(compose(verb, [*more, *one]), key) for one in others):
                     continue
                 _check_known(verb, config, key)
                 repaired[index] = f"++{overrides[index].lstrip('+')}"

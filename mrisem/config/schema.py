@@ -336,7 +336,7 @@ class Simulate(Verb):
     scale: Scale
     anatomies: list[Literal["brain", "knee"]] = Field(min_length=1)
     skip_existing: bool
-    snr_factor: Annotated[float, Field(gt=0)]
+    snr_factor: Annotated[float, Field(gt=0, allow_inf_nan=True)]
     lesions: Lesions
     n_train: int = Field(ge=0, le=5000)
     n_val: int = Field(ge=0)
