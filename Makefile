@@ -9,7 +9,7 @@ DEMO_DATA := data=brain,knee 'data.root=$(DEMO)/data/$${data.name}' data.max_sli
 
 # each is a folder of experiments/ with a sweep.yaml
 QUESTIONS := prior-worth prior-recipe embedding-levels contrast-settings auxiliary-subjects temperature \
-  prior-weight embedding-umap domain-shift encoders abnormalities prompt-control prompt-robustness \
+  prior-weight embedding-umap domain-shift encoders pretrained-networks abnormalities prompt-control prompt-robustness \
   perturbation main-table
 # all but one: prior-recipe trains encoders on what `make pretrain` makes in hours
 EXPERIMENTS := $(filter-out prior-recipe,$(QUESTIONS))

@@ -54,6 +54,11 @@ def _check_prior(raw: Mapping[str, Any], values: Mapping[str, Any], written: set
         if _wrote(written, group) and not read and not trains:
             warnings.warn(f"{group} has no effect with {name}", stacklevel=2)
     negatives = values["auxiliary"]["negatives"]
+    if negatives != "zero_filled" and _reads(own, "prompt"):
+        raise InputError(
+            f"{name} takes its images from the prompt, got auxiliary.negatives={negatives}; set "
+            "auxiliary.negatives=zero_filled"
+        )
     if negatives != "zero_filled" and not values["model"].get("checkpoint"):
         raise InputError(
             f"auxiliary.negatives={negatives} needs a trained network that makes them, got no "
