@@ -35,7 +35,11 @@ def run(config: DictConfig) -> int:
     selects = bool(config.data.validation_subjects)
     monitor = f"val/{task.objective.monitor}" if selects else None
     checkpoints = ModelCheckpoint(
-        folder / "checkpoints", filename="best", monitor=monitor, save_last=True
+        folder / "checkpoints",
+        filename="best" if selects else "last",
+        monitor=monitor,
+        save_last=selects,
+        enable_version_counter=False,
     )
     callbacks: list[pl.Callback] = [checkpoints]
     if has_prior(config):
@@ -52,11 +56,12 @@ def run(config: DictConfig) -> int:
             **({} if selects else {"limit_val_batches": 0}),
         )
         trainer.fit(task, datamodule=data, ckpt_path=last if last.is_file() else None)
-    path, score = checkpoints.last_model_path, ""
-    if checkpoints.best_model_score is not None and selects:
-        path = checkpoints.best_model_path
-        score = f", best {monitor} {checkpoints.best_model_score:.4f}"
-    print(f"trained {config.model.name}{score}; use it with model.checkpoint={path}")
+    best = checkpoints.best_model_score
+    score = "" if best is None or not selects else f", best {monitor} {best:.4f}"
+    print(
+        f"trained {config.model.name}{score}; use it with "
+        f"model.checkpoint={checkpoints.best_model_path}"
+    )
     return 0
 
 
