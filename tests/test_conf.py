@@ -199,6 +199,8 @@ RECIPES = {
         "model.task.first_regulariser.weight": 3 / (640 * 368) ** 0.5,
         "model.task.rates.siren": 1e-4,
         "model.task.rates.adaptor": 1e-3,
+        "model.task.first.halve_every": 1600,
+        "model.task.second.halve_every": 1600,
         "model.task.final_lambda": 0.05,
         "prior.weight": 5 / (640 * 368) ** 0.5,
     },
@@ -239,8 +241,9 @@ def test_conf_recipes_hold_the_papers_numbers(name, data):
 
 @pytest.mark.parametrize("name", sorted(set(RECIPES) - {"paper_inr"}))
 def test_conf_a_recipe_without_its_start_names_the_command(name):
-    with pytest.raises(InputError, match=r"mrisem train data=knee .*model=unet scale=paper"):
-        composed("reconstruct", f"experiment={name}", "data=knee")
+    command = r"mrisem train data=brain .*model=unet scale=paper .*auxiliary.n_subjects=50 "
+    with pytest.raises(InputError, match=command):
+        composed("reconstruct", f"experiment={name}", "data=brain")
 
 
 def test_conf_every_experiment_is_tested():

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from mrisem.report.summary import Row
 
 N_PANELS = 3  # comparisons of an evaluated run
-WANDB_MODES = ("online", "offline", "disabled", "shared")
+WANDB_MODES = ("online", "offline", "disabled", "shared", "dryrun", "run")  # last two: old names
 
 
 @contextmanager
