@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from dataclasses import replace
 from typing import Literal
@@ -24,8 +23,6 @@ from mrisem.tasks.objectives import Objective, gradients_at
 from mrisem.tasks.placement import Placement
 from mrisem.tasks.regularisers import Regulariser
 from mrisem.types import Batch, Reconstruction
-
-logger = logging.getLogger(__name__)
 
 
 class NetworkTask(ReconstructionTask):
@@ -93,9 +90,7 @@ class NetworkTask(ReconstructionTask):
         """Return a copy of the network with LoRA factors."""
         (network,) = copies(self.network, 1)
         generator = torch.Generator().manual_seed(stable_seed("lora", self.seed))
-        report = attach(network, settings, generator)
-        share, trained = 100 * report.share, report.trainable
-        logger.info("LoRA trains %.1f %% of the weights: %d of %d", share, trained, report.total)
+        attach(network, settings, generator)
         return network
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
