@@ -36,13 +36,7 @@ class Steering:
 
 
 class Guidance:
-    """The semantic prior on one batch, over the iterations of its fit.
-
-    Args:
-        prior: gives the loss of magnitude images.
-        batch: the measurement.
-        steering: how strongly the prior counts.
-    """
+    """The semantic prior on one batch, over the iterations of its fit."""
 
     def __init__(self, prior: Prior, batch: Batch, steering: Steering) -> None:
         self.prior = prior
@@ -70,7 +64,7 @@ class Guidance:
         gradients = []
         for image in images:
             leaf = image.detach().requires_grad_()
-            losses = self.prior.losses(center_crop(leaf.abs(), self.batch.crop), iteration)
+            losses = self.prior.losses(self.magnitude(leaf), iteration)
             (gradient,) = torch.autograd.grad(losses["semantic"].sum(), leaf)
             if self.steering.unmeasured_only:
                 gradient = gradient - SenseOperator.of(self.batch).normal(gradient)
@@ -81,23 +75,9 @@ class Guidance:
         values = {name: value.detach() for name, value in losses.items()}
         return values | {"gradient_balance": _norm(pushes) / norms[1]}, pushes
 
-    def diagnose(self, image: Tensor, iteration: int | None) -> dict[str, Tensor]:
-        """See `Prior.diagnose`; ``(batch, y, x)`` complex images."""
-        return self.prior.diagnose(center_crop(image.detach().abs(), self.batch.crop), iteration)
-
-    def similarities(self, image: Tensor) -> dict[str, Tensor]:
-        """The losses' mean similarities to the bank's two sides; ``(batch, y, x)`` complex images.
-
-        Returns:
-            ``positives_<level>`` and ``negatives_<level>``, each ``(batch,)``.
-        """
-        with torch.no_grad():
-            values = self.prior.losses(center_crop(image.abs(), self.batch.crop))
-        return {k: v for k, v in values.items() if k.startswith(("positives_", "negatives_"))}
-
-    def signature(self, image: Tensor) -> dict[str, Tensor]:
-        """See `Prior.signature`; ``(batch, y, x)`` complex images."""
-        return self.prior.signature(center_crop(image.detach().abs(), self.batch.crop))
+    def magnitude(self, image: Tensor) -> Tensor:
+        """``(batch, y, x)`` complex images as the prior sees them: cropped magnitudes."""
+        return center_crop(image.abs(), self.batch.crop)
 
     def _weights(self, own: Tensor, data: Tensor) -> Tensor:
         """Return each slice's lambda, ``(batch,)``."""
@@ -113,5 +93,5 @@ class Guidance:
 
 
 def _norm(images: Sequence[Tensor]) -> Tensor:
-    """Norm of each slice's images together, ``(batch,)``."""
+    """Norm of each slice's images together."""
     return torch.cat([image.flatten(1) for image in images], dim=1).norm(dim=1)

@@ -10,9 +10,8 @@ from torch import nn
 from mrisem.networks.inr import INR
 from mrisem.tasks.base import ReconstructionTask
 from mrisem.tasks.curves import FitCurves
-from mrisem.tasks.fitting import PerScanFit, ScanFit, apply_each, copies
+from mrisem.tasks.fitting import PerScanFit, ScanFit, copies
 from mrisem.tasks.guidance import Steering
-from mrisem.tasks.network import finish
 from mrisem.tasks.regularisers import Regulariser
 from mrisem.types import Batch, Reconstruction
 
@@ -80,21 +79,11 @@ class INRTask(ReconstructionTask):
 
     def solve(self, batch: Batch) -> tuple[Reconstruction, FitCurves]:
         """Fit both stages, then reconstruct."""
-        guidance = self.guide(batch)
-        curves = FitCurves()
-        if guidance is not None:
-            curves.begin(batch, guidance)
         networks = copies(self.network, len(batch))
+        fit = ScanFit(networks, batch, self.seed, self.guide(batch))
         with torch.enable_grad():
-            fit = ScanFit(networks, batch, self.first, self.seed, curves)
-            fit.run(self.first_regulariser, groups=self.rates)
+            fit.run(self.first, self.first_regulariser, guided=False, groups=self.rates)
             for network in networks:
                 network.siren.requires_grad_(False)
-            fit = ScanFit(networks, batch, self.second, self.seed, curves)
-            fit.run(None, guidance, self.rates, first=self.first.iterations)
-        with torch.no_grad():
-            result = finish(batch, apply_each(networks, batch, None), self.final_lambda)
-        if guidance is not None:
-            end = self.first.iterations + self.second.iterations
-            curves.add_image(batch, end, result.image, guidance, final=True)
-        return result, curves
+            fit.run(self.second, groups=self.rates)
+        return fit.finish(self.final_lambda)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -11,16 +10,13 @@ from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
 from mrisem.errors import InputError
-from mrisem.networks.adapters import LoRA, attach
+from mrisem.networks.adapters import attach
 from mrisem.physics.masks import stable_seed
-from mrisem.physics.sense import SenseOperator
-from mrisem.physics.solvers import solve_data_consistency
 from mrisem.tasks.base import ReconstructionTask
 from mrisem.tasks.curves import FitCurves
-from mrisem.tasks.fitting import PerScanFit, ScanFit, apply_each, copies
+from mrisem.tasks.fitting import PerScanFit, ScanFit, copies, finish
 from mrisem.tasks.guidance import Steering
-from mrisem.tasks.objectives import Objective, gradients_at
-from mrisem.tasks.placement import Placement
+from mrisem.tasks.objectives import Objective, Placement, gradients_at
 from mrisem.tasks.regularisers import Regulariser
 from mrisem.types import Batch, Reconstruction
 
@@ -71,27 +67,15 @@ class NetworkTask(ReconstructionTask):
         """Fit to the batch if asked to, then reconstruct from all samples."""
         if self.fit is None:
             return finish(batch, self.network(batch), self.final_lambda), FitCurves()
-        guidance = self.guide(batch)
-        curves = FitCurves()
-        if guidance is not None:
-            curves.begin(batch, guidance)
-        template = self.network if self.fit.lora is None else self._adapted(self.fit.lora)
+        (template,) = copies(self.network, 1)
+        if self.fit.lora is not None:
+            generator = torch.Generator().manual_seed(stable_seed("lora", self.seed))
+            attach(template, self.fit.lora, generator)
         networks = copies(template, len(batch))
+        fit = ScanFit(networks, batch, self.seed, self.guide(batch), self.placement)
         with torch.enable_grad():
-            fit = ScanFit(networks, batch, self.fit, self.seed, curves, self.placement)
-            fit.run(self.regulariser, guidance)
-        with torch.no_grad():
-            result = finish(batch, apply_each(networks, batch, None), self.final_lambda)
-        if guidance is not None:
-            curves.add_image(batch, self.fit.iterations, result.image, guidance, final=True)
-        return result, curves
-
-    def _adapted(self, settings: LoRA) -> nn.Module:
-        """Return a copy of the network with LoRA factors."""
-        (network,) = copies(self.network, 1)
-        generator = torch.Generator().manual_seed(stable_seed("lora", self.seed))
-        attach(network, settings, generator)
-        return network
+            fit.run(self.fit, self.regulariser)
+        return fit.finish(self.final_lambda)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Log the terms; return a scalar whose gradient is theirs."""
@@ -137,20 +121,3 @@ class NetworkTask(ReconstructionTask):
         if self.objective is None:
             raise InputError("training over a dataset needs an objective; set objective=supervised")
         return self.objective
-
-
-def finish(batch: Batch, result: Reconstruction, weight: float | None) -> Reconstruction:
-    """Restore consistency with all samples: ``argmin |A x - y|^2 + weight |x - x_net|^2``.
-
-    Args:
-        batch: the measurement.
-        result: of a network.
-        weight: mu; None leaves the result as it is.
-    """
-    if weight is None:
-        return result
-    sense = SenseOperator.of(batch)
-    adjoint = sense.adjoint(batch.masked_kspace)
-    mu = torch.as_tensor(weight, device=adjoint.device)
-    image = solve_data_consistency(sense, adjoint, result.image, mu, max_iterations=30)
-    return replace(result, image=image, iterates=(*result.iterates, image))
