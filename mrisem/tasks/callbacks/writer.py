@@ -109,9 +109,7 @@ class ReconstructionWriter(pl.Callback):
         trainer: pl.Trainer,
         pl_module: pl.LightningModule,
         outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        *_: Any,
     ) -> None:
         """Keep the slices of a batch; finish each volume that they complete."""
         if isinstance(outputs, FailedScan):
