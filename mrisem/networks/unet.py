@@ -66,8 +66,8 @@ class Unet(nn.Module):
     """One residual U-Net on the zero-filled image (Feng et al., arXiv:2511.19641).
 
     It corrects the image of the samples it is given and knows nothing of coils; the solve that
-    restores consistency with the data belongs to whoever applies it. `Unrolled.load_unet` starts
-    every stage from this network's weights.
+    restores consistency with the data belongs to whoever applies it. An unrolled
+    network's stages start from its weights (`mrisem.networks.starts.load_start`).
 
     Args:
         channels: width of the first level (paper: 64).
