@@ -64,14 +64,9 @@ class EndToEndVarNet(nn.Module):
         return Reconstruction(image, (zero_filled, image))
 
     def coil_images(self, batch: Batch, mask: Tensor | None = None) -> Tensor:
-        """Return the refined coil images; their root of the sum of squares is fastMRI's output.
+        """Return the refined coil images, ``(batch, coil, y, x)`` complex64.
 
-        Args:
-            batch: as for `forward`.
-            mask: as for `forward`.
-
-        Returns:
-            ``(batch, coil, y, x)`` complex64.
+        Their root of the sum of squares is fastMRI's output. Arguments are those of `forward`.
         """
         seen = (batch.mask if mask is None else mask & batch.mask)[:, None]
         sampled = torch.view_as_real(torch.where(seen, batch.masked_kspace, 0))
@@ -86,14 +81,6 @@ class EndToEndVarNet(nn.Module):
 
         The number is passed on, as the network would otherwise count it in the first row of
         ``seen``, which says nothing when points were held out one by one.
-
-        Args:
-            sampled: ``(batch, coil, y, x, 2)`` float32 k-space.
-            seen: ``(batch, 1, y, x, 1)`` bool.
-            lines: calibration lines of each slice.
-
-        Returns:
-            ``(batch, coil, y, x, 2)`` float32.
         """
         if len(set(lines)) == 1:
             return self.varnet.sens_net(sampled, seen, lines[0])
