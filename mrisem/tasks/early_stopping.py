@@ -8,9 +8,7 @@ from torch import Tensor, nn
 class Best:
     """The weights of each slice's network that predict its validation samples best.
 
-    Args:
-        networks: one a slice; their weights now count as the first.
-        patience: updates without improvement after which a slice is done.
+    A slice is done after ``patience`` updates without improvement.
     """
 
     def __init__(self, networks: nn.ModuleList, patience: int) -> None:

@@ -12,13 +12,12 @@ from mrisem.types import Batch
 def data_consistency_loss(batch: Batch, image: Tensor, mask: Tensor) -> Tensor:
     """``L_dc``: mean absolute error of k-space over the entries of ``mask`` only (Eq. 7).
 
+    The mean is over entries, coils, real and imaginary parts: ``(batch,)`` float32.
+
     Args:
         batch: the measurement.
         image: ``(batch, y, x)`` complex64.
         mask: ``(batch, y, x)`` bool: sampled entries that count, ``mask_loss``.
-
-    Returns:
-        ``(batch,)`` float32: mean over entries, coils, real and imaginary parts.
     """
     sense = SenseOperator.of(batch, mask)
     error = sense.forward(image) - mask[:, None] * batch.masked_kspace

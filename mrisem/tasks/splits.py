@@ -18,7 +18,7 @@ def split_samples(
     Args:
         batch: whose files and slices seed the generators, with ``purpose`` and ``seed``.
         mask: ``(batch, y, x)`` bool, the samples to be divided.
-        share: see `split_mask`.
+        share: share that is held out.
         purpose: what the split is for; splits of different purpose are independent.
         seed: seed of the run.
         calibration: samples that are never held out: ``block``, the central 24 x 24, or ``lines``,
