@@ -29,9 +29,6 @@ class Prediction:
 class ReconstructionTask(pl.LightningModule):
     """Base of all tasks; a subclass says how one batch is reconstructed.
 
-    Args:
-        steering: how a prior counts.
-
     Attributes:
         priors: acquisition -> semantic prior; filled by the embedding bank's callback and empty
             without a prior. A plain dict: neither encoder nor bank enters the state_dict.

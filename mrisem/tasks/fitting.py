@@ -17,7 +17,6 @@ from mrisem.networks.adapters import LoRA
 from mrisem.physics.sense import SenseOperator
 from mrisem.physics.solvers import solve_data_consistency
 from mrisem.tasks.curves import FitCurves
-from mrisem.tasks.early_stopping import Best
 from mrisem.tasks.guidance import Guidance
 from mrisem.tasks.losses import data_consistency_loss
 from mrisem.tasks.objectives import Placement, gradients_at, join
@@ -62,6 +61,42 @@ class PerScanFit:
     progress: bool = True
 
 
+class Best:
+    """The weights of each slice's network that predict its validation samples best.
+
+    A slice is done after ``patience`` updates without improvement.
+    """
+
+    def __init__(self, networks: nn.ModuleList, patience: int) -> None:
+        self.networks = networks
+        self.patience = patience
+        self.losses = [float("inf")] * len(networks)
+        self.waited = [0] * len(networks)
+        self.weights: list[dict[str, Tensor]] = [{} for _ in networks]
+
+    def update(self, losses: Tensor) -> None:
+        """Keep the weights of the slices whose loss, of ``(batch,)``, is the lowest yet."""
+        for index, loss in enumerate(losses.tolist()):
+            if self.waited[index] >= self.patience:
+                continue
+            self.waited[index] += 1
+            if loss < self.losses[index]:
+                trained = self.networks[index].named_parameters()
+                kept = {n: p.detach().clone() for n, p in trained if p.requires_grad}
+                self.losses[index], self.waited[index] = loss, 0
+                self.weights[index] = kept
+
+    @property
+    def all_done(self) -> bool:
+        """Whether every slice has waited long enough."""
+        return all(waited >= self.patience for waited in self.waited)
+
+    def restore(self) -> None:
+        """Put the best weights back."""
+        for network, weights in zip(self.networks, self.weights, strict=True):
+            network.load_state_dict(weights, strict=False)
+
+
 @dataclass
 class ScanFit:
     """The fit of one network to each slice of a batch, self-supervised.
@@ -76,7 +111,7 @@ class ScanFit:
         seed: seed of the splits, together with file and slice.
         guidance: the semantic prior.
         placement: images at which data term and prior act.
-        curves: what is logged, by each `run` and in the end.
+        curves: what `run` and `finish` log.
     """
 
     networks: nn.ModuleList
@@ -105,13 +140,16 @@ class ScanFit:
         """
         guidance = self.guidance if guided else None
         mask_dc, mask_loss, mask_validation = self.split(settings)
-        data = partial(_data_term, self.batch, mask_loss)
-        best = None if mask_validation is None else Best(self.networks, settings.patience)
+        best = Best(self.networks, settings.patience)
         optimiser = torch.optim.Adam(
             [g for network in self.networks for g in (groups or _trainable)(network)],
             lr=settings.learning_rate,
         )
         schedule = torch.optim.lr_scheduler.StepLR(optimiser, settings.halve_every, gamma=0.5)
+
+        def data(image: Tensor) -> dict[str, Tensor]:
+            return {"data_consistency": data_consistency_loss(self.batch, image, mask_loss)}
+
         info = self.batch.info
         title = f"{info[0].file} slices {[one.slice for one in info]}"
         for step in tqdm(range(settings.iterations), title, disable=not settings.progress):
@@ -120,31 +158,28 @@ class ScanFit:
                 results, data, regulariser, guidance, self._first + step, self.placement
             )
             image = torch.cat([result.image.detach() for result in results])
-            if best is not None and mask_validation is not None:
-                held_out = data_consistency_loss(self.batch, image, mask_validation)
-                values["validation"] = held_out
-                best.update(held_out)
-            done = best is not None and best.all_done
-            if done or step % settings.log_every == 0 or step == settings.iterations - 1:
+            if mask_validation is not None:
+                values["validation"] = data_consistency_loss(self.batch, image, mask_validation)
+                best.update(values["validation"])
+            last = best.all_done or step == settings.iterations - 1
+            if last or step % settings.log_every == 0:
                 self.curves.add(info, self._first + step, values)
                 if guidance is not None:
                     self.curves.add_image(guidance, self._first + step, image)
-            if done:
+            if best.all_done:
                 break
             optimiser.zero_grad(set_to_none=True)
             torch.autograd.backward(images, gradients)
             optimiser.step()
             schedule.step()
-        if best is not None:
-            best.restore()
+        best.restore()
         self._first += settings.iterations
 
     def split(self, settings: PerScanFit) -> tuple[Tensor, Tensor, Tensor | None]:
         """Split the samples of each slice into disjoint sets, each ``(batch, y, x)`` bool.
 
-        Returns:
-            ``mask_dc`` (the network's input and its data consistency), ``mask_loss``, and
-            ``mask_validation`` where a fit may stop early.
+        They are ``mask_dc`` (the network's input and its data consistency), ``mask_loss``, and
+        ``mask_validation`` where a fit may stop early.
         """
         split = partial(split_samples, self.batch, seed=self.seed, calibration=settings.calibration)
         mask, validation = self.batch.mask, None
@@ -167,10 +202,7 @@ class ScanFit:
 def finish(batch: Batch, result: Reconstruction, weight: float | None) -> Reconstruction:
     """Restore consistency with all samples: ``argmin |A x - y|^2 + weight |x - x_net|^2``.
 
-    Args:
-        batch: the measurement.
-        result: what a network gave.
-        weight: mu; None leaves the result as it is.
+    ``x_net`` is the image of ``result``; a weight of None leaves it as it is.
     """
     if weight is None:
         return result
@@ -192,10 +224,6 @@ def _results(networks: nn.ModuleList, batch: Batch, mask: Tensor | None) -> list
         network(batch.select(i), None if mask is None else mask[i : i + 1])
         for i, network in enumerate(networks)
     ]
-
-
-def _data_term(batch: Batch, mask_loss: Tensor, image: Tensor) -> dict[str, Tensor]:
-    return {"data_consistency": data_consistency_loss(batch, image, mask_loss)}
 
 
 def _trainable(network: nn.Module) -> list[dict]:

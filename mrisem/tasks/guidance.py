@@ -51,13 +51,13 @@ class Guidance:
 
         Args:
             images: ``(batch, y, x)`` complex64 each, at least one.
-            data_gradients: ``(batch, y, x)`` complex64 each, gradients of the data term there.
+            data_gradients: gradients of the data term there.
             iteration: step of the fit, from 0.
 
         Returns:
             Named ``(batch,)`` values of the last image, among them ``gradient_balance``: the norm
             of the prior's weighted gradient over the data term's, of all images together. Then
-            that weighted gradient at each image, ``(batch, y, x)``.
+            that weighted gradient at each image.
         """
         if iteration < self.steering.start_iteration:
             return {}, [torch.zeros_like(gradient) for gradient in data_gradients]

@@ -18,12 +18,7 @@ from mrisem.types import Batch, Reconstruction
 
 @dataclass(frozen=True)
 class Groups:
-    """Adam's learning rates (Feng et al., arXiv:2511.19641, its INR backbone).
-
-    Args:
-        siren: paper: 1e-4.
-        adaptor: paper: 1e-3.
-    """
+    """Adam's learning rates (Feng et al., arXiv:2511.19641, its INR backbone: 1e-4 and 1e-3)."""
 
     siren: float = 1e-4
     adaptor: float = 1e-3
@@ -31,12 +26,8 @@ class Groups:
     def __call__(self, network: nn.Module) -> list[dict]:
         """Return the parameter groups of what is trainable in an `INR`."""
         rates = {"siren": self.siren, "adaptor": self.adaptor}
-        parts = {name: [*network.get_submodule(name).parameters()] for name in rates}
-        return [
-            {"params": weights, "lr": rates[name]}
-            for name, weights in parts.items()
-            if any(weight.requires_grad for weight in weights)
-        ]
+        parts = [([*network.get_submodule(name).parameters()], rates[name]) for name in rates]
+        return [{"params": part, "lr": rate} for part, rate in parts if part[0].requires_grad]
 
 
 class INRTask(ReconstructionTask):

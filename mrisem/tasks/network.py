@@ -94,15 +94,10 @@ class NetworkTask(ReconstructionTask):
         """Adam over the network; its learning rate falls to zero along half a cosine."""
         optimizer = torch.optim.Adam(self.network.parameters(), lr=self.learning_rate)
         steps = int(self.trainer.estimated_stepping_batches)  # a resumed run may have more
-
-        def share(step: int) -> float:
-            return (1 + math.cos(math.pi * min(1.0, step / steps))) / 2
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, share)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: (1 + math.cos(math.pi * min(1.0, step / steps))) / 2
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _evaluate(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
         result, terms = self._objective(self.network, batch, self.current_epoch, self.seed)

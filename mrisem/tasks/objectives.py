@@ -31,23 +31,18 @@ class Placement:
     A stage k of an unrolled network has a network output ``z_k`` and, after data consistency, an
     image ``x_k``; the last ``x_K`` is the reconstruction. The paper's unrolled script (Feng et al.,
     arXiv:2511.19641) takes ``loss_on="stages"`` and ``prior_on="network"``, its language route
-    ``prior_on="stages"``: a stage is network and data consistency, so its output is ``x_k``.
+    ``prior_on="stages"``.
 
     Args:
-        loss_on: images of the data loss, summed: ``image``, or ``stages``: ``z_1, x_1, ..., x_K``.
-        prior_on: images of the prior, summed: ``image``, ``network``: ``z_K``, or ``stages``:
-            ``x_1, ..., x_K``.
+        loss_on: images of the data loss: ``image``, or ``stages``: ``z_1, x_1, ..., x_K``.
+        prior_on: images of the prior: ``image``, ``network``: ``z_K``, or ``stages``: all ``x_k``.
     """
 
     loss_on: Literal["image", "stages"] = "image"
     prior_on: Literal["image", "network", "stages"] = "image"
 
     def images(self, result: Reconstruction) -> list[Tensor]:
-        """Order the images that a network gives, oldest first: ``z_1, x_1, ..., z_K, x_K``.
-
-        Raises:
-            InputError: when stages are asked for and the network gives none.
-        """
+        """Order the images that a network gives, oldest first: ``z_1, x_1, ..., z_K, x_K``."""
         if not result.network_outputs and self != Placement():
             raise InputError(
                 f"model.loss_on={self.loss_on} and model.prior_on={self.prior_on} need a network "

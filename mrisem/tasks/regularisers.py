@@ -1,4 +1,4 @@
-"""Conventional regularisers as loss terms, each ``(batch,)``, one value a slice.
+"""Conventional regularisers as loss terms: ``(batch, y, x)`` complex64 -> ``(batch,)`` float32.
 
 They stand beside the data term on the same networks as the semantic prior does, for comparison.
 Both are means, so a weight means the same at every matrix size, as `tasks.losses` has it; and both
@@ -65,15 +65,8 @@ def total_variation(image: Tensor) -> Tensor:
     Fatemi 1992), complex moduli; a difference across the border is 0. No smoothing: where both
     differences vanish, the gradient is the subgradient 0.
 
-    The paper's coordinate network takes ``3 TV`` (method: Feng et al., arXiv:2511.19641, its INR
-    backbone) beside a data term of unnormalised transforms: in our scale ``3 / sqrt(Y X)``, 0.006
-    at 640 x 368, if its TV is a mean over pixels too.
-
-    Args:
-        image: ``(batch, y, x)`` complex64.
-
-    Returns:
-        ``(batch,)`` float32.
+    The paper's coordinate network takes ``3 TV`` (Feng et al., arXiv:2511.19641) beside a data term
+    of unnormalised transforms: in our scale ``3 / sqrt(Y X)``, if its TV is a mean over pixels too.
 
     >>> total_variation(torch.tensor([[[0, 3.0], [4j, 4j]]]))  # (5 + 5 + 0 + 0) / 4
     tensor([2.5000])
@@ -96,9 +89,6 @@ def l1_wavelet(image: Tensor, wavelet: str = "db4", levels: int = 3) -> Tensor:
         image: ``(batch, y, x)`` complex64.
         wavelet: PyWavelets' name of an orthogonal wavelet.
         levels: number of decompositions, at most what halves the shorter side to one pixel.
-
-    Returns:
-        ``(batch,)`` float32.
 
     Raises:
         InputError: for more levels than the image has.

@@ -4,8 +4,7 @@ import torch
 from mrisem.networks.adapters import LoRA
 from mrisem.networks.unrolled import Unrolled
 from mrisem.physics.sense import SenseOperator
-from mrisem.tasks.early_stopping import Best
-from mrisem.tasks.fitting import PerScanFit, ScanFit, copies
+from mrisem.tasks.fitting import Best, PerScanFit, ScanFit, copies
 from mrisem.tasks.guidance import Guidance, Steering
 from mrisem.tasks.losses import data_consistency_loss, data_consistency_residual
 from mrisem.tasks.network import NetworkTask

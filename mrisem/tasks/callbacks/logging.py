@@ -50,11 +50,11 @@ class PredictionLogger(pl.Callback):
     def _log_curves(self, logger: Logger, prediction: Prediction, file: str, number: int) -> None:
         scan = len(self._scans)
         self._scans.append((scan, file, number))
-        found: dict[int, dict[str, float]] = {}
+        steps: dict[int, dict[str, float]] = {}
         for name, index, iteration, key, value in prediction.curves.rows:
             if (name, index) == (file, number):
-                found.setdefault(iteration, {})[metric_name(key)] = value
-        for iteration, values in sorted(found.items()):
+                steps.setdefault(iteration, {})[metric_name(key)] = value
+        for iteration, values in sorted(steps.items()):
             facts = {"scan": float(scan), "iteration": float(iteration)}
             logger.log_metrics(facts | values, step=self._step)
             self._step += 1
@@ -83,9 +83,7 @@ def metric_name(curve: str) -> str:
     return f"loss/{curve}"
 
 
-def log_table(
-    logger: Logger, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]
-) -> None:
+def log_table(logger: Logger, key: str, columns: Sequence[str], rows: Sequence[Any]) -> None:
     """Log a table where the logger has tables; the run folder's CSV files hold it anyway."""
     if isinstance(logger, WandbLogger):
         logger.log_table(key, columns=list(columns), data=[list(row) for row in rows])

@@ -34,7 +34,7 @@ class Provenance:
 
     Args:
         method: name in tables, such as ``unrolled + image_same``.
-        mask: name of the sampling mask.
+        mask: name of the mask.
         key: hash of everything that the result depends on.
     """
 
@@ -81,11 +81,7 @@ class ReconstructionWriter(pl.Callback):
         (self.folder / "fit.csv").unlink(missing_ok=True)
 
     def done(self) -> set[tuple[str, int]]:
-        """Return (file, slice) of all that is there already.
-
-        Raises:
-            InputError: when the folder holds results of another configuration.
-        """
+        """Return (file, slice) of all that is there; refuse another configuration's."""
         found: set[tuple[str, int]] = set()
         for path in self.results.glob("*.h5"):
             with h5py.File(path) as file:
