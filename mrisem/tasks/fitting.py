@@ -18,10 +18,9 @@ from mrisem.physics.sense import SenseOperator
 from mrisem.physics.solvers import solve_data_consistency
 from mrisem.tasks.curves import FitCurves
 from mrisem.tasks.guidance import Guidance
-from mrisem.tasks.losses import data_consistency_loss
 from mrisem.tasks.objectives import Placement, gradients_at, join
 from mrisem.tasks.regularisers import Regulariser
-from mrisem.tasks.splits import split_samples
+from mrisem.tasks.samples import data_consistency_loss, split_samples
 from mrisem.types import Batch, Reconstruction
 
 Count = Annotated[int, Field(ge=1)]

@@ -13,6 +13,8 @@ from mrisem.physics.sense import SenseOperator
 from mrisem.prior.prior import Prior
 from mrisem.types import Batch
 
+_MEMORY = 0.9  # of the balance's limit, per iteration
+
 
 @dataclass(frozen=True)
 class Steering:
@@ -22,7 +24,6 @@ class Steering:
         weight: lambda, in our scale (docs/method.md); None for methods that take no prior.
         balance: the prior's gradient norm at the image is at most this share of the data term's:
             ``weight`` is lowered as far as that takes, and rises again smoothly. None: no limit.
-        smoothing: memory of that limit, in [0, 1).
         start_iteration: the prior is silent before: the data term settles first.
         unmeasured_only: keep of the prior's gradient the part in unmeasured k-space,
             ``g - A^H A g``, so that it does not pull against the measurement.
@@ -30,7 +31,6 @@ class Steering:
 
     weight: float | None = 0.02
     balance: float | None = None
-    smoothing: float = 0.9
     start_iteration: int = 0
     unmeasured_only: bool = False
 
@@ -79,17 +79,18 @@ class Guidance:
         """``(batch, y, x)`` complex images as the prior sees them: cropped magnitudes."""
         return center_crop(image.abs(), self.batch.crop)
 
-    def _weights(self, own: Tensor, data: Tensor) -> Tensor:
-        """Return each slice's lambda, ``(batch,)``."""
-        weight = torch.full_like(own, self.steering.weight or 0.0)
+    def _weights(self, semantic: Tensor, data: Tensor) -> Tensor:
+        """Each slice's lambda, from the norms of both gradients, all ``(batch,)``."""
+        weight = torch.full_like(semantic, self.steering.weight or 0.0)
         if self.steering.balance is None:
             return weight
-        now = self.steering.balance * data / own.clamp_min(torch.finfo(own.dtype).tiny)
-        memory = self.steering.smoothing
-        self._limit = now if self._limit is None else memory * self._limit + (1 - memory) * now
-        # a loss near zero allows a huge weight, and may wake up
-        self._limit = torch.minimum(self._limit, now)
-        return torch.minimum(weight, self._limit)
+        limit = self.steering.balance * data / semantic.clamp_min(torch.finfo(semantic.dtype).tiny)
+        if self._limit is not None:
+            smooth = _MEMORY * self._limit + (1 - _MEMORY) * limit
+            # a loss near zero allows a huge weight, and may wake up
+            limit = torch.minimum(smooth, limit)
+        self._limit = limit
+        return torch.minimum(weight, limit)
 
 
 def _norm(images: Sequence[Tensor]) -> Tensor:

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from mrisem.errors import InputError
 from mrisem.physics.fourier import center_crop
 from mrisem.tasks.guidance import Guidance
-from mrisem.tasks.losses import data_consistency_loss
 from mrisem.tasks.regularisers import Regulariser
-from mrisem.tasks.splits import split_samples
+from mrisem.tasks.samples import data_consistency_loss, split_samples
 from mrisem.types import Batch, Reconstruction
 
 Terms = Callable[[Tensor], dict[str, Tensor]]

@@ -1,7 +1,7 @@
 """Conventional regularisers as loss terms: ``(batch, y, x)`` complex64 -> ``(batch,)`` float32.
 
 They stand beside the data term on the same networks as the semantic prior does, for comparison.
-Both are means, so a weight means the same at every matrix size, as `tasks.losses` has it; and both
+Both are means, so a weight means the same at every matrix size, as the data term has it; and both
 are linear in the image's scale, which k-space scaling sets to a zero-filled maximum of 1.
 """
 

@@ -6,9 +6,9 @@ from mrisem.networks.unrolled import Unrolled
 from mrisem.physics.sense import SenseOperator
 from mrisem.tasks.fitting import Best, PerScanFit, ScanFit, copies
 from mrisem.tasks.guidance import Guidance, Steering
-from mrisem.tasks.losses import data_consistency_loss, data_consistency_residual
 from mrisem.tasks.network import NetworkTask
 from mrisem.tasks.regularisers import Regulariser
+from mrisem.tasks.samples import data_consistency_loss, data_consistency_residual
 from mrisem.types import Reconstruction
 
 SETTINGS = PerScanFit(iterations=4, log_every=1, progress=False)

@@ -70,22 +70,16 @@ def test_guidance_of_several_images_counts_their_gradients_together(
 
 
 def test_guidance_balance_is_smoothed(batch, image, squared_magnitude):
-    guidance = Guidance(
-        squared_magnitude, batch, Steering(weight=math.inf, balance=0.1, smoothing=0.75)
-    )
+    guidance = Guidance(squared_magnitude, batch, Steering(weight=math.inf, balance=0.1))
     data = torch.ones_like(image)
     guidance([image], [data], 0)
-    values, _ = guidance(
-        [image], [5 * data], 1
-    )  # wants five times the weight: gets a quarter of it
-    expected = torch.full((2,), 0.1 * (0.75 + 0.25 * 5) / 5)
+    values, _ = guidance([image], [5 * data], 1)  # five times the limit: a tenth of the step
+    expected = torch.full((2,), 0.1 * (0.9 + 0.1 * 5) / 5)
     torch.testing.assert_close(values["gradient_balance"], expected)
 
 
 def test_guidance_balance_does_not_overshoot_when_a_loss_wakes_up(batch, image, squared_magnitude):
-    guidance = Guidance(
-        squared_magnitude, batch, Steering(weight=math.inf, balance=0.1, smoothing=0.5)
-    )
+    guidance = Guidance(squared_magnitude, batch, Steering(weight=math.inf, balance=0.1))
     data = torch.ones_like(image)
     for _ in range(5):
         guidance([1e-6 * image], [data], 0)  # a gradient near zero asks for a weight of millions

@@ -11,7 +11,7 @@ from mrisem.tasks.guidance import Guidance, Steering
 from mrisem.tasks.network import NetworkTask
 from mrisem.tasks.objectives import Placement, SelfSupervised, Supervised, gradients_at
 from mrisem.tasks.regularisers import Regulariser
-from mrisem.tasks.splits import split_samples
+from mrisem.tasks.samples import split_samples
 from mrisem.types import Reconstruction
 
 

@@ -11,10 +11,10 @@ from mrisem.networks.unrolled import Unrolled
 from mrisem.physics.sense import SenseOperator
 from mrisem.tasks.fitting import PerScanFit, ScanFit, copies
 from mrisem.tasks.guidance import Guidance, Steering
-from mrisem.tasks.losses import data_consistency_loss
 from mrisem.tasks.network import NetworkTask
 from mrisem.tasks.objectives import Placement, SelfSupervised, gradients_at
 from mrisem.tasks.regularisers import Regulariser
+from mrisem.tasks.samples import data_consistency_loss
 from mrisem.types import Batch, SliceInfo
 
 STAGES = 2

@@ -19,7 +19,7 @@ from mrisem.data.volumes import FailedScan
 from mrisem.errors import InputError
 from mrisem.physics.fourier import center_crop
 from mrisem.tasks.base import Prediction
-from mrisem.tasks.losses import data_consistency_residual
+from mrisem.tasks.samples import data_consistency_residual
 from mrisem.types import SliceInfo
 
 _PER_SLICE = (
