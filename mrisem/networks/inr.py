@@ -106,14 +106,9 @@ class INR(nn.Module):
         self._kept: dict[tuple, Tensor] = {}  # a frozen SIREN's image; never in the state dict
 
     def forward(self, batch: Batch, mask: Tensor | None = None) -> Reconstruction:
-        """Draw the image at the size of a batch's k-space.
+        """Draw the image at the size of a batch's k-space; every slice gets the same one.
 
-        Args:
-            batch: only its shape and device count; every slice gets the same image.
-            mask: ignored, like the k-space.
-
-        Returns:
-            The image; iterates hold the SIREN's own image and it.
+        Only the batch's shape and device count. Iterates hold the SIREN's own image, then this one.
         """
         n, _, y, x = batch.masked_kspace.shape
         values = self._values(y, x, batch.masked_kspace.device)

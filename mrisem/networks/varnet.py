@@ -47,14 +47,7 @@ class EndToEndVarNet(nn.Module):
         self.varnet = VarNet(cascades, sensitivity_channels, sensitivity_levels, channels, levels)
 
     def forward(self, batch: Batch, mask: Tensor | None = None) -> Reconstruction:
-        """Reconstruct a batch from the part of its k-space that ``mask`` selects.
-
-        Args:
-            batch: slices of equal shape; every slice needs sampled central columns.
-            mask: ``(batch, y, x)`` bool, what the network may see; all samples if None.
-
-        Returns:
-            The combined image; iterates hold the zero-filled image and it.
+        """Reconstruct a batch from the part of its k-space that ``mask`` selects, as `Unet` does.
 
         Raises:
             InputError: when the central column of a slice is not sampled.
