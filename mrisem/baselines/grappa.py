@@ -6,15 +6,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mrisem.baselines.slices import slice_by_slice
+from mrisem.baselines.slices import SliceBySlice
 from mrisem.errors import InputError
 from mrisem.physics.coils import combine
 from mrisem.physics.fourier import ifft2c
 from mrisem.physics.masks import calibration_lines
-from mrisem.types import Batch, Reconstruction
 
 
-class Grappa:
+class Grappa(SliceBySlice):
     """Fill k-space of each coil, then combine the coils with the batch's sensitivity maps.
 
     A kernel is calibrated on the central lines for every pattern of sampled neighbours that occurs,
@@ -34,24 +33,15 @@ class Grappa:
         self.weight = weight
         self.kernel_size = tuple(kernel_size)
 
-    def __call__(self, batch: Batch) -> Reconstruction:
-        """Reconstruct a batch, slice by slice.
-
-        Raises:
-            InputError: when there is one coil only, or fewer calibration lines than the kernel is
-                wide.
-        """
-        n_coils = batch.masked_kspace.shape[1]
-        if n_coils < 2:
-            raise InputError(
-                f"grappa must have at least 2 coils to learn from, got {n_coils}; use "
-                "model=l1_wavelet for single-coil data"
-            )
-        return slice_by_slice(batch, self._solve)
-
-    def _solve(self, kspace: NDArray, maps: NDArray, mask: NDArray) -> NDArray:
+    def solve(self, kspace: NDArray, maps: NDArray, mask: NDArray) -> NDArray:
+        """See `SliceBySlice`; an `InputError` for one coil, or too few calibration lines."""
         from pygrappa import mdgrappa
 
+        if len(kspace) < 2:
+            raise InputError(
+                f"grappa must have at least 2 coils to learn from, got {len(kspace)}; use "
+                "model=l1_wavelet for single-coil data"
+            )
         calibration = self._calibration(kspace, mask)
         with np.errstate(invalid="ignore"):  # patterns without a sampled neighbour: 0 / 0, unused
             filled = mdgrappa(kspace, calibration, self.kernel_size, coil_axis=0, lamda=self.weight)

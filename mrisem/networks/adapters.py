@@ -3,15 +3,11 @@
 Method: Feng et al., arXiv:2511.19641, its per-scan fitting: a pretrained network stays frozen and
 only LoRA factors (Hu et al., arXiv:2106.09685), and the lambda_k of an unrolled network, are
 trained.
-
-What peft adapts here are plain `nn.Conv2d` and `nn.Linear` layers. What it cannot adapt stays
-frozen and is named in the report: transposed convolutions (fastMRI's U-Net goes up through them;
-peft refuses them), grouped convolutions (peft cannot merge them), dilated ones and those with
-non-zero padding modes (peft gives its factors neither dilation nor padding mode).
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from collections.abc import Sequence
@@ -19,9 +15,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
 
 from mrisem.errors import InputError
+from mrisem.networks.weight_files import summary
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -48,46 +46,12 @@ class LoRA:
     targets: str | Sequence[str] = "all"
     train_also: Sequence[str] = ("log_lambdas",)
 
-    def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise InputError(f"LoRA rank must be at least 1, got {self.rank}; set rank=8")
-        if not self.alpha > 0:
-            raise InputError(f"LoRA alpha must be positive, got {self.alpha}; set alpha=rank")
-        if isinstance(self.train_also, str):
-            raise InputError(
-                f"LoRA train_also must be a list of names, got {self.train_also!r}; put it in [ ]"
-            )
 
-
-@dataclass(frozen=True)
-class AdapterReport:
-    """What `attach` did.
-
-    Args:
-        trainable: number of trainable values, factors and ``also`` together.
-        total: number of values of all parameters, factors included.
-        modules: names of the adapted layers.
-        also: names of the parameters that stay trainable beside the factors.
-        left_out: names of the targeted layers that peft cannot adapt: frozen.
-    """
-
-    trainable: int
-    total: int
-    modules: tuple[str, ...]
-    also: tuple[str, ...]
-    left_out: tuple[str, ...]
-
-    @property
-    def share(self) -> float:
-        """Trainable over all values, between 0 and 1."""
-        return self.trainable / self.total
-
-
-def attach(network: nn.Module, settings: LoRA, generator: torch.Generator) -> AdapterReport:
+def attach(network: nn.Module, settings: LoRA, generator: torch.Generator) -> None:
     """Put LoRA factors into a network, in place, and freeze everything else.
 
     The network's class and forward stay as they are, and so does its output until the factors are
-    trained. Names of adapted weights gain ``base_layer``; `merge` takes it away again.
+    trained. Targeted layers that peft cannot adapt stay frozen, too (see `_can_adapt`).
 
     Args:
         network: any module; deep copies of it, before or after, are independent.
@@ -95,104 +59,67 @@ def attach(network: nn.Module, settings: LoRA, generator: torch.Generator) -> Ad
         generator: draws ``A`` (on the CPU); the global generators stay untouched.
 
     Raises:
-        InputError: when no layer is targeted, a target names no layer that can be adapted, or the
-            network already carries factors.
+        InputError: when no layer, or none of a target's name, can be adapted, or layers are shared.
     """
-    if carries_factors(network):
-        raise InputError("a network takes LoRA factors once, this one has them; merge() it first")
-    modules, left_out = _choose(network, settings.targets)
-    also = {n: p for n, p in network.named_parameters() if _names_any(settings.train_also, n)}
+    layers = _choose(network, settings.targets)
+    also = [
+        parameter
+        for name, parameter in network.named_parameters()
+        if any(f".{part}." in f".{name}." for part in settings.train_also)
+    ]
     from peft import LoraConfig, inject_adapter_in_model  # slow to import
 
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,  # type: ignore[arg-type]  # peft only divides it
-        target_modules="|".join(re.escape(name) for name in modules),
+        target_modules="|".join(re.escape(name) for name in layers),
     )
     with torch.random.fork_rng(devices=[]):  # peft builds factors on the CPU from its generator
         inject_adapter_in_model(config, network)
     _draw_factors(network, generator)
-    for parameter in also.values():
+    for parameter in also:
         parameter.requires_grad_(True)
-    counts = [(p.numel(), p.requires_grad) for p in network.parameters()]
-    trainable = sum(count for count, trained in counts if trained)
-    total = sum(count for count, _ in counts)
-    return AdapterReport(trainable, total, modules, tuple(also), left_out)
+    total = sum(p.numel() for p in network.parameters())
+    trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    share = 100 * trained / total
+    logger.info("LoRA trains %.1f %% of the weights: %d of %d", share, trained, total)
 
 
-def carries_factors(network: nn.Module) -> bool:
-    """Whether `attach` has put factors into the network that are not merged yet."""
-    return any("lora_A" in name.split(".") for name, _ in network.named_parameters())
-
-
-@torch.no_grad()
-def merge(network: nn.Module) -> nn.Module:
-    """Fold the factors into the weights, in place: the plain network again, all of it trainable.
-
-    Its ``state_dict`` has the names it had before `attach`.
-
-    Args:
-        network: as `attach` left it, or a deep copy.
-
-    Returns:
-        The same network.
-
-    Raises:
-        InputError: when it carries no factors.
-    """
-    if not carries_factors(network):
-        raise InputError("merge needs a network with LoRA factors, got none; call attach() first")
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    adapted = [(n, m) for n, m in network.named_modules() if isinstance(m, BaseTunerLayer)]
-    for name, layer in adapted:
-        layer.merge()
-        parent, _, child = name.rpartition(".")
-        setattr(network.get_submodule(parent), child, layer.get_base_layer())
-    del network.peft_config
-    return network.requires_grad_(True)
-
-
-def _choose(
-    network: nn.Module, targets: str | Sequence[str]
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names of targeted layers that peft can adapt, and of those that it cannot."""
-    layers = {
-        name: module
-        for name, module in network.named_modules(remove_duplicate=False)
-        if name and isinstance(module, (_ConvNd, nn.Linear))
-    }
-    able = [name for name, module in layers.items() if _can_adapt(module)]
+def _choose(network: nn.Module, targets: str | Sequence[str]) -> list[str]:
+    """Names of the targeted layers among those that peft can adapt."""
+    modules = network.named_modules(remove_duplicate=False)
+    able = {name: module for name, module in modules if name and _can_adapt(module)}
     if not able:
         raise InputError(
             "LoRA needs nn.Conv2d or nn.Linear layers inside the network (not grouped or dilated), "
             f"got {type(network).__name__} with none; fit all weights instead"
         )
-    wanted = [re.compile(".*")] if targets == "all" else _patterns(targets)
-    for pattern in wanted:
-        if not any(pattern.fullmatch(name) for name in able):
+    chosen: set[str] = set()
+    for pattern in _patterns(targets):
+        matches = {name for name in able if pattern.fullmatch(name)}
+        if not matches:
             raise InputError(
                 f"LoRA targets must name layers that can be adapted, {pattern.pattern!r} names "
-                f"none; there are {_shorten(able)}"
+                f"none; there are {summary(able)}"
             )
-    chosen = [name for name in layers if any(pattern.fullmatch(name) for pattern in wanted)]
-    modules = tuple(name for name in chosen if name in set(able))
-    if len({id(layers[name]) for name in modules}) < len(modules):
+        chosen |= matches
+    names = [name for name in able if name in chosen]
+    if len({able[name] for name in names}) < len(names):
         raise InputError(
-            f"LoRA adapts layers with one name each, got shared ones among {_shorten(modules)}; "
+            f"LoRA adapts layers with one name each, got shared ones among {summary(names)}; "
             "give every stage its own layers"
         )
-    return modules, tuple(name for name in chosen if name not in set(able))
+    return names
 
 
 def _patterns(targets: str | Sequence[str]) -> list[re.Pattern[str]]:
     """Regular expressions for whole names, at least one."""
     if not targets:
         raise InputError(f"LoRA targets must not be empty, got {targets!r}; set targets=all")
-    try:
-        if isinstance(targets, str):
-            return [re.compile(targets)]
+    if not isinstance(targets, str):
         return [re.compile(rf"(?:.*\.)?{re.escape(suffix)}") for suffix in targets]
+    try:
+        return [re.compile(".*" if targets == "all" else targets)]
     except re.error as error:
         raise InputError(
             f"LoRA targets must be a regular expression, got {targets!r} ({error}); set targets=all"
@@ -200,16 +127,16 @@ def _patterns(targets: str | Sequence[str]) -> list[re.Pattern[str]]:
 
 
 def _can_adapt(module: nn.Module) -> bool:
-    """Whether peft can adapt, and merge, the layer without changing what it computes."""
+    """Whether peft can adapt the layer without changing what it computes.
+
+    It refuses transposed convolutions (fastMRI's U-Net goes up through them), and gives its factors
+    neither groups, dilation nor padding mode. Subclasses of Linear (attention's out_proj) bypass
+    their forward.
+    """
     if type(module) is nn.Conv2d:
         dilated = any(step != 1 for step in module.dilation)
         return module.groups == 1 and not dilated and module.padding_mode == "zeros"
-    return type(module) is nn.Linear  # subclasses (attention's out_proj) bypass their forward
-
-
-def _names_any(wanted: Sequence[str], name: str) -> bool:
-    """Whether one of the wanted dotted names is a whole run of parts of ``name``."""
-    return any(f".{part}." in f".{name}." for part in wanted)
+    return type(module) is nn.Linear
 
 
 def _draw_factors(network: nn.Module, generator: torch.Generator) -> None:
@@ -219,8 +146,3 @@ def _draw_factors(network: nn.Module, generator: torch.Generator) -> None:
             values: Tensor = torch.empty(parameter.shape)
             nn.init.kaiming_uniform_(values, a=math.sqrt(5), generator=generator)
             parameter.data.copy_(values)
-
-
-def _shorten(names: Sequence[str]) -> str:
-    """The first few of many names."""
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")

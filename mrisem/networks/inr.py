@@ -6,6 +6,7 @@ from itertools import pairwise
 from math import sqrt
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from mrisem.networks.unet import channels_to_complex
@@ -36,14 +37,7 @@ class Siren(nn.Module):
         self.layers = nn.ModuleList(linear)
 
     def forward(self, coordinates: Tensor) -> Tensor:
-        """Evaluate at points.
-
-        Args:
-            coordinates: ``(point, 2)`` float32 in [-1, 1].
-
-        Returns:
-            ``(point, 2)`` float32.
-        """
+        """``(point, 2)`` float32 in [-1, 1] -> ``(point, 2)`` float32."""
         h = coordinates
         *sines, last = self.layers
         for layer in sines:
@@ -112,48 +106,32 @@ class INR(nn.Module):
         self._kept: dict[tuple, Tensor] = {}  # a frozen SIREN's image; never in the state dict
 
     def forward(self, batch: Batch, mask: Tensor | None = None) -> Reconstruction:
-        """Draw the image at the size of a batch's k-space.
+        """Draw the image at the size of a batch's k-space; every slice gets the same one.
 
-        Args:
-            batch: only its shape and device count; every slice gets the same image.
-            mask: ignored, like the k-space.
-
-        Returns:
-            The image; iterates hold the SIREN's own image and it.
+        Only the batch's shape and device count. Iterates hold the SIREN's own image, then this one.
         """
         n, _, y, x = batch.masked_kspace.shape
-        drawn = self._drawn(y, x, batch.masked_kspace.device)
+        values = self._values(y, x, batch.masked_kspace.device)
+        # a view in the layout that convolutions run fastest in: channels last
+        drawn = rearrange(values, "(y x) part -> 1 part y x", y=y)
         images = [channels_to_complex(c).expand(n, y, x) for c in (drawn, self.adaptor(drawn))]
         return Reconstruction(images[-1], tuple(images))
 
-    def _drawn(self, y: int, x: int, device: torch.device) -> Tensor:
-        """Draw the SIREN's image ``(1, 2, y, x)``; once only for frozen weights (second stage)."""
+    def _values(self, y: int, x: int, device: torch.device) -> Tensor:
+        """Evaluate the SIREN at all pixels; once only for frozen weights (second stage)."""
         weights = list(self.siren.parameters())
         if any(weight.requires_grad for weight in weights):
-            return _channels_last(self.siren(grid(y, x, device)), y, x)
+            return self.siren(grid(y, x, device))
         # an optimiser step or loaded weights change a version, a move changes the device
         key = (y, x, device, *((weight.data_ptr(), weight._version) for weight in weights))
         if key not in self._kept:
             with torch.inference_mode(False), torch.no_grad():  # it must serve training afterwards
-                self._kept = {key: _channels_last(self.siren(grid(y, x, device)), y, x)}
+                self._kept = {key: self.siren(grid(y, x, device))}
         return self._kept[key]
 
 
-def _channels_last(values: Tensor, y: int, x: int) -> Tensor:
-    """``(y * x, 2)`` -> ``(1, 2, y, x)``, a view in the layout that convolutions run fastest in."""
-    return values.reshape(1, y, x, 2).permute(0, 3, 1, 2)
-
-
 def grid(y: int, x: int, device: torch.device | str = "cpu") -> Tensor:
-    """Pixel positions in [-1, 1]^2, row by row.
-
-    Args:
-        y: rows.
-        x: columns.
-        device: where the positions are made.
-
-    Returns:
-        ``(y * x, 2)`` float32, each ``(row, column)``.
+    """Pixel positions ``(row, column)`` in [-1, 1]^2, row by row: ``(y * x, 2)`` float32.
 
     >>> grid(2, 3)[:4].tolist()
     [[-1.0, -1.0], [-1.0, 0.0], [-1.0, 1.0], [1.0, -1.0]]

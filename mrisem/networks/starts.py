@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
 
@@ -42,41 +41,32 @@ def load_start(network: nn.Module, path: Path, name: str) -> None:
     """
     path = _ASSETS / f"{path}.ckpt" if str(path) in SHIPPED else path.expanduser()
     weights = read_weights(path)
-    match = _best_match(network, weights, path, name)
-    _check_fit(match, path, name)
-    if unused := len(weights) - len(match.values):
+    modules, prefix = _match(network, weights, path, name)
+    expected = modules[0].state_dict()
+    n_shared = len(_shared_prefix(expected))
+    in_file = {prefix + key[n_shared:]: key for key in expected}
+    given = {key: weights[stored] for stored, key in in_file.items() if stored in weights}
+    unexpected = [k for k in weights if k.startswith(prefix) and k not in in_file]
+    _check_fit(expected, given, unexpected, path, name)
+    if unused := len(weights) - len(given):
         logger.info("%s: tensors that are no weights of model=%s: %d", path, name, unused)
-    if match.every_stage and isinstance(network, Unrolled):
-        network.load_unet({f"unet.{key}": value for key, value in match.values.items()})
-    else:
-        network.load_state_dict(match.values)
+    for module in modules:
+        module.load_state_dict(given)
 
 
-@dataclass(frozen=True)
-class _Match:
-    """Weights of a file beside those that a network expects.
-
-    Args:
-        expected: name of each weight in the network -> its tensor.
-        values: the same names, as far as the file has them -> the file's tensor.
-        unexpected: other names in the file under the same prefix.
-        every_stage: whether ``expected`` is the U-Net of each stage of an `Unrolled`.
-    """
-
-    expected: Mapping[str, Tensor]
-    values: Mapping[str, Tensor]
-    unexpected: tuple[str, ...]
-    every_stage: bool
-
-
-def _best_match(network: nn.Module, weights: Mapping[str, Tensor], path: Path, name: str) -> _Match:
-    """Find a network's weights in a file by their names, whatever stands before them."""
-    targets = [network, *([network.unets[0]] if isinstance(network, Unrolled) else [])]
-    states = [target.state_dict() for target in targets]
-    matches = [_prefixes(state, weights) for state in states]
+def _match(
+    network: nn.Module, weights: Mapping[str, Tensor], path: Path, name: str
+) -> tuple[Sequence[nn.Module], str]:
+    """Find which modules a file's weights are for, by their names, and what stands before these."""
+    targets: list[Sequence[nn.Module]] = [[network]]
+    if isinstance(network, Unrolled):
+        targets.append([*network.unets])
     # the target with most names in the file; the whole network where a stage has as many
-    best = max(range(len(targets)), key=lambda index: matches[index][1])
-    expected, (prefixes, n_matched) = states[best], matches[best]
+    matches = [_prefixes(modules[0].state_dict(), weights) for modules in targets]
+    (prefixes, n_matched), modules = max(
+        zip(matches, targets, strict=True), key=lambda pair: pair[0][1]
+    )
+    expected = modules[0].state_dict()
     if n_matched == 0:
         raise InputError(
             f"{path} must hold weights of model={name}, such as {next(iter(expected))}, got "
@@ -87,15 +77,7 @@ def _best_match(network: nn.Module, weights: Mapping[str, Tensor], path: Path, n
             f"{path} must hold one set of weights of model={name}, got {len(prefixes)}, under "
             f"{summary(prefixes)}; give a checkpoint of that model, or save one set alone"
         )
-    n_shared = len(_shared_prefix(expected))
-    in_file = {key: prefixes[0] + key[n_shared:] for key in expected}
-    used = set(in_file.values())
-    return _Match(
-        expected,
-        {key: weights[given] for key, given in in_file.items() if given in weights},
-        tuple(key for key in weights if key.startswith(prefixes[0]) and key not in used),
-        every_stage=best == 1,
-    )
+    return modules, prefixes[0]
 
 
 def _prefixes(expected: Collection[str], weights: Iterable[str]) -> tuple[list[str], int]:
@@ -121,39 +103,41 @@ def _shared_prefix(names: Iterable[str]) -> str:
     return "".join(f"{column[0]}." for column in shared)
 
 
-def _check_fit(match: _Match, path: Path, name: str) -> None:
+def _check_fit(
+    expected: Mapping[str, Tensor],
+    given: Mapping[str, Tensor],
+    unexpected: Iterable[str],
+    path: Path,
+    name: str,
+) -> None:
     """Refuse weights that do not fit in one line: the first mismatch and the number of others."""
     faults = []
-    for key, wanted in match.expected.items():
-        given = match.values.get(key)
-        if given is None:
+    for key, wanted in expected.items():
+        value = given.get(key)
+        if value is None:
             faults.append(f"{key} is missing")
-        elif given.shape != wanted.shape:
-            faults.append(f"{key} is {tuple(given.shape)}, expected {tuple(wanted.shape)}")
-        elif given.is_floating_point() != wanted.is_floating_point():
-            faults.append(f"{key} is {given.dtype}, expected {wanted.dtype}")
-    faults += [f"{key} is unexpected" for key in match.unexpected]
+        elif value.shape != wanted.shape:
+            faults.append(f"{key} is {tuple(value.shape)}, expected {tuple(wanted.shape)}")
+        elif value.is_floating_point() != wanted.is_floating_point():
+            faults.append(f"{key} is {value.dtype}, expected {wanted.dtype}")
+    faults += [f"{key} is unexpected" for key in unexpected]
     if faults:
         others = f", and {len(faults) - 1} others" if len(faults) > 1 else ""
-        raise InputError(
-            f"{path} does not fit model={name} ({faults[0]}{others}); {_fix(match, name)}"
-        )
-    for key, value in match.values.items():
+        fix = f"set the sizes that it was trained with (scale.{name}.*), or give another checkpoint"
+        first = next(iter(expected))
+        if (
+            first in given
+            and expected[first].shape[1:2] == (2,)
+            and given[first].shape[1:2] == (1,)
+        ):
+            fix = (
+                "it takes magnitude images in 1 channel (fastMRI's published U-Net does), this "
+                "network real and imaginary part in 2: train one with mrisem train"
+            )
+        raise InputError(f"{path} does not fit model={name} ({faults[0]}{others}); {fix}")
+    for key, value in given.items():
         if not bool(torch.isfinite(value).all()):
             raise InputError(
                 f"weights must be finite, {key} holds NaN or infinity in {path}; give a checkpoint "
                 "from before the training failed"
             )
-
-
-def _fix(match: _Match, name: str) -> str:
-    """What to do about weights of another size."""
-    first = next(iter(match.expected))
-    wanted = match.expected[first].shape
-    given = match.values[first].shape if first in match.values else torch.Size()
-    if len(wanted) == len(given) == 4 and (given[1], wanted[1]) == (1, 2):
-        return (
-            "it takes magnitude images in 1 channel (fastMRI's published U-Net does), this network "
-            "real and imaginary part in 2: train one with mrisem train"
-        )
-    return f"set the sizes that it was trained with (scale.{name}.*), or give another checkpoint"

@@ -45,14 +45,7 @@ class ResidualUnet(nn.Module):
         nn.init.zeros_(last.bias)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Correct images.
-
-        Args:
-            image: ``(batch, y, x)`` complex64, magnitudes of the order of 1.
-
-        Returns:
-            ``(batch, y, x)`` complex64.
-        """
+        """``(batch, y, x)`` complex64, magnitudes of the order of 1 -> the same, corrected."""
         y, x = image.shape[-2:]
         # twice the multiple: instance normalisation needs more than one pixel at the bottom
         pad_y, pad_x = (max(-n % self.multiple, 2 * self.multiple - n) for n in (y, x))
@@ -66,8 +59,8 @@ class Unet(nn.Module):
     """One residual U-Net on the zero-filled image (Feng et al., arXiv:2511.19641).
 
     It corrects the image of the samples it is given and knows nothing of coils; the solve that
-    restores consistency with the data belongs to whoever applies it. `Unrolled.load_unet` starts
-    every stage from this network's weights.
+    restores consistency with the data belongs to whoever applies it. An unrolled
+    network's stages start from its weights (`mrisem.networks.starts.load_start`).
 
     Args:
         channels: width of the first level (paper: 64).
@@ -103,12 +96,6 @@ def on_central_rows(network: nn.Module, image: Tensor, n_rows: int) -> Tensor:
         network: ``(batch, n_rows, x)`` complex64 -> the same.
         image: ``(batch, y, x)`` complex64.
         n_rows: the rows that targets keep, at most ``y``; the same as `center_crop` takes.
-
-    Returns:
-        ``(batch, y, x)`` complex64.
-
-    Raises:
-        ValueError: when ``n_rows`` exceeds the image.
     """
     y = image.shape[-2]
     if n_rows > y:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor, nn
 
@@ -19,8 +17,7 @@ class Unrolled(nn.Module):
     Method: Feng et al., arXiv:2511.19641, its unrolled backbone. Every stage has its own U-Net and
     its own learnable ``lambda_k``, stored as a logarithm so that it stays positive. The
     data-consistency problem is solved by conjugate gradients with implicit gradients. The U-Nets
-    see only the central readout rows that the target keeps: the readout is fully sampled, so image
-    rows do not mix and the rows that are cut off afterwards need no network; the data term still
+    see only the central readout rows that the target keeps (`on_central_rows`); the data term still
     covers all of k-space.
 
     Args:
@@ -47,18 +44,6 @@ class Unrolled(nn.Module):
         self.log_lambdas = nn.ParameterList(nn.Parameter(start.clone()) for _ in range(stages))
         self.cg_iterations = cg_iterations
         self.cg_tolerance = cg_tolerance
-
-    def load_unet(self, state: Mapping[str, Tensor]) -> None:
-        """Start every stage from the same U-Net, as the paper does (Feng et al., arXiv:2511.19641).
-
-        The stages' weights stay separate and may drift apart in fitting.
-
-        Args:
-            state: ``Unet(channels, levels).state_dict()`` of the same channels and levels.
-        """
-        stage = {name.removeprefix("unet."): value for name, value in state.items()}
-        for unet in self.unets:
-            unet.load_state_dict(stage)
 
     def forward(self, batch: Batch, mask: Tensor | None = None) -> Reconstruction:
         """Reconstruct a batch from the part of its k-space that ``mask`` selects.

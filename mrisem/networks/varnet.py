@@ -47,14 +47,7 @@ class EndToEndVarNet(nn.Module):
         self.varnet = VarNet(cascades, sensitivity_channels, sensitivity_levels, channels, levels)
 
     def forward(self, batch: Batch, mask: Tensor | None = None) -> Reconstruction:
-        """Reconstruct a batch from the part of its k-space that ``mask`` selects.
-
-        Args:
-            batch: slices of equal shape; every slice needs sampled central columns.
-            mask: ``(batch, y, x)`` bool, what the network may see; all samples if None.
-
-        Returns:
-            The combined image; iterates hold the zero-filled image and it.
+        """Reconstruct a batch from the part of its k-space that ``mask`` selects, as `Unet` does.
 
         Raises:
             InputError: when the central column of a slice is not sampled.
@@ -64,14 +57,9 @@ class EndToEndVarNet(nn.Module):
         return Reconstruction(image, (zero_filled, image))
 
     def coil_images(self, batch: Batch, mask: Tensor | None = None) -> Tensor:
-        """Return the refined coil images; their root of the sum of squares is fastMRI's output.
+        """Return the refined coil images, ``(batch, coil, y, x)`` complex64.
 
-        Args:
-            batch: as for `forward`.
-            mask: as for `forward`.
-
-        Returns:
-            ``(batch, coil, y, x)`` complex64.
+        Their root of the sum of squares is fastMRI's output. Arguments are those of `forward`.
         """
         seen = (batch.mask if mask is None else mask & batch.mask)[:, None]
         sampled = torch.view_as_real(torch.where(seen, batch.masked_kspace, 0))
@@ -86,14 +74,6 @@ class EndToEndVarNet(nn.Module):
 
         The number is passed on, as the network would otherwise count it in the first row of
         ``seen``, which says nothing when points were held out one by one.
-
-        Args:
-            sampled: ``(batch, coil, y, x, 2)`` float32 k-space.
-            seen: ``(batch, 1, y, x, 1)`` bool.
-            lines: calibration lines of each slice.
-
-        Returns:
-            ``(batch, coil, y, x, 2)`` float32.
         """
         if len(set(lines)) == 1:
             return self.varnet.sens_net(sampled, seen, lines[0])

@@ -37,7 +37,13 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     classes = _other_classes(path)
     holds = f"it holds objects of {summary(classes)}" if classes else ""
     try:
-        weights = _read(path, classes)
+        with (
+            warnings.catch_warnings(),
+            torch.serialization.safe_globals([(_Unread, name) for name in classes]),
+        ):
+            warnings.simplefilter("ignore")  # about TorchScript and old pickles: an error follows
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        weights = dict(_tensors(content))
     except PermissionError as error:
         raise InputError(f"{rule}, {path} may not be read; change its permissions") from error
     except Exception as error:  # bytes that are no pickle fail in every way
@@ -65,21 +71,8 @@ class _Unread:
     def __new__(cls, *_: object) -> _Unread:
         return super().__new__(cls)
 
-    def __init__(self, *_: object) -> None:
-        """Take what the file gives to a constructor."""
-
     def __setstate__(self, _: object) -> None:
         """Take what the file gives to an object."""
-
-
-def _read(path: Path, classes: Iterable[str]) -> dict[str, Tensor]:
-    """Read with `_Unread` in the place of ``classes``."""
-    with (
-        warnings.catch_warnings(),
-        torch.serialization.safe_globals([(_Unread, c) for c in classes]),
-    ):
-        warnings.simplefilter("ignore")  # about TorchScript and old pickles: an error follows
-        return dict(_tensors(torch.load(path, map_location="cpu", weights_only=True)))
 
 
 def _other_classes(path: Path) -> list[str]:

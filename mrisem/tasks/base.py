@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import pytorch_lightning as pl
 import torch
@@ -18,26 +18,16 @@ from mrisem.types import Batch, Reconstruction
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a task hands to the callbacks for one batch.
-
-    Args:
-        batch: the measurement.
-        reconstruction: at matrix size, in the batch's scale.
-        seconds: wall time per slice.
-        curves: fitting curves, empty for methods that do not fit.
-    """
+    """What a task hands to the callbacks for one batch; ``seconds``: wall time per slice."""
 
     batch: Batch
     reconstruction: Reconstruction
     seconds: float
-    curves: FitCurves = field(default_factory=FitCurves)
+    curves: FitCurves
 
 
 class ReconstructionTask(pl.LightningModule):
     """Base of all tasks; a subclass says how one batch is reconstructed.
-
-    Args:
-        steering: how a prior counts.
 
     Attributes:
         priors: acquisition -> semantic prior; filled by the embedding bank's callback and empty

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from mrisem.physics.sense import SenseOperator
 from mrisem.tasks.guidance import Guidance
-from mrisem.types import Batch, SliceInfo
+from mrisem.types import SliceInfo
 
 
 @dataclass
@@ -33,17 +34,23 @@ class FitCurves:
             for info, number in zip(infos, value.tolist(), strict=True):
                 self.rows.append((info.file, info.slice, iteration, name, number))
 
+    @torch.no_grad()
     def add_image(
-        self, batch: Batch, iteration: int, image: Tensor, guidance: Guidance, *, final: bool
+        self, guidance: Guidance, iteration: int, image: Tensor, *, final: bool = False
     ) -> None:
-        """Add what the prior says of the images at an iteration, or of the final ones."""
-        self.add(batch.info, iteration, guidance.diagnose(image, None if final else iteration))
-        if final:
-            self.add(batch.info, iteration, guidance.similarities(image))
-        self.paths.append((iteration, guidance.signature(image)))
+        """Add what the prior says of the images at an iteration, or of the final ones.
 
-    def begin(self, batch: Batch, guidance: Guidance) -> None:
-        """Note where the bank and the zero-filled images stand."""
-        self.bank = guidance.prior.bank_signature()
-        zero_filled = SenseOperator.of(batch).adjoint(batch.masked_kspace)
-        self.zero_filled = guidance.signature(zero_filled)
+        Of these, also the loss's mean similarities to the bank's two sides, and where the bank and
+        the zero-filled images stand.
+        """
+        prior, batch, magnitude = guidance.prior, guidance.batch, guidance.magnitude(image)
+        self.add(batch.info, iteration, prior.diagnose(magnitude, None if final else iteration))
+        self.paths.append((iteration, prior.signature(magnitude)))
+        if final:
+            sides = ("positives_", "negatives_")
+            losses = prior.losses(magnitude)
+            similarities = {k: v for k, v in losses.items() if k.startswith(sides)}
+            self.add(batch.info, iteration, similarities)
+            zero_filled = SenseOperator.of(batch).adjoint(batch.masked_kspace)
+            self.zero_filled = prior.signature(guidance.magnitude(zero_filled))
+            self.bank = prior.bank_signature()

@@ -17,17 +17,11 @@ from mrisem.types import Batch, SliceInfo
 
 @dataclass(frozen=True)
 class Cost:
-    """Forward and backward pass for one slice.
+    """Forward and backward pass for one slice."""
 
-    Args:
-        flops: floating-point operations; a multiplication and an addition count as two.
-        saved: bytes kept from the forward for the backward pass.
-        weights: bytes of the weights.
-    """
-
-    flops: float
-    saved: float
-    weights: float
+    flops: float  # a multiplication and an addition count as two
+    saved: float  # bytes kept from the forward for the backward pass
+    weights: float  # bytes
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(
@@ -36,13 +30,7 @@ class Cost:
 
 
 def network_cost(network: nn.Module, shape: tuple[int, int, int], crop: tuple[int, int]) -> Cost:
-    """Count one pass of a backbone over a slice.
-
-    Args:
-        network: ``(batch, mask) -> Reconstruction``.
-        shape: ``(coil, y, x)`` of k-space.
-        crop: ``(Y, X)`` of the target.
-    """
+    """Count one pass of a backbone over a slice of k-space ``(coil, y, x)``, target ``(Y, X)``."""
     coils, y, x = shape
     with torch.device("meta"):
         kspace = torch.empty(1, coils, y, x, dtype=torch.complex64)

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from mrisem.errors import InputError
 from mrisem.networks.adapters import LoRA
+from mrisem.physics.sense import SenseOperator
+from mrisem.physics.solvers import solve_data_consistency
 from mrisem.tasks.curves import FitCurves
-from mrisem.tasks.early_stopping import Best
 from mrisem.tasks.guidance import Guidance
-from mrisem.tasks.losses import data_consistency_loss
-from mrisem.tasks.objectives import gradients_at
-from mrisem.tasks.placement import Placement
+from mrisem.tasks.objectives import Placement, gradients_at, join
 from mrisem.tasks.regularisers import Regulariser
-from mrisem.tasks.splits import split_samples
+from mrisem.tasks.samples import data_consistency_loss, split_samples
 from mrisem.types import Batch, Reconstruction
+
+Count = Annotated[int, Field(ge=1)]
 
 
 @dataclass(frozen=True)
@@ -45,133 +46,170 @@ class PerScanFit:
         lora: train low-rank factors only; None: all weights.
         log_every: steps between two rows of the fitting curves.
         progress: show a progress bar.
-
-    Raises:
-        InputError: a number is out of its range.
     """
 
-    iterations: int = 1500
+    iterations: Count = 1500
     learning_rate: float = 1e-3
-    halve_every: int = 1000
+    halve_every: Count = 1000
     loss_share: float | None = 0.4
     validation_share: float | None = None
-    patience: int = 50
+    patience: Count = 50
     calibration: Literal["block", "lines"] = "block"
     lora: LoRA | None = None
-    log_every: int = 5
+    log_every: Count = 5
     progress: bool = True
 
-    def __post_init__(self) -> None:
-        """Check the counts; the shares are checked where the samples are split."""
-        for name in ("iterations", "halve_every", "patience", "log_every"):
-            if getattr(self, name) < 1:
-                raise InputError(f"fit.{name} must be at least 1, got {getattr(self, name)}")
-        if self.calibration not in ("block", "lines"):
-            raise InputError(f"fit.calibration must be block or lines, got {self.calibration!r}")
+
+class Best:
+    """The weights of each slice's network that predict its validation samples best.
+
+    A slice is done after ``patience`` updates without improvement.
+    """
+
+    def __init__(self, networks: nn.ModuleList, patience: int) -> None:
+        self.networks = networks
+        self.patience = patience
+        self.losses = [float("inf")] * len(networks)
+        self.waited = [0] * len(networks)
+        self.weights: list[dict[str, Tensor]] = [{} for _ in networks]
+
+    def update(self, losses: Tensor) -> None:
+        """Keep the weights of the slices whose loss, of ``(batch,)``, is the lowest yet."""
+        for index, loss in enumerate(losses.tolist()):
+            if self.waited[index] >= self.patience:
+                continue
+            self.waited[index] += 1
+            if loss < self.losses[index]:
+                trained = self.networks[index].named_parameters()
+                kept = {n: p.detach().clone() for n, p in trained if p.requires_grad}
+                self.losses[index], self.waited[index] = loss, 0
+                self.weights[index] = kept
+
+    @property
+    def all_done(self) -> bool:
+        """Whether every slice has waited long enough."""
+        return all(waited >= self.patience for waited in self.waited)
+
+    def restore(self) -> None:
+        """Put the best weights back."""
+        for network, weights in zip(self.networks, self.weights, strict=True):
+            network.load_state_dict(weights, strict=False)
 
 
 @dataclass
 class ScanFit:
     """The fit of one network to each slice of a batch, self-supervised.
 
-    The samples are split once, per slice, into disjoint sets: ``mask_dc`` (the network's input and
-    its data consistency), ``mask_loss`` and, for early stopping, ``mask_validation``. Each loss's
-    gradient is taken at images and then sent through the networks together, so that the network
-    is differentiated once and the share of the prior can be read off at no cost. The result for a
-    slice does not depend on its neighbours in the batch.
+    Each loss's gradient is taken at images and then sent through the networks together, so that the
+    network is differentiated once and the share of the prior can be read off at no cost. The result
+    for a slice does not depend on its neighbours in the batch.
 
     Args:
         networks: one a slice, fitted in place (see `copies`).
         batch: the measurements.
-        settings: iterations, learning rate and so on.
-        seed: of the split, together with file and slice.
-        curves: where it is logged.
+        seed: seed of the splits, together with file and slice.
+        guidance: the semantic prior.
         placement: images at which data term and prior act.
+        curves: what `run` and `finish` log.
     """
 
     networks: nn.ModuleList
     batch: Batch
-    settings: PerScanFit
     seed: int
-    curves: FitCurves = field(default_factory=FitCurves)
+    guidance: Guidance | None = None
     placement: Placement = field(default_factory=Placement)
+    curves: FitCurves = field(default_factory=FitCurves)
+    _first: int = 0  # iterations of earlier runs
 
     def run(
         self,
+        settings: PerScanFit,
         regulariser: Regulariser | None = None,
-        guidance: Guidance | None = None,
+        *,
+        guided: bool = True,
         groups: Callable[[nn.Module], list[dict]] | None = None,
-        first: int = 0,
     ) -> None:
-        """Fit.
+        """Fit; a further run continues.
 
         Args:
+            settings: iterations, learning rate and so on.
             regulariser: a conventional term beside the data term.
-            guidance: the semantic prior.
+            guided: whether the prior counts.
             groups: a network -> its parameter groups for Adam; None: all that is trainable.
-            first: number of the first iteration in the curves.
         """
-        settings, batch = self.settings, self.batch
-        mask_dc, mask_loss, mask_validation = self._split()
-        data = partial(_data_term, batch, mask_loss)
-        best = None if mask_validation is None else Best(self.networks, settings.patience)
+        guidance = self.guidance if guided else None
+        mask_dc, mask_loss, mask_validation = self.split(settings)
+        best = Best(self.networks, settings.patience)
         optimiser = torch.optim.Adam(
             [g for network in self.networks for g in (groups or _trainable)(network)],
             lr=settings.learning_rate,
         )
         schedule = torch.optim.lr_scheduler.StepLR(optimiser, settings.halve_every, gamma=0.5)
-        for iteration in self._iterations(first):
-            results = _results(self.networks, batch, mask_dc)
+
+        def data(image: Tensor) -> dict[str, Tensor]:
+            return {"data_consistency": data_consistency_loss(self.batch, image, mask_loss)}
+
+        info = self.batch.info
+        title = f"{info[0].file} slices {[one.slice for one in info]}"
+        for step in tqdm(range(settings.iterations), title, disable=not settings.progress):
+            results = _results(self.networks, self.batch, mask_dc)
             values, images, gradients = gradients_at(
-                results, data, regulariser, guidance, iteration, self.placement
+                results, data, regulariser, guidance, self._first + step, self.placement
             )
             image = torch.cat([result.image.detach() for result in results])
-            if best is not None and mask_validation is not None:
-                held_out = data_consistency_loss(batch, image, mask_validation)
-                values["validation"] = held_out
-                best.update(held_out)
-            done = best is not None and best.all_done
-            step = iteration - first
-            if done or step % settings.log_every == 0 or step == settings.iterations - 1:
-                self._log(iteration, image, values, guidance)
-            if done:
+            if mask_validation is not None:
+                values["validation"] = data_consistency_loss(self.batch, image, mask_validation)
+                best.update(values["validation"])
+            last = best.all_done or step == settings.iterations - 1
+            if last or step % settings.log_every == 0:
+                self.curves.add(info, self._first + step, values)
+                if guidance is not None:
+                    self.curves.add_image(guidance, self._first + step, image)
+            if best.all_done:
                 break
             optimiser.zero_grad(set_to_none=True)
             torch.autograd.backward(images, gradients)
             optimiser.step()
             schedule.step()
-        if best is not None:
-            best.restore()
+        best.restore()
+        self._first += settings.iterations
 
-    def _iterations(self, first: int) -> Iterator[int]:
-        slices = [info.slice for info in self.batch.info]
-        title = f"{self.batch.info[0].file} slices {slices}"
-        steps = range(first, first + self.settings.iterations)
-        yield from tqdm(steps, title, disable=not self.settings.progress)
+    def split(self, settings: PerScanFit) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Split the samples of each slice into disjoint sets, each ``(batch, y, x)`` bool.
 
-    def _log(
-        self, iteration: int, image: Tensor, values: dict[str, Tensor], guidance: Guidance | None
-    ) -> None:
-        self.curves.add(self.batch.info, iteration, values)
-        if guidance is not None:
-            self.curves.add_image(self.batch, iteration, image, guidance, final=False)
-
-    def _split(self) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return ``mask_dc``, ``mask_loss`` and ``mask_validation``, each ``(batch, y, x)``."""
-        split = partial(
-            split_samples,
-            self.batch,
-            seed=self.seed,
-            calibration=self.settings.calibration,
-        )
+        They are ``mask_dc`` (the network's input and its data consistency), ``mask_loss``, and
+        ``mask_validation`` where a fit may stop early.
+        """
+        split = partial(split_samples, self.batch, seed=self.seed, calibration=settings.calibration)
         mask, validation = self.batch.mask, None
-        if self.settings.validation_share is not None:
-            share = self.settings.validation_share
-            mask, validation = split(mask, share=share, purpose="validation")
-        if self.settings.loss_share is None:
+        if settings.validation_share is not None:
+            mask, validation = split(mask, settings.validation_share, "validation")
+        if settings.loss_share is None:
             return mask, mask, validation
-        left, loss = split(mask, share=self.settings.loss_share, purpose="split")
-        return left, loss, validation
+        return *split(mask, settings.loss_share, "split"), validation
+
+    @torch.no_grad()
+    def finish(self, weight: float | None) -> tuple[Reconstruction, FitCurves]:
+        """Reconstruct from all samples; see `finish` for the weight."""
+        result = join(_results(self.networks, self.batch, None))
+        result = finish(self.batch, result, weight)
+        if self.guidance is not None:
+            self.curves.add_image(self.guidance, self._first, result.image, final=True)
+        return result, self.curves
+
+
+def finish(batch: Batch, result: Reconstruction, weight: float | None) -> Reconstruction:
+    """Restore consistency with all samples: ``argmin |A x - y|^2 + weight |x - x_net|^2``.
+
+    ``x_net`` is the image of ``result``; a weight of None leaves it as it is.
+    """
+    if weight is None:
+        return result
+    sense = SenseOperator.of(batch)
+    adjoint = sense.adjoint(batch.masked_kspace)
+    mu = torch.as_tensor(weight, device=adjoint.device)
+    image = solve_data_consistency(sense, adjoint, result.image, mu, max_iterations=30)
+    return replace(result, image=image, iterates=(*result.iterates, image))
 
 
 def copies(template: nn.Module, n: int) -> nn.ModuleList:
@@ -179,28 +217,12 @@ def copies(template: nn.Module, n: int) -> nn.ModuleList:
     return nn.ModuleList(copy.deepcopy(template) for _ in range(n))
 
 
-def apply_each(networks: nn.ModuleList, batch: Batch, mask: Tensor | None) -> Reconstruction:
-    """Reconstruct each slice with its own network from the samples in ``mask`` (None: all)."""
-    results = _results(networks, batch, mask)
-    iterates = zip(*(r.iterates for r in results), strict=True)
-    outputs = zip(*(r.network_outputs for r in results), strict=True)
-    return Reconstruction(
-        torch.cat([r.image for r in results]),
-        tuple(torch.cat(images) for images in iterates),
-        tuple(torch.cat(images) for images in outputs),
-    )
-
-
 def _results(networks: nn.ModuleList, batch: Batch, mask: Tensor | None) -> list[Reconstruction]:
-    """What each network gives for its own slice."""
+    """What each network gives for its own slice from the samples in ``mask`` (None: all)."""
     return [
         network(batch.select(i), None if mask is None else mask[i : i + 1])
         for i, network in enumerate(networks)
     ]
-
-
-def _data_term(batch: Batch, mask_loss: Tensor, image: Tensor) -> dict[str, Tensor]:
-    return {"data_consistency": data_consistency_loss(batch, image, mask_loss)}
 
 
 def _trainable(network: nn.Module) -> list[dict]:

@@ -13,6 +13,8 @@ from mrisem.physics.sense import SenseOperator
 from mrisem.prior.prior import Prior
 from mrisem.types import Batch
 
+_MEMORY = 0.9  # of the balance's limit, per iteration
+
 
 @dataclass(frozen=True)
 class Steering:
@@ -22,7 +24,6 @@ class Steering:
         weight: lambda, in our scale (docs/method.md); None for methods that take no prior.
         balance: the prior's gradient norm at the image is at most this share of the data term's:
             ``weight`` is lowered as far as that takes, and rises again smoothly. None: no limit.
-        smoothing: memory of that limit, in [0, 1).
         start_iteration: the prior is silent before: the data term settles first.
         unmeasured_only: keep of the prior's gradient the part in unmeasured k-space,
             ``g - A^H A g``, so that it does not pull against the measurement.
@@ -30,19 +31,12 @@ class Steering:
 
     weight: float | None = 0.02
     balance: float | None = None
-    smoothing: float = 0.9
     start_iteration: int = 0
     unmeasured_only: bool = False
 
 
 class Guidance:
-    """The semantic prior on one batch, over the iterations of its fit.
-
-    Args:
-        prior: gives the loss of magnitude images.
-        batch: the measurement.
-        steering: how strongly the prior counts.
-    """
+    """The semantic prior on one batch, over the iterations of its fit."""
 
     def __init__(self, prior: Prior, batch: Batch, steering: Steering) -> None:
         self.prior = prior
@@ -57,20 +51,20 @@ class Guidance:
 
         Args:
             images: ``(batch, y, x)`` complex64 each, at least one.
-            data_gradients: ``(batch, y, x)`` complex64 each, gradients of the data term there.
+            data_gradients: gradients of the data term there.
             iteration: step of the fit, from 0.
 
         Returns:
             Named ``(batch,)`` values of the last image, among them ``gradient_balance``: the norm
             of the prior's weighted gradient over the data term's, of all images together. Then
-            that weighted gradient at each image, ``(batch, y, x)``.
+            that weighted gradient at each image.
         """
         if iteration < self.steering.start_iteration:
             return {}, [torch.zeros_like(gradient) for gradient in data_gradients]
         gradients = []
         for image in images:
             leaf = image.detach().requires_grad_()
-            losses = self.prior.losses(center_crop(leaf.abs(), self.batch.crop), iteration)
+            losses = self.prior.losses(self.magnitude(leaf), iteration)
             (gradient,) = torch.autograd.grad(losses["semantic"].sum(), leaf)
             if self.steering.unmeasured_only:
                 gradient = gradient - SenseOperator.of(self.batch).normal(gradient)
@@ -81,37 +75,24 @@ class Guidance:
         values = {name: value.detach() for name, value in losses.items()}
         return values | {"gradient_balance": _norm(pushes) / norms[1]}, pushes
 
-    def diagnose(self, image: Tensor, iteration: int | None) -> dict[str, Tensor]:
-        """See `Prior.diagnose`; ``(batch, y, x)`` complex images."""
-        return self.prior.diagnose(center_crop(image.detach().abs(), self.batch.crop), iteration)
+    def magnitude(self, image: Tensor) -> Tensor:
+        """``(batch, y, x)`` complex images as the prior sees them: cropped magnitudes."""
+        return center_crop(image.abs(), self.batch.crop)
 
-    def similarities(self, image: Tensor) -> dict[str, Tensor]:
-        """The losses' mean similarities to the bank's two sides; ``(batch, y, x)`` complex images.
-
-        Returns:
-            ``positives_<level>`` and ``negatives_<level>``, each ``(batch,)``.
-        """
-        with torch.no_grad():
-            values = self.prior.losses(center_crop(image.abs(), self.batch.crop))
-        return {k: v for k, v in values.items() if k.startswith(("positives_", "negatives_"))}
-
-    def signature(self, image: Tensor) -> dict[str, Tensor]:
-        """See `Prior.signature`; ``(batch, y, x)`` complex images."""
-        return self.prior.signature(center_crop(image.detach().abs(), self.batch.crop))
-
-    def _weights(self, own: Tensor, data: Tensor) -> Tensor:
-        """Return each slice's lambda, ``(batch,)``."""
-        weight = torch.full_like(own, self.steering.weight or 0.0)
+    def _weights(self, semantic: Tensor, data: Tensor) -> Tensor:
+        """Each slice's lambda, from the norms of both gradients, all ``(batch,)``."""
+        weight = torch.full_like(semantic, self.steering.weight or 0.0)
         if self.steering.balance is None:
             return weight
-        now = self.steering.balance * data / own.clamp_min(torch.finfo(own.dtype).tiny)
-        memory = self.steering.smoothing
-        self._limit = now if self._limit is None else memory * self._limit + (1 - memory) * now
-        # a loss near zero allows a huge weight, and may wake up
-        self._limit = torch.minimum(self._limit, now)
-        return torch.minimum(weight, self._limit)
+        limit = self.steering.balance * data / semantic.clamp_min(torch.finfo(semantic.dtype).tiny)
+        if self._limit is not None:
+            smooth = _MEMORY * self._limit + (1 - _MEMORY) * limit
+            # a loss near zero allows a huge weight, and may wake up
+            limit = torch.minimum(smooth, limit)
+        self._limit = limit
+        return torch.minimum(weight, limit)
 
 
 def _norm(images: Sequence[Tensor]) -> Tensor:
-    """Norm of each slice's images together, ``(batch,)``."""
+    """Norm of each slice's images together."""
     return torch.cat([image.flatten(1) for image in images], dim=1).norm(dim=1)

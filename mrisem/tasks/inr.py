@@ -10,21 +10,15 @@ from torch import nn
 from mrisem.networks.inr import INR
 from mrisem.tasks.base import ReconstructionTask
 from mrisem.tasks.curves import FitCurves
-from mrisem.tasks.fitting import PerScanFit, ScanFit, apply_each, copies
+from mrisem.tasks.fitting import PerScanFit, ScanFit, copies
 from mrisem.tasks.guidance import Steering
-from mrisem.tasks.network import finish
 from mrisem.tasks.regularisers import Regulariser
 from mrisem.types import Batch, Reconstruction
 
 
 @dataclass(frozen=True)
 class Groups:
-    """Adam's learning rates (Feng et al., arXiv:2511.19641, its INR backbone).
-
-    Args:
-        siren: paper: 1e-4.
-        adaptor: paper: 1e-3.
-    """
+    """Adam's learning rates (Feng et al., arXiv:2511.19641, its INR backbone: 1e-4 and 1e-3)."""
 
     siren: float = 1e-4
     adaptor: float = 1e-3
@@ -32,12 +26,8 @@ class Groups:
     def __call__(self, network: nn.Module) -> list[dict]:
         """Return the parameter groups of what is trainable in an `INR`."""
         rates = {"siren": self.siren, "adaptor": self.adaptor}
-        parts = {name: [*network.get_submodule(name).parameters()] for name in rates}
-        return [
-            {"params": weights, "lr": rates[name]}
-            for name, weights in parts.items()
-            if any(weight.requires_grad for weight in weights)
-        ]
+        parts = [([*network.get_submodule(name).parameters()], rates[name]) for name in rates]
+        return [{"params": part, "lr": rate} for part, rate in parts if part[0].requires_grad]
 
 
 class INRTask(ReconstructionTask):
@@ -80,21 +70,11 @@ class INRTask(ReconstructionTask):
 
     def solve(self, batch: Batch) -> tuple[Reconstruction, FitCurves]:
         """Fit both stages, then reconstruct."""
-        guidance = self.guide(batch)
-        curves = FitCurves()
-        if guidance is not None:
-            curves.begin(batch, guidance)
         networks = copies(self.network, len(batch))
+        fit = ScanFit(networks, batch, self.seed, self.guide(batch))
         with torch.enable_grad():
-            fit = ScanFit(networks, batch, self.first, self.seed, curves)
-            fit.run(self.first_regulariser, groups=self.rates)
+            fit.run(self.first, self.first_regulariser, guided=False, groups=self.rates)
             for network in networks:
                 network.siren.requires_grad_(False)
-            fit = ScanFit(networks, batch, self.second, self.seed, curves)
-            fit.run(None, guidance, self.rates, first=self.first.iterations)
-        with torch.no_grad():
-            result = finish(batch, apply_each(networks, batch, None), self.final_lambda)
-        if guidance is not None:
-            end = self.first.iterations + self.second.iterations
-            curves.add_image(batch, end, result.image, guidance, final=True)
-        return result, curves
+            fit.run(self.second, groups=self.rates)
+        return fit.finish(self.final_lambda)

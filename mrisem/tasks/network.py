@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import math
-from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -12,20 +10,15 @@ from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
 from mrisem.errors import InputError
-from mrisem.networks.adapters import LoRA, attach
+from mrisem.networks.adapters import attach
 from mrisem.physics.masks import stable_seed
-from mrisem.physics.sense import SenseOperator
-from mrisem.physics.solvers import solve_data_consistency
 from mrisem.tasks.base import ReconstructionTask
 from mrisem.tasks.curves import FitCurves
-from mrisem.tasks.fitting import PerScanFit, ScanFit, apply_each, copies
+from mrisem.tasks.fitting import PerScanFit, ScanFit, copies, finish
 from mrisem.tasks.guidance import Steering
-from mrisem.tasks.objectives import Objective, gradients_at
-from mrisem.tasks.placement import Placement
+from mrisem.tasks.objectives import Objective, Placement, gradients_at
 from mrisem.tasks.regularisers import Regulariser
 from mrisem.types import Batch, Reconstruction
-
-logger = logging.getLogger(__name__)
 
 
 class NetworkTask(ReconstructionTask):
@@ -74,29 +67,15 @@ class NetworkTask(ReconstructionTask):
         """Fit to the batch if asked to, then reconstruct from all samples."""
         if self.fit is None:
             return finish(batch, self.network(batch), self.final_lambda), FitCurves()
-        guidance = self.guide(batch)
-        curves = FitCurves()
-        if guidance is not None:
-            curves.begin(batch, guidance)
-        template = self.network if self.fit.lora is None else self._adapted(self.fit.lora)
+        (template,) = copies(self.network, 1)
+        if self.fit.lora is not None:
+            generator = torch.Generator().manual_seed(stable_seed("lora", self.seed))
+            attach(template, self.fit.lora, generator)
         networks = copies(template, len(batch))
+        fit = ScanFit(networks, batch, self.seed, self.guide(batch), self.placement)
         with torch.enable_grad():
-            fit = ScanFit(networks, batch, self.fit, self.seed, curves, self.placement)
-            fit.run(self.regulariser, guidance)
-        with torch.no_grad():
-            result = finish(batch, apply_each(networks, batch, None), self.final_lambda)
-        if guidance is not None:
-            curves.add_image(batch, self.fit.iterations, result.image, guidance, final=True)
-        return result, curves
-
-    def _adapted(self, settings: LoRA) -> nn.Module:
-        """Return a copy of the network with LoRA factors."""
-        (network,) = copies(self.network, 1)
-        generator = torch.Generator().manual_seed(stable_seed("lora", self.seed))
-        report = attach(network, settings, generator)
-        share, trained = 100 * report.share, report.trainable
-        logger.info("LoRA trains %.1f %% of the weights: %d of %d", share, trained, report.total)
-        return network
+            fit.run(self.fit, self.regulariser)
+        return fit.finish(self.final_lambda)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Log the terms; return a scalar whose gradient is theirs."""
@@ -115,15 +94,10 @@ class NetworkTask(ReconstructionTask):
         """Adam over the network; its learning rate falls to zero along half a cosine."""
         optimizer = torch.optim.Adam(self.network.parameters(), lr=self.learning_rate)
         steps = int(self.trainer.estimated_stepping_batches)  # a resumed run may have more
-
-        def share(step: int) -> float:
-            return (1 + math.cos(math.pi * min(1.0, step / steps))) / 2
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, share)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: (1 + math.cos(math.pi * min(1.0, step / steps))) / 2
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _evaluate(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
         result, terms = self._objective(self.network, batch, self.current_epoch, self.seed)
@@ -142,20 +116,3 @@ class NetworkTask(ReconstructionTask):
         if self.objective is None:
             raise InputError("training over a dataset needs an objective; set objective=supervised")
         return self.objective
-
-
-def finish(batch: Batch, result: Reconstruction, weight: float | None) -> Reconstruction:
-    """Restore consistency with all samples: ``argmin |A x - y|^2 + weight |x - x_net|^2``.
-
-    Args:
-        batch: the measurement.
-        result: of a network.
-        weight: mu; None leaves the result as it is.
-    """
-    if weight is None:
-        return result
-    sense = SenseOperator.of(batch)
-    adjoint = sense.adjoint(batch.masked_kspace)
-    mu = torch.as_tensor(weight, device=adjoint.device)
-    image = solve_data_consistency(sense, adjoint, result.image, mu, max_iterations=30)
-    return replace(result, image=image, iterates=(*result.iterates, image))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -11,13 +12,44 @@ from torch import Tensor, nn
 from mrisem.errors import InputError
 from mrisem.physics.fourier import center_crop
 from mrisem.tasks.guidance import Guidance
-from mrisem.tasks.losses import data_consistency_loss
-from mrisem.tasks.placement import IMAGE, Placement
 from mrisem.tasks.regularisers import Regulariser
-from mrisem.tasks.splits import split_samples
+from mrisem.tasks.samples import data_consistency_loss, split_samples
 from mrisem.types import Batch, Reconstruction
 
 Terms = Callable[[Tensor], dict[str, Tensor]]
+
+# Which of the images z_1, x_1, ..., z_K, x_K; of the last one alone in a network without stages.
+_LOSS_ON = {"image": slice(-1, None), "stages": slice(None)}
+_PRIOR_ON = {"image": slice(-1, None), "network": slice(-2, -1), "stages": slice(1, None, 2)}
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where data loss and prior act.
+
+    A stage k of an unrolled network has a network output ``z_k`` and, after data consistency, an
+    image ``x_k``; the last ``x_K`` is the reconstruction. The paper's unrolled script (Feng et al.,
+    arXiv:2511.19641) takes ``loss_on="stages"`` and ``prior_on="network"``, its language route
+    ``prior_on="stages"``.
+
+    Args:
+        loss_on: images of the data loss: ``image``, or ``stages``: ``z_1, x_1, ..., x_K``.
+        prior_on: images of the prior: ``image``, ``network``: ``z_K``, or ``stages``: all ``x_k``.
+    """
+
+    loss_on: Literal["image", "stages"] = "image"
+    prior_on: Literal["image", "network", "stages"] = "image"
+
+    def images(self, result: Reconstruction) -> list[Tensor]:
+        """Order the images that a network gives, oldest first: ``z_1, x_1, ..., z_K, x_K``."""
+        if not result.network_outputs and self != Placement():
+            raise InputError(
+                f"model.loss_on={self.loss_on} and model.prior_on={self.prior_on} need a network "
+                "with stages, this one gives its image alone; set both to image, or model=unrolled"
+            )
+        # iterates begin with the zero-filled image
+        stages = zip(result.network_outputs, result.iterates[1:], strict=False)
+        return [*[image for stage in stages for image in stage][:-1], result.image]
 
 
 def gradients_at(
@@ -46,65 +78,50 @@ def gradients_at(
         Named ``(batch,)`` values at the last image of each term; images of the networks, and the
         gradient of each slice's sum there, to be sent back by ``torch.autograd.backward``.
     """
-    parts = [placement.images(result) for result in results]
-    names = [*parts[0]]
-    gradients: dict[str, Tensor] = {}
+    images = placement.images(join(results))
+    places = range(len(images))
+    gradients: dict[int, Tensor] = {}
     with torch.enable_grad():
-        for name in placement.data_names(names):
-            leaf = _joined(parts, name).requires_grad_()
+        for k in places[_LOSS_ON[placement.loss_on]]:
+            leaf = images[k].detach().requires_grad_()
             values = terms(leaf)
-            if regulariser is not None and name == IMAGE:
+            if regulariser is not None and k == places[-1]:
                 values[regulariser.name] = regulariser(leaf)
-            (gradients[name],) = torch.autograd.grad(torch.stack([*values.values()]).sum(), leaf)
+            (gradients[k],) = torch.autograd.grad(torch.stack([*values.values()]).sum(), leaf)
         values = {name: value.detach() for name, value in values.items()}
         if guidance is not None:
-            guided = placement.prior_names(names)
-            images = [_joined(parts, name) for name in guided]
-            against = [_data_gradient(parts, gradients, name) for name in guided]
-            semantic, pushes = guidance(images, against, iteration)
+            guided = places[_PRIOR_ON[placement.prior_on]]
+            against = [gradients.get(k, torch.zeros_like(images[k])) for k in guided]
+            if placement.prior_on == "network":
+                against[0] = against[0] + _through_solve(results, gradients[places[-1]])
+            semantic, pushes = guidance([images[k] for k in guided], against, iteration)
             values |= semantic
-            for name, push in zip(guided, pushes, strict=True):
-                gradients[name] = gradients[name] + push if name in gradients else push
-    return values, *_for_each_network(parts, gradients)
+            for k, push in zip(guided, pushes, strict=True):
+                gradients[k] = gradients[k] + push if k in gradients else push
+    trained = [k for k in gradients if images[k].requires_grad]  # not those of frozen stages
+    return values, [images[k] for k in trained], [gradients[k] for k in trained]
 
 
-def _joined(parts: Sequence[Mapping[str, Tensor]], name: str) -> Tensor:
-    """One image of every network, as a detached batch."""
-    return torch.cat([part[name].detach() for part in parts])
+def join(results: Sequence[Reconstruction]) -> Reconstruction:
+    """Put what several networks gave into one batch."""
+    iterates = zip(*(r.iterates for r in results), strict=True)
+    outputs = zip(*(r.network_outputs for r in results), strict=True)
+    return Reconstruction(
+        torch.cat([r.image for r in results]),
+        tuple(torch.cat(images) for images in iterates),
+        tuple(torch.cat(images) for images in outputs),
+    )
 
 
-def _data_gradient(
-    parts: Sequence[Mapping[str, Tensor]], gradients: Mapping[str, Tensor], name: str
-) -> Tensor:
-    """Gradient of the data term at an image, with what passes through that stage's solve.
+def _through_solve(results: Sequence[Reconstruction], gradient: Tensor) -> Tensor:
+    """Gradient at the last network outputs of what acts on the last images, behind their solve.
 
-    What reaches an image through the networks of later stages is left out: it would cost another
-    pass through them. The last network output has none behind it, so its gradient is whole.
+    For earlier stages it is left out: it would cost another pass through the later networks.
     """
-    gradient = gradients[name] if name in gradients else torch.zeros_like(_joined(parts, name))
-    if name in [*parts[0]][-2:-1]:
-        through_solve = torch.autograd.grad(
-            [part[IMAGE] for part in parts],
-            [part[name] for part in parts],
-            gradients[IMAGE].split([len(part[IMAGE]) for part in parts]),
-            retain_graph=True,
-        )
-        gradient = gradient + torch.cat(through_solve)
-    return gradient
-
-
-def _for_each_network(
-    parts: Sequence[Mapping[str, Tensor]], gradients: Mapping[str, Tensor]
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Split the gradients at joined images again; images that nothing trainable made are left."""
-    sizes = [len(part[IMAGE]) for part in parts]
-    pairs = [
-        (part[name], piece)
-        for name, gradient in gradients.items()
-        for part, piece in zip(parts, gradient.split(sizes), strict=True)
-        if part[name].requires_grad
-    ]
-    return [image for image, _ in pairs], [piece for _, piece in pairs]
+    images = [result.image for result in results]
+    outputs = [result.network_outputs[-1] for result in results]
+    parts = gradient.split([len(image) for image in images])
+    return torch.cat(torch.autograd.grad(images, outputs, parts, retain_graph=True))
 
 
 class Objective(Protocol):
@@ -132,11 +149,7 @@ class Supervised:
     def __call__(
         self, network: nn.Module, batch: Batch, epoch: int, seed: int
     ) -> tuple[Reconstruction, Terms]:
-        """Reconstruct from all samples.
-
-        Raises:
-            InputError: when the file has no target.
-        """
+        """Reconstruct from all samples; an `InputError` where the file has no target."""
         if batch.target is None:
             raise InputError(
                 f"supervised training needs targets, {batch.info[0].file} has none; set "

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from mrisem.physics.sense import SenseOperator
+from mrisem.tasks.curves import FitCurves
 from mrisem.tasks.guidance import Guidance, Steering
 from mrisem.types import Batch, SliceInfo
 
@@ -69,22 +70,16 @@ def test_guidance_of_several_images_counts_their_gradients_together(
 
 
 def test_guidance_balance_is_smoothed(batch, image, squared_magnitude):
-    guidance = Guidance(
-        squared_magnitude, batch, Steering(weight=math.inf, balance=0.1, smoothing=0.75)
-    )
+    guidance = Guidance(squared_magnitude, batch, Steering(weight=math.inf, balance=0.1))
     data = torch.ones_like(image)
     guidance([image], [data], 0)
-    values, _ = guidance(
-        [image], [5 * data], 1
-    )  # wants five times the weight: gets a quarter of it
-    expected = torch.full((2,), 0.1 * (0.75 + 0.25 * 5) / 5)
+    values, _ = guidance([image], [5 * data], 1)  # five times the limit: a tenth of the step
+    expected = torch.full((2,), 0.1 * (0.9 + 0.1 * 5) / 5)
     torch.testing.assert_close(values["gradient_balance"], expected)
 
 
 def test_guidance_balance_does_not_overshoot_when_a_loss_wakes_up(batch, image, squared_magnitude):
-    guidance = Guidance(
-        squared_magnitude, batch, Steering(weight=math.inf, balance=0.1, smoothing=0.5)
-    )
+    guidance = Guidance(squared_magnitude, batch, Steering(weight=math.inf, balance=0.1))
     data = torch.ones_like(image)
     for _ in range(5):
         guidance([1e-6 * image], [data], 0)  # a gradient near zero asks for a weight of millions
@@ -108,15 +103,21 @@ def test_guidance_unmeasured_only_keeps_out_of_measured_kspace(batch, image, pus
     assert sense.forward(gradient).norm() < 0.7 * sense.forward(plain).norm()
 
 
-def test_guidance_similarities_are_those_of_the_loss_to_both_sides(batch, image):
-    class Sided:
-        def losses(self, magnitude):
+def test_curves_of_final_images_hold_the_loss_similarities_to_both_sides(
+    batch, image, squared_magnitude
+):
+    class Sided(type(squared_magnitude)):
+        def losses(self, magnitude, iteration=0):
             assert not torch.is_grad_enabled()
             mean = magnitude.mean((1, 2))
             return {"semantic": mean, "positives_1": 2 * mean, "negatives_1": -mean}
 
-    found = Guidance(Sided(), batch, Steering()).similarities(image)
-    assert found.keys() == {"positives_1", "negatives_1"}
+    curves = FitCurves()
+    curves.add_image(Guidance(Sided(), batch, Steering()), 7, image, final=True)
+    assert {row[3] for row in curves.rows} == {"positives_1", "negatives_1"}
     rows = image.shape[-2] // 2 - batch.crop[0] // 2
     mean = image[:, rows : rows + batch.crop[0]].abs().mean((1, 2))
-    torch.testing.assert_close(found["positives_1"], 2 * mean)
+    values = [row[4] for row in curves.rows if row[3] == "positives_1"]
+    torch.testing.assert_close(torch.tensor(values), 2 * mean)
+    assert [iteration for iteration, _ in curves.paths] == [7]
+    assert curves.zero_filled["1"].shape == (2, 3)

@@ -33,7 +33,7 @@ def test_inr_final_solve_restores_the_data(make_batch):
     held, _ = make_task().solve(batch)
 
     def residual(result):
-        from mrisem.tasks.losses import data_consistency_residual
+        from mrisem.tasks.samples import data_consistency_residual
 
         return data_consistency_residual(batch, result.image)
 

@@ -9,10 +9,9 @@ from mrisem.errors import InputError
 from mrisem.networks.unet import Unet
 from mrisem.tasks.guidance import Guidance, Steering
 from mrisem.tasks.network import NetworkTask
-from mrisem.tasks.objectives import SelfSupervised, Supervised, gradients_at
-from mrisem.tasks.placement import Placement
+from mrisem.tasks.objectives import Placement, SelfSupervised, Supervised, gradients_at
 from mrisem.tasks.regularisers import Regulariser
-from mrisem.tasks.splits import split_samples
+from mrisem.tasks.samples import split_samples
 from mrisem.types import Reconstruction
 
 

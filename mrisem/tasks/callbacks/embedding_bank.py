@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 
 from mrisem.prior.prior import Prior
-from mrisem.tasks.base import ReconstructionTask
 
 
 class EmbeddingBankCallback(pl.Callback):
@@ -23,22 +23,9 @@ class EmbeddingBankCallback(pl.Callback):
     def __init__(self, make_priors: Callable[[torch.device], Mapping[str, Prior]]) -> None:
         self.make_priors = make_priors
 
-    def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Before scans are reconstructed."""
-        self._give(pl_module)
-
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Before training over a dataset."""
-        self._give(pl_module)
-
-    def _give(self, pl_module: pl.LightningModule) -> None:
-        """Build or load the banks on the task's device.
-
-        Raises:
-            TypeError: when the module is no `ReconstructionTask`.
-        """
-        if not isinstance(pl_module, ReconstructionTask):
-            raise TypeError(
-                f"a prior guides a ReconstructionTask, got a {type(pl_module).__name__}"
-            )
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Build or load the banks on the task's device, before training over a dataset."""
         pl_module.priors = dict(self.make_priors(pl_module.device))
+
+    # before scans are reconstructed
+    on_predict_start = on_fit_start

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 from matplotlib.figure import Figure
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
@@ -33,9 +32,7 @@ class PredictionLogger(pl.Callback):
         trainer: pl.Trainer,
         pl_module: pl.LightningModule,
         outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        *_: Any,
     ) -> None:
         """Log one batch."""
         if trainer.logger is None or not isinstance(outputs, Prediction):
@@ -53,11 +50,11 @@ class PredictionLogger(pl.Callback):
     def _log_curves(self, logger: Logger, prediction: Prediction, file: str, number: int) -> None:
         scan = len(self._scans)
         self._scans.append((scan, file, number))
-        found: dict[int, dict[str, float]] = {}
+        steps: dict[int, dict[str, float]] = {}
         for name, index, iteration, key, value in prediction.curves.rows:
             if (name, index) == (file, number):
-                found.setdefault(iteration, {})[metric_name(key)] = value
-        for iteration, values in sorted(found.items()):
+                steps.setdefault(iteration, {})[metric_name(key)] = value
+        for iteration, values in sorted(steps.items()):
             facts = {"scan": float(scan), "iteration": float(iteration)}
             logger.log_metrics(facts | values, step=self._step)
             self._step += 1
@@ -86,9 +83,7 @@ def metric_name(curve: str) -> str:
     return f"loss/{curve}"
 
 
-def log_table(
-    logger: Logger, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]
-) -> None:
+def log_table(logger: Logger, key: str, columns: Sequence[str], rows: Sequence[Any]) -> None:
     """Log a table where the logger has tables; the run folder's CSV files hold it anyway."""
     if isinstance(logger, WandbLogger):
         logger.log_table(key, columns=list(columns), data=[list(row) for row in rows])
@@ -96,19 +91,7 @@ def log_table(
 
 def log_picture(logger: Logger, key: str, figure: Figure, caption: str, step: int) -> None:
     """Log a figure where the logger has pictures."""
-    if not isinstance(logger, WandbLogger | TensorBoardLogger):
-        return
-    pixels = render(figure)
     if isinstance(logger, WandbLogger):
-        logger.log_image(key, images=[pixels], caption=[caption])
-    else:
-        logger.experiment.add_image(f"{key}/{caption}", pixels, step, dataformats="HWC")
-
-
-def render(figure: Figure) -> np.ndarray:
-    """Return a figure's pixels, ``(y, x, 3)`` uint8."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+        logger.log_image(key, images=[figure], caption=[caption])
+    elif isinstance(logger, TensorBoardLogger):
+        logger.experiment.add_figure(f"{key}/{caption}", figure, step)

@@ -19,7 +19,7 @@ from mrisem.data.volumes import FailedScan
 from mrisem.errors import InputError
 from mrisem.physics.fourier import center_crop
 from mrisem.tasks.base import Prediction
-from mrisem.tasks.losses import data_consistency_residual
+from mrisem.tasks.samples import data_consistency_residual
 from mrisem.types import SliceInfo
 
 _PER_SLICE = (
@@ -34,7 +34,7 @@ class Provenance:
 
     Args:
         method: name in tables, such as ``unrolled + image_same``.
-        mask: name of the sampling mask.
+        mask: name of the mask.
         key: hash of everything that the result depends on.
     """
 
@@ -81,11 +81,7 @@ class ReconstructionWriter(pl.Callback):
         (self.folder / "fit.csv").unlink(missing_ok=True)
 
     def done(self) -> set[tuple[str, int]]:
-        """Return (file, slice) of all that is there already.
-
-        Raises:
-            InputError: when the folder holds results of another configuration.
-        """
+        """Return (file, slice) of all that is there; refuse another configuration's."""
         found: set[tuple[str, int]] = set()
         for path in self.results.glob("*.h5"):
             with h5py.File(path) as file:
@@ -109,9 +105,7 @@ class ReconstructionWriter(pl.Callback):
         trainer: pl.Trainer,
         pl_module: pl.LightningModule,
         outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        *_: Any,
     ) -> None:
         """Keep the slices of a batch; finish each volume that they complete."""
         if isinstance(outputs, FailedScan):

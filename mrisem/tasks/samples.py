@@ -1,4 +1,4 @@
-"""Disjoint parts of the samples, drawn by generators of each slice's own."""
+"""The samples of a scan: how they are split, and how far an image is from them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,32 @@ import torch
 from torch import Tensor
 
 from mrisem.physics.masks import calibration_lines, stable_seed
+from mrisem.physics.sense import SenseOperator
 from mrisem.physics.split import split_mask
 from mrisem.types import Batch
+
+
+def data_consistency_loss(batch: Batch, image: Tensor, mask: Tensor) -> Tensor:
+    """``L_dc``: mean absolute error of k-space over the entries of ``mask`` only (Eq. 7).
+
+    The mean is over entries, coils, real and imaginary parts: ``(batch,)`` float32.
+
+    Args:
+        batch: the measurement.
+        image: ``(batch, y, x)`` complex64.
+        mask: ``(batch, y, x)`` bool: sampled entries that count, ``mask_loss``.
+    """
+    sense = SenseOperator.of(batch, mask)
+    error = sense.forward(image) - mask[:, None] * batch.masked_kspace
+    counted = 2 * batch.masked_kspace.shape[1] * mask.sum((-2, -1))
+    return torch.view_as_real(error).abs().sum((1, 2, 3, 4)) / counted
+
+
+def data_consistency_residual(batch: Batch, image: Tensor) -> Tensor:
+    """Relative residual ``|M F S x - y| / |y|`` over all samples, ``(batch,)`` float32."""
+    sense = SenseOperator.of(batch)
+    error = sense.forward(image) - batch.masked_kspace
+    return error.flatten(1).norm(dim=1) / batch.masked_kspace.flatten(1).norm(dim=1)
 
 
 def split_samples(
@@ -18,7 +42,7 @@ def split_samples(
     Args:
         batch: whose files and slices seed the generators, with ``purpose`` and ``seed``.
         mask: ``(batch, y, x)`` bool, the samples to be divided.
-        share: see `split_mask`.
+        share: share that is held out.
         purpose: what the split is for; splits of different purpose are independent.
         seed: seed of the run.
         calibration: samples that are never held out: ``block``, the central 24 x 24, or ``lines``,
