@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Annotated, Literal
 
 import numpy as np
@@ -53,9 +53,11 @@ class Regulariser:
 
     def __call__(self, image: Tensor) -> Tensor:
         """``(batch, y, x)`` complex64 -> ``(batch,)`` float32: weighted value of each slice."""
-        if self.name == "tv":
-            return self.weight * total_variation(image)
-        return self.weight * l1_wavelet(image, self.wavelet, self.levels)
+        terms = {
+            "tv": total_variation,
+            "l1_wavelet": partial(l1_wavelet, wavelet=self.wavelet, levels=self.levels),
+        }
+        return self.weight * terms[self.name](image)
 
 
 def total_variation(image: Tensor) -> Tensor:
