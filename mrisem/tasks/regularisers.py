@@ -8,6 +8,7 @@ are linear in the image's scale, which k-space scaling sets to a zero-filled max
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Annotated, Literal
@@ -53,7 +54,7 @@ class Regulariser:
 
     def __call__(self, image: Tensor) -> Tensor:
         """``(batch, y, x)`` complex64 -> ``(batch,)`` float32: weighted value of each slice."""
-        terms = {
+        terms: dict[str, Callable[[Tensor], Tensor]] = {
             "tv": total_variation,
             "l1_wavelet": partial(l1_wavelet, wavelet=self.wavelet, levels=self.levels),
         }

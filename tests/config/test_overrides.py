@@ -50,5 +50,5 @@ def test_overrides_an_argument_that_the_yaml_leaves_out_can_be_set():
 def test_overrides_a_swept_choice_may_have_options_that_another_lacks():
     swept = ["mask=from_file,gaussian", "mask.acceleration=4"]
     assert repair("reconstruct", swept, CONF, ()) == swept
-    with pytest.raises(InputError, match="mask.acceleration"):
+    with pytest.raises(InputError, match=r"mask\.acceleration"):
         repair("reconstruct", ["mask=from_file,from_file", "mask.acceleration=4"], CONF, ())
