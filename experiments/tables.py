@@ -19,9 +19,9 @@ from typing import Any
 import yaml
 from run import HERE, own_module, questions
 
-SCORES = ("psnr", "ssim", "haarpsi", "vif", "tenengrad", "tenengrad_distance")
+SCORES = ("psnr", "ssim", "haarpsi", "lpips", "vif", "tenengrad", "tenengrad_distance")
 CLAIMED = ("psnr", "haarpsi", "tenengrad_distance")  # in the table of claims
-TESTED = ("psnr", "ssim", "haarpsi", "tenengrad_distance")
+TESTED = ("psnr", "ssim", "haarpsi", "lpips", "tenengrad_distance")
 README = HERE.parent / "README.md"
 Result = dict[str, Any]
 
