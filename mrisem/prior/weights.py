@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from mrisem.errors import InputError
@@ -24,12 +25,8 @@ _INDEX = "model.safetensors.index.json"
 def load_config(config_class: Any, folder: Path) -> Any:
     """Load the configuration of a model, or of a part such as the vision tower of a whole.
 
-    Args:
-        config_class: class of transformers.
-        folder: a checkpoint.
-
     Raises:
-        InputError: when a value is not what the class takes.
+        InputError: when a value is not what the class of transformers takes.
     """
     from huggingface_hub.errors import StrictDataclassError
 
@@ -46,12 +43,6 @@ def load_config(config_class: Any, folder: Path) -> Any:
 
 def weight_files(folder: Path) -> list[Path]:
     """List the safetensors files of a checkpoint: one, or the shards that its index names.
-
-    Args:
-        folder: a checkpoint.
-
-    Returns:
-        existing files.
 
     Raises:
         InputError: when there are no weights, only pickled ones, or a shard is missing.
@@ -133,28 +124,17 @@ def refuse_missing(missing: list[str], place: Path) -> None:
 
 
 def read_tensors(file: Path, pattern: str) -> dict[str, Tensor]:
-    """Read those tensors of a safetensors file whose names match a pattern.
-
-    Args:
-        file: an existing safetensors file.
-        pattern: regular expression that is searched for in the names.
-
-    Returns:
-        name -> tensor, in its stored dtype.
+    """Read those tensors of a safetensors file in whose names a regular expression is found.
 
     Raises:
         InputError: when the file is damaged.
     """
-    from safetensors import safe_open
-
     with _safetensors_errors(file), safe_open(file, framework="pt") as handle:
         return {name: handle.get_tensor(name) for name in handle.keys() if re.search(pattern, name)}  # noqa: SIM118
 
 
 @contextmanager
 def _safetensors_errors(place: Path) -> Iterator[None]:
-    from safetensors import SafetensorError
-
     try:
         yield
     except SafetensorError as error:
@@ -170,8 +150,7 @@ def _silent_transformers() -> Iterator[None]:
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity(logging.CRITICAL)
-    if bars:
-        logging.disable_progress_bar()
+    logging.disable_progress_bar()
     try:
         yield
     finally:

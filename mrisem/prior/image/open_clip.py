@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-
 from mrisem.errors import InputError
-from mrisem.prior.checkpoints import Normalisation, read_json, resolve_checkpoint
-from mrisem.prior.image.encoder import FrozenEncoder, as_dtype
-from mrisem.prior.image.preparation import Preparation
-from mrisem.prior.image.timm_encoder import create_network, freeze_network
+from mrisem.prior.checkpoints import read_json, resolve_checkpoint
+from mrisem.prior.image.encoder import FrozenEncoder
+from mrisem.prior.image.levels import Dtype
+from mrisem.prior.image.timm_encoder import create_network, freeze_network, load_weights
 from mrisem.prior.weights import read_tensors
 
 _TRUNK = "visual.trunk."  # of the ViT's weights
@@ -24,7 +22,7 @@ _WEIGHTS = ("open_clip_model.safetensors", "model.safetensors")
 def load_open_clip_encoder(
     path: str,
     levels: Sequence[int],
-    dtype: torch.dtype | str = torch.float32,
+    dtype: Dtype = "float32",
     pad_value: float | None = None,
     revision: str | None = None,
 ) -> FrozenEncoder:
@@ -34,7 +32,7 @@ def load_open_clip_encoder(
         path: folder with ``open_clip_config.json`` and ``open_clip_model.safetensors``, or a hub
             name such as ``microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224``.
         levels: transformer blocks whose outputs are wanted, counted from 1, before the final norm.
-        dtype: dtype of weights and embeddings, ``float32``, ``bfloat16`` or ``float16``.
+        dtype: dtype of weights and embeddings.
         pad_value: value around small images, in normalised units; None is black.
         revision: commit, tag or branch of a hub name; a folder has none.
 
@@ -42,9 +40,8 @@ def load_open_clip_encoder(
         the encoder, on the CPU; its tokens are the patches, row by row.
 
     Raises:
-        InputError: when path, checkpoint, level or dtype do not serve.
+        InputError: when path, checkpoint or levels do not serve.
     """
-    stored = as_dtype(dtype)
     folder = resolve_checkpoint(path.removeprefix("hf-hub:"), revision)
     config = read_json(folder / "open_clip_config.json")
     name = config["model_cfg"]["vision_cfg"].get("timm_model_name")
@@ -60,9 +57,8 @@ def load_open_clip_encoder(
             "of open_clip_pytorch_model.bin with safetensors.torch.save_file"
         )
     weights = {n.removeprefix(_TRUNK): w for n, w in read_tensors(file, rf"^{_TRUNK}").items()}
-    network = create_network(name, weights, file)
-    channels, side, _ = network.pretrained_cfg["input_size"]
-    wanted = config["preprocess_cfg"]
-    normalisation = Normalisation(tuple(wanted["mean"]), tuple(wanted["std"]))
-    prepare = Preparation(side, channels, normalisation, pad_value)
-    return freeze_network(network, prepare, name, tuple(levels), None, stored)
+    network = create_network(name)
+    load_weights(network, name, weights, file)
+    side, prepared = network.pretrained_cfg["input_size"][-1], config["preprocess_cfg"]
+    normalisation = prepared["mean"], prepared["std"]
+    return freeze_network(network, name, tuple(levels), None, dtype, side, normalisation, pad_value)

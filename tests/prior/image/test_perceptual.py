@@ -108,13 +108,10 @@ def test_dtype_is_that_of_the_embeddings():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"levels": []}, "from 1 to 5"),
-        ({"levels": [0]}, "from 1 to 5"),
-        ({"levels": [6]}, "from 1 to 5"),
-        ({"levels": [2, 2]}, "different blocks"),
-        ({"grid": 0}, "grid"),
-        ({"grid": 2.5}, "grid"),
-        ({"dtype": "int8"}, "bfloat16"),
+        ({"levels": []}, "depth 5"),
+        ({"levels": [0]}, "depth 5"),
+        ({"levels": [6]}, "depth 5"),
+        ({"levels": [2, 2]}, "different integers"),
         ({"weights": "weights.pth"}, "set one of them"),
     ],
 )

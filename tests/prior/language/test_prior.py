@@ -177,7 +177,6 @@ def test_signature_is_on_the_banks_own_scale(encoder, bank):
 
 def test_bad_input_gets_one_line(folder, encoder, bank):
     for call, match in (
-        (lambda: load_language_model(str(folder), dtype="float16"), "prior.dtype"),
         (lambda: LanguagePrior(encoder, PROMPT, bank, temperature_positive=0), "above 0"),
         (lambda: Perturbation(n=0), "n_perturbations"),
         (lambda: Perturbation(sigma=-1), "sigma"),
