@@ -42,7 +42,7 @@ def make_banks(n: int) -> tuple[dict[int, tuple[Tensor, Tensor, Tensor]], Embedd
         raw[level] = (entries, mean, basis)
         parts = [normalize((e - mean) @ basis, dim=-1).flatten(1) for e in entries.split(64)]
         levels[level] = LevelBank(mean, basis, torch.cat(parts), n, 1.0)
-    return raw, EmbeddingBank(levels, {})
+    return raw, EmbeddingBank(levels)
 
 
 def plain_step(tower: JanusVisionModel, raw: dict, n: int) -> Callable[[Tensor], tuple]:
@@ -139,7 +139,7 @@ def compare(n: int, image: Tensor, repeats: int) -> None:
             level: LevelBank(b.mean, b.components, b.entries.to(dtype), n, 1.0)
             for level, b in bank.levels.items()
         }
-        ours = our_step(SemanticPrior(encoder, EmbeddingBank(levels, {}), WEIGHTS, TAU), autocast)
+        ours = our_step(SemanticPrior(encoder, EmbeddingBank(levels), WEIGHTS, TAU), autocast)
         loss, gradient = ours(image)
         alone = encoder_alone(encoder, autocast)
         time_ours, time_encoder = seconds(image, repeats, ours, alone)

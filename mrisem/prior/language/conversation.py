@@ -15,9 +15,9 @@ class Conversations:
     """Questions -> token ids: system prompt, image placeholders, question, open assistant turn.
 
     Args:
-        folder: of a Janus checkpoint, with tokenizer, processor and chat template.
+        folder: Janus checkpoint with tokenizer, processor and chat template.
         image_token_id: what the model takes for the place of an image token.
-        n_image_tokens: of one image.
+        n_image_tokens: number of tokens of one image.
         image_size: side of the model's input in pixels.
 
     Raises:
@@ -35,9 +35,6 @@ class Conversations:
 
     def __call__(self, question: str) -> tuple[Tensor, Tensor]:
         """Tokenise the conversation that asks one question about one image.
-
-        Args:
-            question: the text after the image.
 
         Returns:
             ids, ``(length,)``; and which of them are the image's, ``(length,)`` bool.

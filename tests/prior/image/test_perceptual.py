@@ -143,7 +143,7 @@ class Blurred(list):
 
 def test_a_bank_tells_its_sides_apart_and_its_prior_lowers_the_loss():
     encoder, images = load_perceptual("alexnet", [2], 6), Blurred()
-    bank = build_bank(encoder, images, [16], {}, progress=False)
+    bank = build_bank(encoder, images, [16], {})
     assert bank.levels[2].separation() == 1
     prior = SemanticPrior(encoder, bank, [1.0])
     positive, negative, _ = images[1]

@@ -42,4 +42,4 @@ def test_prior_jitter_averages_embeddings(linear, bank, pairs):
 def test_prior_refuses_a_bank_of_one_side(linear, bank, n_positives):
     one_sided = {k: replace(v, n_positives=n_positives) for k, v in bank.levels.items()}
     with pytest.raises(InputError, match="positives and negatives"):
-        SemanticPrior(linear, EmbeddingBank(one_sided, {}), (0.5, 1.0))
+        SemanticPrior(linear, EmbeddingBank(one_sided), (0.5, 1.0))
