@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -57,31 +57,22 @@ class ImagePriorBuilder(BankPriorBuilder):
         bank_dtype: Literal["float32", "bfloat16"] = "float32",
         target: Literal["positive", "negative"] = "positive",
     ) -> None:
-        for name, values in {"components": components, "level_weights": level_weights}.items():
-            if levels is not None and values is not None and len(values) != len(levels):
-                raise InputError(
-                    f"prior.{name} needs one entry for each of prior.levels {[*levels]}, got "
-                    f"{[*values]}; set both alike"
-                )
         self.make_encoder, self.folder, self.contrast = encoder, Path(folder), contrast
         self.levels, self.components, self.level_weights = levels, components, level_weights
         self.temperature, self.bank_dtype, self.target = temperature, bank_dtype, target
         self.jitter = None if jitter is None else Jitter(**jitter)
+        if levels is not None:
+            self._check_counts(levels)
 
     def load_encoder(self, device: torch.device) -> Encoder:
         """Load the encoder with the levels that are compared.
 
         Raises:
-            InputError: when it does not offer them, or states no width for a level.
+            InputError: when it does not offer them, or an option is for another number of levels.
         """
         takes_levels = "levels" in inspect.signature(self.make_encoder).parameters
         chosen = {"levels": [*self.levels]} if self.levels is not None and takes_levels else {}
         encoder = self.make_encoder(**chosen)
-        if len(encoder.widths) != len(encoder.levels):
-            raise InputError(
-                f"an encoder must state a width for each of its levels {[*encoder.levels]}, got "
-                f"{[*encoder.widths]}; correct its attribute widths"
-            )
         if self.levels is not None and tuple(self.levels) != tuple(encoder.levels):
             if not set(self.levels) <= set(encoder.levels):
                 raise InputError(
@@ -89,6 +80,7 @@ class ImagePriorBuilder(BankPriorBuilder):
                     f"{[*self.levels]}; set prior.levels within them"
                 )
             encoder = SomeLevels(encoder, tuple(self.levels))
+        self._check_counts(encoder.levels)
         return encoder.to(device) if isinstance(encoder, nn.Module) else encoder
 
     def facts(self, encoder: Encoder) -> dict[str, Any]:
@@ -118,6 +110,15 @@ class ImagePriorBuilder(BankPriorBuilder):
         weights = self.level_weights or (PAPER_WEIGHTS if n == len(PAPER_WEIGHTS) else (1.0,) * n)
         turned = bank if self.target == "positive" else bank.swapped()
         return SemanticPrior(encoder, turned, [*weights], self.temperature, self.jitter)
+
+    def _check_counts(self, levels: Sequence[int]) -> None:
+        options = {"components": self.components, "level_weights": self.level_weights}
+        for name, values in options.items():
+            if values is not None and len(values) != len(levels):
+                raise InputError(
+                    f"prior.{name} needs one entry for each of the levels {[*levels]}, got "
+                    f"{[*values]}; set it and prior.levels alike"
+                )
 
     def _n_components(self, encoder: Encoder) -> list[int | None]:
         return [*(self.components or [min(COMPONENTS, width) for width in encoder.widths])]

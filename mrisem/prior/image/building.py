@@ -47,11 +47,6 @@ def build_bank(
     n = len(images)
     if n == 0:
         raise InputError("a bank needs at least one auxiliary slice, got none; see auxiliary.root")
-    if len(components) != len(encoder.levels):
-        raise InputError(
-            f"prior.components needs one number for each of the levels {list(encoder.levels)}, "
-            f"got {list(components)}"
-        )
     moments = [_Moments(width) for width in encoder.widths]
     for features in _encode(encoder, images, device, batch_size, "PCA"):
         for moment, feature in zip(moments, features, strict=True):

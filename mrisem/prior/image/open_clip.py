@@ -12,7 +12,8 @@ from mrisem.errors import InputError
 from mrisem.prior.checkpoints import read_json, resolve_checkpoint
 from mrisem.prior.image.encoder import FrozenEncoder
 from mrisem.prior.image.levels import Dtype
-from mrisem.prior.image.timm_encoder import create_network, freeze_network, load_weights
+from mrisem.prior.image.preparation import Preparation
+from mrisem.prior.image.timm_encoder import create_network, freeze_network
 from mrisem.prior.weights import read_tensors
 
 _TRUNK = "visual.trunk."  # of the ViT's weights
@@ -57,8 +58,8 @@ def load_open_clip_encoder(
             "of open_clip_pytorch_model.bin with safetensors.torch.save_file"
         )
     weights = {n.removeprefix(_TRUNK): w for n, w in read_tensors(file, rf"^{_TRUNK}").items()}
-    network = create_network(name)
-    load_weights(network, name, weights, file)
-    side, prepared = network.pretrained_cfg["input_size"][-1], config["preprocess_cfg"]
-    normalisation = prepared["mean"], prepared["std"]
-    return freeze_network(network, name, tuple(levels), None, dtype, side, normalisation, pad_value)
+    network = create_network(name, weights, file)
+    channels, side, _ = network.pretrained_cfg["input_size"]
+    wanted = config["preprocess_cfg"]
+    prepare = Preparation(side, channels, (wanted["mean"], wanted["std"]), pad_value)
+    return freeze_network(network, name, prepare, tuple(levels), None, dtype)

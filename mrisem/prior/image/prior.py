@@ -8,7 +8,6 @@ import torch
 from einops import rearrange, reduce
 from torch import Tensor
 
-from mrisem.errors import InputError
 from mrisem.prior.image.bank import EmbeddingBank
 from mrisem.prior.image.contrastive import info_nce, token_similarity
 from mrisem.prior.image.encoder import Encoder
@@ -24,14 +23,10 @@ class SemanticPrior(Prior):
 
     Args:
         encoder: frozen; gradients pass to its input only.
-        bank: positives and negatives at the encoder's levels.
+        bank: positives and negatives at the encoder's levels, on its device.
         level_weights: ``w``, one for each level (paper: 0.005, 0.5, 1).
         temperature: tau (paper: 0.07).
         jitter: average embeddings over shifts and noise; None: the image as it is.
-
-    Raises:
-        InputError: when the number of weights is not that of the levels, or the bank's levels are
-            not the encoder's, or a side of the bank is empty.
     """
 
     def __init__(
@@ -42,19 +37,6 @@ class SemanticPrior(Prior):
         temperature: float = 0.07,
         jitter: Jitter | None = None,
     ) -> None:
-        if tuple(bank.levels) != tuple(encoder.levels):
-            raise InputError(f"bank has levels {[*bank.levels]}, encoder {[*encoder.levels]}")
-        if len(level_weights) != len(bank.levels):
-            raise InputError(
-                f"prior.level_weights needs one number for each of the levels {[*bank.levels]}, "
-                f"got {list(level_weights)}"
-            )
-        for level, sides in bank.levels.items():
-            if not sides.n_positives or not sides.n_negatives:
-                raise InputError(
-                    f"a bank needs positives and negatives, level {level} has {sides.n_positives} "
-                    f"+ {sides.n_negatives}; build it from auxiliary slices of both kinds"
-                )
         self.encoder, self.bank, self.jitter = encoder, bank, jitter
         self.level_weights, self.temperature = tuple(level_weights), temperature
 

@@ -14,7 +14,6 @@ from annotated_types import Ge
 from torch import Tensor, nn
 
 from mrisem.errors import InputError
-from mrisem.prior.checkpoints import Normalisation
 from mrisem.prior.image.encoder import FrozenEncoder
 from mrisem.prior.image.levels import Dtype, check_levels, map_tokens
 from mrisem.prior.image.preparation import Preparation
@@ -57,7 +56,7 @@ def load_timm_encoder(
         levels: stages (convolutional networks) or blocks (ViT), counted from 1.
         checkpoint: safetensors file with the network's weights, by timm's names; None: timm's own
             weights for that name, from its cache or the hub.
-        grid: number of tokens along y and x, to which feature maps are averaged.
+        grid: number of tokens along y and x (see `map_tokens`).
         image_size: side of the input in pixels; None: the network's own where it is fixed, else
             that of the images.
         dtype: dtype of weights and embeddings.
@@ -69,29 +68,33 @@ def load_timm_encoder(
     Raises:
         InputError: when timm, network, weights or levels do not serve.
     """
-    network = create_network(model_name, checkpoint is None)
+    weights, file = None, Path(checkpoint or "").expanduser()
     if checkpoint is not None:
-        file = Path(checkpoint).expanduser()
         if file.suffix != ".safetensors" or not file.is_file():
             raise InputError(
                 f"encoder.checkpoint must be an existing safetensors file, got {checkpoint!r}; "
                 "save the network's state_dict with safetensors.torch.save_file"
             )
-        load_weights(network, model_name, read_tensors(file, ""), file)
+        weights = read_tensors(file, "")
+    network = create_network(model_name, weights, file)
     settings = network.pretrained_cfg
     if image_size is None and settings.get("fixed_input_size"):
         image_size = settings["input_size"][-1]
     normalisation = settings["mean"], settings["std"]
-    return freeze_network(
-        network, model_name, tuple(levels), grid, dtype, image_size, normalisation, pad_value
-    )
+    prepare = Preparation(image_size, settings["input_size"][0], normalisation, pad_value)
+    return freeze_network(network, model_name, prepare, tuple(levels), grid, dtype)
 
 
-def create_network(model_name: str, pretrained: bool = False) -> Any:
-    """Create a network of timm without its classifier, with timm's own weights or random ones.
+def create_network(model_name: str, weights: dict[str, Tensor] | None, place: Path) -> Any:
+    """Create a network of timm without its classifier.
+
+    Args:
+        model_name: name in timm.
+        weights: weights by timm's names, others among them; None: timm's own.
+        place: where the weights come from, for messages.
 
     Raises:
-        InputError: when timm is not installed, does not know the name, or finds no weights.
+        InputError: when timm is not installed, does not know the name, or weights do not fit.
     """
     try:
         import timm
@@ -102,40 +105,32 @@ def create_network(model_name: str, pretrained: bool = False) -> Any:
         ) from error
     try:
         with torch.random.fork_rng(devices=[]):  # timm draws a start, which the weights replace
-            return timm.create_model(model_name, pretrained=pretrained, num_classes=0)
+            network = timm.create_model(model_name, pretrained=weights is None, num_classes=0)
     except Exception as error:  # unknown, offline, no weights: each of its own class and cause
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
             f"encoder.model_name must be a network of timm whose weights are cached or can be "
             f"fetched, got {model_name!r} ({reason}); see timm.list_models()"
         ) from error
-
-
-def load_weights(network: Any, model_name: str, weights: dict[str, Tensor], file: Path) -> None:
-    """Give a network its weights, which go by timm's names; others are left out.
-
-    Raises:
-        InputError: when some are missing, or of other shapes.
-    """
-    try:
-        missing, _ = network.load_state_dict(weights, strict=False)
-    except RuntimeError as error:  # of other shapes
-        raise InputError(
-            f"weights must have the shapes of {model_name}, got {file} "
-            f"({str(error).splitlines()[-1].strip()}); set the name that they were trained by"
-        ) from error
-    refuse_missing(sorted(missing), file)
+    if weights is not None:
+        try:
+            missing, _ = network.load_state_dict(weights, strict=False)
+        except RuntimeError as error:  # of other shapes
+            raise InputError(
+                f"weights must have the shapes of {model_name}, got {place} "
+                f"({str(error).splitlines()[-1].strip()}); set the name that they were trained by"
+            ) from error
+        refuse_missing(sorted(missing), place)
+    return network
 
 
 def freeze_network(
     network: Any,
     model_name: str,
+    prepare: Preparation,
     levels: tuple[int, ...],
     grid: int | None,
     dtype: Dtype,
-    image_size: int | None,
-    normalisation: Normalisation,
-    pad_value: float | None,
 ) -> FrozenEncoder:
     """Make an encoder of a network of timm; what is behind the deepest level is dropped.
 
@@ -152,16 +147,10 @@ def freeze_network(
     check_levels(levels, len(network.feature_info), model_name)
     network.prune_intermediate_layers([level - 1 for level in levels], prune_norm=True)
     features = FeatureMaps(network, levels, grid).to(getattr(torch, dtype)).eval()
-    channels, *own_size = network.pretrained_cfg["input_size"]
-    size = own_size if image_size is None else [image_size] * 2
+    _, *own_size = network.pretrained_cfg["input_size"]
+    size = own_size if prepare.image_size is None else [prepare.image_size] * 2
     with torch.no_grad():
-        blank = torch.zeros(1, channels, *size, dtype=getattr(torch, dtype))
-        shapes = [level.shape for level in features(blank)]
-    return FrozenEncoder(
-        features,
-        Preparation(image_size, channels, normalisation, pad_value),
-        levels,
-        tuple(shape[-1] for shape in shapes),
-        shapes[0][1],
-        ((f"timm={model_name}", f"grid={grid}"), levels),
-    )
+        pixels = prepare(torch.zeros(1, *size)).to(getattr(torch, dtype))
+        shapes = [level.shape for level in features(pixels)]
+    widths, facts = tuple(shape[-1] for shape in shapes), (f"timm={model_name}", f"grid={grid}")
+    return FrozenEncoder(features, prepare, levels, widths, shapes[0][1], (facts, levels))
