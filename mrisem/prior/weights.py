@@ -19,7 +19,6 @@ from mrisem.errors import InputError
 from mrisem.prior.checkpoints import read_json
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
-_INDEX = "model.safetensors.index.json"
 
 
 def load_config(config_class: Any, folder: Path) -> Any:
@@ -47,23 +46,17 @@ def weight_files(folder: Path) -> list[Path]:
     Raises:
         InputError: when there are no weights, only pickled ones, or a shard is missing.
     """
-    single, index = folder / "model.safetensors", folder / _INDEX
-    if single.is_file():
-        return [single]
-    if index.is_file():
+    files, index = [folder / "model.safetensors"], folder / "model.safetensors.index.json"
+    if index.is_file() and not files[0].is_file():
         files = sorted({folder / name for name in read_json(index)["weight_map"].values()})
-        if missing := [file.name for file in files if not file.is_file()]:
-            raise InputError(
-                f"every shard named in {_INDEX} must exist, got no {missing[0]} in {folder}; "
-                "fetch the checkpoint again"
-            )
-        return files
-    pickles = sorted(file.name for file in folder.iterdir() if file.suffix in _PICKLES)
-    held = f"only pickled weights {pickles[0]}" if pickles else "no weights"
-    fix = "save them again with save_pretrained" if pickles else "fetch the checkpoint again"
-    raise InputError(
-        f"encoder folder must hold model.safetensors or {_INDEX}, got {held} in {folder}; {fix}"
-    )
+    if missing := [file.name for file in files if not file.is_file()]:
+        pickles = sorted(file.name for file in folder.iterdir() if file.suffix in _PICKLES)
+        held = f"only pickled weights {pickles[0]}" if pickles else f"no weights {missing[0]}"
+        raise InputError(
+            f"encoder folder must hold whole safetensors weights, got {held} in {folder}; fetch "
+            "the checkpoint again, or save it again with save_pretrained"
+        )
+    return files
 
 
 def load_model(

@@ -50,7 +50,6 @@ class Encoder(Protocol):
         Returns:
             one ``(n, token, feature)`` for each level.
         """
-        ...
 
 
 class FrozenEncoder(nn.Module):

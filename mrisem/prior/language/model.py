@@ -63,12 +63,12 @@ class ResponseEncoder(nn.Module):
         """Stay in evaluation mode, whatever the surrounding task is in."""
         return super().train(False)
 
-    def forward(self, magnitude: Tensor, prompt: Prompt, noise: Tensor | None = None) -> Tensor:
+    def forward(self, magnitude: Tensor, prompt: Prompt) -> Tensor:
         """``(n, y, x)`` magnitudes -> ``(n, width)`` float32 responses; see `respond`."""
-        return self.respond(self.image_tokens(magnitude), prompt, noise)
+        return self.respond(self.image_tokens(magnitude), prompt)
 
     def image_tokens(self, magnitude: Tensor) -> Tensor:
-        """Run the vision tower, its final norm and the aligner: what stands for an image.
+        """Run vision tower, final norm and aligner: what stands for an image.
 
         Args:
             magnitude: ``(n, y, x)`` real, any unit, not negative.

@@ -23,9 +23,6 @@ def gaussian_blur(magnitude: Tensor, sigma: float = BLUR) -> Tensor:
         magnitude: ``(..., y, x)`` real, not negative.
         sigma: standard deviation in pixels.
 
-    Returns:
-        ``(..., y, x)``.
-
     >>> flat = torch.ones(8, 8)
     >>> torch.allclose(gaussian_blur(flat), flat, atol=1e-6)
     True
@@ -48,7 +45,7 @@ class Prompt:
     """A question, its two answers, the images that show each, and the answer that is wanted.
 
     Args:
-        name: of the pair, such as ``high_low_quality``.
+        name: name of the pair, such as ``high_low_quality``.
         question: what the model is asked about the image.
         positive: answer word of the first side.
         negative: answer word of the second side.
