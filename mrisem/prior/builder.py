@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -26,18 +26,13 @@ class BankPriorBuilder(ABC):
         """Load what embeds images."""
 
     @abstractmethod
-    def facts(self, encoder: Any) -> dict[str, Any]:
-        """Return all that a bank depends on, beside its images."""
+    def recipe(
+        self, encoder: Any, device: torch.device
+    ) -> tuple[dict[str, Any], Callable[..., Bank]]:
+        """Return all that a bank depends on beside its images, and what builds it.
 
-    @abstractmethod
-    def build(
-        self,
-        encoder: Any,
-        images: AuxiliaryImages,
-        description: dict[str, Any],
-        device: torch.device,
-    ) -> Any:
-        """Build a bank, on the CPU."""
+        That is called with ``images`` and ``description`` and returns the bank on the CPU.
+        """
 
     @abstractmethod
     def make_prior(self, encoder: Any, bank: Any) -> Prior:
@@ -74,11 +69,12 @@ class BankPriorBuilder(ABC):
         The file's name is the hash of everything that the bank depends on. One that is not there,
         or damaged, is built.
         """
-        facts = {**self.facts(encoder), "fingerprint": images.fingerprint}
-        description = {**facts, "images": images.describe()}
+        facts, build = self.recipe(encoder, device)
+        facts["fingerprint"] = images.fingerprint
         path = self.folder / f"{content_key(facts)}.safetensors"
-        build = partial(self.build, encoder, images, description, device)
-        return load_or_build(path, self.BANK.load, build), path
+        description = {**facts, "images": images.describe()}
+        make = partial(build, images=images, description=description)
+        return load_or_build(path, self.BANK.load, make), path
 
     def _banks(
         self, encoder: Any, data: AuxiliaryData, device: torch.device

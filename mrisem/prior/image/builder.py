@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,7 +19,7 @@ from mrisem.prior.image.building import build_bank
 from mrisem.prior.image.encoder import Encoder
 from mrisem.prior.image.prior import SemanticPrior
 from mrisem.prior.jitter import Jitter
-from mrisem.prior.prior import AuxiliaryImages, Contrast
+from mrisem.prior.prior import Contrast
 
 COMPONENTS = 64  # PCA components of a level for which none are configured
 PAPER_WEIGHTS = (0.005, 0.5, 1.0)  # w of three levels (Feng et al., arXiv:2511.19641)
@@ -83,26 +84,21 @@ class ImagePriorBuilder(BankPriorBuilder):
         self._check_counts(encoder.levels)
         return encoder.to(device) if isinstance(encoder, nn.Module) else encoder
 
-    def facts(self, encoder: Encoder) -> dict[str, Any]:
+    def recipe(
+        self, encoder: Encoder, device: torch.device
+    ) -> tuple[dict[str, Any], Callable[..., EmbeddingBank]]:
         """See `BankPriorBuilder`."""
-        return {
+        components = self.components or [min(COMPONENTS, width) for width in encoder.widths]
+        facts = {
             "encoder": encoder.fingerprint,
             "levels": list(encoder.levels),
-            "components": self._n_components(encoder),
+            "components": [*components],
             "dtype": self.bank_dtype,
         }
-
-    def build(
-        self,
-        encoder: Encoder,
-        images: AuxiliaryImages,
-        description: dict[str, Any],
-        device: torch.device,
-    ) -> EmbeddingBank:
-        """See `BankPriorBuilder`."""
         dtype = getattr(torch, self.bank_dtype)
-        components = self._n_components(encoder)
-        return build_bank(encoder, images, components, description, device=device, dtype=dtype)
+        return facts, partial(
+            build_bank, encoder, components=components, device=device, dtype=dtype
+        )
 
     def make_prior(self, encoder: Encoder, bank: EmbeddingBank) -> SemanticPrior:
         """See `BankPriorBuilder`."""
@@ -119,9 +115,6 @@ class ImagePriorBuilder(BankPriorBuilder):
                     f"prior.{name} needs one entry for each of the levels {[*levels]}, got "
                     f"{[*values]}; set it and prior.levels alike"
                 )
-
-    def _n_components(self, encoder: Encoder) -> list[int | None]:
-        return [*(self.components or [min(COMPONENTS, width) for width in encoder.widths])]
 
 
 class SomeLevels(nn.Module):

@@ -8,8 +8,8 @@ import torch
 from einops import rearrange, reduce
 from torch import Tensor
 
+from mrisem.prior.contrastive import info_nce, token_similarity
 from mrisem.prior.image.bank import EmbeddingBank
-from mrisem.prior.image.contrastive import info_nce, token_similarity
 from mrisem.prior.image.encoder import Encoder
 from mrisem.prior.jitter import Jitter
 from mrisem.prior.prior import Prior
@@ -58,9 +58,9 @@ class SemanticPrior(Prior):
             self.level_weights, self.similarities(magnitude, iteration).items(), strict=True
         ):
             n = self.bank.levels[level].n_positives
-            named[f"semantic_{level}"] = info_nce(s, n, self.temperature)
-            named[f"positives_{level}"] = s[:, :n].mean(1)
-            named[f"negatives_{level}"] = s[:, n:].mean(1)
+            sides = s[:, :n], s[:, n:]
+            named[f"semantic_{level}"] = info_nce(*sides, (self.temperature, self.temperature))
+            named[f"positives_{level}"], named[f"negatives_{level}"] = (p.mean(1) for p in sides)
             weighted.append(weight * named[f"semantic_{level}"])
         return {"semantic": torch.stack(weighted).sum(0), **named}
 

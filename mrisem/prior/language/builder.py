@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from mrisem.prior.language.loading import load_language_model
 from mrisem.prior.language.model import ResponseEncoder
 from mrisem.prior.language.prior import TEMPERATURES, LanguagePrior
 from mrisem.prior.language.prompts import Prompt
-from mrisem.prior.prior import AuxiliaryImages, Contrast
+from mrisem.prior.prior import Contrast
 
 
 class LanguagePriorBuilder(BankPriorBuilder):
@@ -91,28 +91,26 @@ class LanguagePriorBuilder(BankPriorBuilder):
         """See `BankPriorBuilder`."""
         return self.make_encoder().to(device)
 
-    def facts(self, encoder: ResponseEncoder) -> dict[str, Any]:
-        """See `BankPriorBuilder`: not the prompt's target, which swaps the sides of the bank."""
+    def recipe(
+        self, encoder: ResponseEncoder, device: torch.device
+    ) -> tuple[dict[str, Any], Callable[..., LanguageBank]]:
+        """See `BankPriorBuilder`; the prompt's target, which swaps the sides, is not a fact."""
         noise = asdict(self.perturbation)
         del noise["batch_size"]
-        return {
+        facts = {
             "encoder": encoder.fingerprint,
             "conversation": encoder.conversations(self.prompt.question)[0].tolist(),
             "prompt": self.prompt.facts(),
             "perturbation": noise,
         }
-
-    def build(
-        self,
-        encoder: ResponseEncoder,
-        images: AuxiliaryImages,
-        description: dict[str, Any],
-        device: torch.device,
-    ) -> LanguageBank:
-        """See `BankPriorBuilder`."""
-        return build_language_bank(
-            encoder, images, self.prompt, self.perturbation, description, device=device
+        build = partial(
+            build_language_bank,
+            encoder,
+            prompt=self.prompt,
+            perturbation=self.perturbation,
+            device=device,
         )
+        return facts, build
 
     def make_prior(self, encoder: ResponseEncoder, bank: LanguageBank) -> LanguagePrior:
         """See `BankPriorBuilder`."""

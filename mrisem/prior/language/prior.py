@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import torch
 from einops import reduce
 from torch import Tensor
-from torch.nn.functional import normalize, softplus
+from torch.nn.functional import normalize
 
+from mrisem.prior.contrastive import info_nce
 from mrisem.prior.jitter import Jitter
 from mrisem.prior.language.model import ResponseEncoder
 from mrisem.prior.language.precision import IndependentValues
@@ -23,30 +24,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 TEMPERATURES = (0.1, 0.7)  # tau_pos, tau_neg (Feng et al., arXiv:2511.19641)
-
-
-def response_loss(
-    positives: Tensor, negatives: Tensor, temperatures: tuple[float, float] = TEMPERATURES
-) -> Tensor:
-    """Multi-positive InfoNCE with a temperature for each side.
-
-    ``-log( sum_pos exp(s / tau_pos) / (sum_pos exp(s / tau_pos) + sum_neg exp(s / tau_neg)) )``
-    (Feng et al., arXiv:2511.19641).
-
-    Args:
-        positives: ``(batch, p)`` similarities s to the wanted responses.
-        negatives: ``(batch, q)`` similarities to the unwanted ones.
-        temperatures: tau_pos, tau_neg.
-
-    Returns:
-        ``(batch,)`` non-negative losses.
-
-    >>> response_loss(torch.zeros(1, 1), torch.zeros(1, 3)).exp()
-    tensor([4.])
-    """
-    wanted, unwanted = positives / temperatures[0], negatives / temperatures[1]
-    # log(1 + exp(.)), not a difference of two logarithms: small losses keep their digits
-    return softplus(unwanted.logsumexp(1) - wanted.logsumexp(1))
 
 
 class LanguagePrior(Prior):
@@ -132,5 +109,5 @@ class LanguagePrior(Prior):
         mean = reduce(responses, "(n copies) width -> n width", "mean", copies=copies)
         unit = normalize(mean - self.mean, dim=-1)
         positives, negatives = unit @ self.wanted.T, unit @ self.unwanted.T
-        loss = response_loss(positives, negatives, self.temperatures)
+        loss = info_nce(positives, negatives, self.temperatures)
         return torch.stack([loss, positives.mean(1), negatives.mean(1)], 1)

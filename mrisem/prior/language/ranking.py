@@ -9,8 +9,9 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from mrisem.errors import InputError
+from mrisem.prior.contrastive import info_nce
 from mrisem.prior.language.precision import full_float32
-from mrisem.prior.language.prior import response_loss
+from mrisem.prior.language.prior import TEMPERATURES
 
 
 def ranking_shares(positives: Tensor, negatives: Tensor, center: bool) -> tuple[float, float]:
@@ -55,7 +56,7 @@ def _losses(responses: Tensor, positives: Tensor, negatives: Tensor, center: boo
     with full_float32(responses.device.type):  # autocast would turn float64 products to bfloat16
         unit = normalize(responses - mean, dim=-1)
         sides = [unit @ normalize(side - mean, dim=-1).T for side in (positives, negatives)]
-        return response_loss(sides[0], sides[1])
+        return info_nce(sides[0], sides[1], TEMPERATURES)
 
 
 def _but(side: Tensor, index: int) -> Tensor:
