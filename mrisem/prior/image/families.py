@@ -35,12 +35,7 @@ _FACTS_OF_SOME = ("rope_theta", "rope_parameters")
 
 
 class HiddenStates(nn.Module):
-    """Outputs of some layers of a vision tower, without class token and registers.
-
-    Args:
-        tower: vision model of transformers.
-        levels: layers, counted from 1.
-    """
+    """Outputs of some layers (from 1) of a vision tower, without class token and registers."""
 
     def __init__(self, tower: nn.Module, levels: tuple[int, ...]) -> None:
         super().__init__()
@@ -55,14 +50,6 @@ class HiddenStates(nn.Module):
 
 def load_tower(folder: Path, levels: tuple[int, ...], dtype: torch.dtype) -> nn.Module:
     """Load the vision tower of a checkpoint up to the deepest level, without its final norm.
-
-    Args:
-        folder: a checkpoint of one of `FAMILIES`.
-        levels: layers whose outputs are wanted, counted from 1.
-        dtype: dtype of the weights.
-
-    Returns:
-        the vision model of transformers, on the CPU.
 
     Raises:
         InputError: when the checkpoint is of another family, lacks weights or is not that deep.
@@ -82,11 +69,7 @@ def load_tower(folder: Path, levels: tuple[int, ...], dtype: torch.dtype) -> nn.
 
 
 def input_grid(config: Any) -> tuple[int, int]:
-    """Read the side of a tower's input in pixels, and the number of its patches.
-
-    Raises:
-        InputError: when input or patch is not square.
-    """
+    """Read the side of a tower's input in pixels, and the number of its patches."""
     side, patch = _side(config, "image_size"), _side(config, "patch_size")
     return side, (side // patch) ** 2
 

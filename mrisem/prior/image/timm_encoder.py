@@ -86,12 +86,7 @@ def load_timm_encoder(
 
 
 def create_network(model_name: str, weights: dict[str, Tensor] | None, place: Path) -> Any:
-    """Create a network of timm without its classifier.
-
-    Args:
-        model_name: name in timm.
-        weights: weights by timm's names, others among them; None: timm's own.
-        place: where the weights come from, for messages.
+    """Create a network of timm without its classifier; weights None: with timm's own.
 
     Raises:
         InputError: when timm is not installed, does not know the name, or weights do not fit.

@@ -13,11 +13,12 @@ from annotated_types import Ge, Gt
 
 from mrisem.errors import InputError
 from mrisem.prior.builder import BankPriorBuilder
+from mrisem.prior.contrastive import LANGUAGE_TEMPERATURES
 from mrisem.prior.jitter import Jitter
 from mrisem.prior.language.bank import LanguageBank, Perturbation, build_language_bank
 from mrisem.prior.language.loading import load_language_model
 from mrisem.prior.language.model import ResponseEncoder
-from mrisem.prior.language.prior import TEMPERATURES, LanguagePrior
+from mrisem.prior.language.prior import LanguagePrior
 from mrisem.prior.language.prompts import Prompt
 from mrisem.prior.prior import Contrast
 
@@ -58,8 +59,8 @@ class LanguagePriorBuilder(BankPriorBuilder):
         contrast: Contrast = "same",
         revision: str | None = None,
         pad_value: float | None = None,
-        temperature_positive: Annotated[float, Gt(0)] = TEMPERATURES[0],
-        temperature_negative: Annotated[float, Gt(0)] = TEMPERATURES[1],
+        temperature_positive: Annotated[float, Gt(0)] = LANGUAGE_TEMPERATURES[0],
+        temperature_negative: Annotated[float, Gt(0)] = LANGUAGE_TEMPERATURES[1],
         center: bool = True,
         n_perturbations: Annotated[int, Ge(1)] = 100,
         sigma: Annotated[float, Ge(0)] = 0.03,

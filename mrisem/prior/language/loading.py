@@ -46,8 +46,15 @@ def load_language_model(
     Raises:
         InputError: when checkpoint or tokenizer do not serve.
     """
+    from transformers import JanusConfig
+
     folder = resolve_checkpoint(path, revision)
-    config = _read_janus_config(folder)
+    if (model_type := read_model_type(folder)) != "janus":
+        raise InputError(
+            f"the language route needs a checkpoint of model_type 'janus', got {model_type!r} in "
+            f"{folder}; set encoder=janus_mini, janus_pro_1b or janus_pro_7b"
+        )
+    config = load_config(JanusConfig, folder)
     weight_files(folder)  # a folder without weights is refused as such, whatever else it lacks
     side, n_tokens = input_grid(config.vision_config)
     conversations = Conversations(folder, config.image_token_id, n_tokens, side)
@@ -65,18 +72,6 @@ def load_language_model(
         partial(_read_head, folder),
         gradient_checkpointing,
     )
-
-
-def _read_janus_config(folder: Path) -> Any:
-    model_type = read_model_type(folder)
-    if model_type != "janus":
-        raise InputError(
-            f"the language route needs a checkpoint of model_type 'janus', got {model_type!r} in "
-            f"{folder}; set encoder=janus_mini, janus_pro_1b or janus_pro_7b"
-        )
-    from transformers import JanusConfig
-
-    return load_config(JanusConfig, folder)
 
 
 def _without_generator() -> Any:

@@ -42,7 +42,7 @@ class ResponseEncoder(nn.Module):
         tower: FrozenEncoder,
         norm: nn.Module,
         aligner: nn.Module,
-        language: nn.Module,
+        language: Any,
         conversations: Conversations,
         read_head: Callable[[], Tensor],
         gradient_checkpointing: bool = False,
@@ -55,8 +55,7 @@ class ResponseEncoder(nn.Module):
         self.width = int(self._token_embeddings.shape[1])
         weights = {n: w for n, w in self.state_dict().items() if not n.startswith("tower.")}
         self.fingerprint = fingerprint(tower.fingerprint, weights)
-        layers: Any = language.layers
-        for layer in layers:
+        for layer in language.layers:
             layer.forward = partial(self._maybe_checkpoint, layer.forward)
 
     def train(self, mode: bool = True) -> ResponseEncoder:
@@ -129,9 +128,7 @@ class ResponseEncoder(nn.Module):
 
     @property
     def _token_embeddings(self) -> Tensor:
-        language: Any = self.language
-        weight: Tensor = language.get_input_embeddings().weight
-        return weight
+        return self.language.get_input_embeddings().weight
 
     def _see(self, magnitude: Tensor) -> Tensor:
         (features,) = self.tower(magnitude)
@@ -149,5 +146,5 @@ class ResponseEncoder(nn.Module):
     def _maybe_checkpoint(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if not (self.gradient_checkpointing and torch.is_grad_enabled()):
             return function(*args, **kwargs)
-        options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
-        return checkpoint(function, *args, **options, **kwargs)
+        options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False, **kwargs}
+        return checkpoint(function, *args, **options)

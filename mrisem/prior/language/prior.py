@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import logging
 from functools import partial
-from typing import TYPE_CHECKING
 
 import torch
 from einops import reduce
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from mrisem.prior.contrastive import info_nce
+from mrisem.prior.contrastive import LANGUAGE_TEMPERATURES, info_nce
 from mrisem.prior.jitter import Jitter
+from mrisem.prior.language.bank import LanguageBank
 from mrisem.prior.language.model import ResponseEncoder
 from mrisem.prior.language.precision import IndependentValues
 from mrisem.prior.language.prompts import Prompt
 from mrisem.prior.prior import Prior
 
-if TYPE_CHECKING:
-    from mrisem.prior.language.bank import LanguageBank  # which ranks by this module's loss
-
 logger = logging.getLogger(__name__)
-
-TEMPERATURES = (0.1, 0.7)  # tau_pos, tau_neg (Feng et al., arXiv:2511.19641)
 
 
 class LanguagePrior(Prior):
@@ -50,7 +45,7 @@ class LanguagePrior(Prior):
         encoder: ResponseEncoder,
         prompt: Prompt,
         bank: LanguageBank,
-        temperatures: tuple[float, float] = TEMPERATURES,
+        temperatures: tuple[float, float] = LANGUAGE_TEMPERATURES,
         center: bool = True,
         jitter: Jitter | None = None,
         answer_every: int = 50,

@@ -3,7 +3,7 @@ import torch
 from torch.nn.functional import normalize
 
 from mrisem.errors import InputError
-from mrisem.prior.language.ranking import ranking_shares
+from mrisem.prior.language.bank import ranking_shares
 
 
 def shared_direction(n=8, width=64):
