@@ -69,13 +69,7 @@ class ConvolutionalLayers(nn.Module):
         return [self.features[start:end] for start, end in ranges]
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        """Return the last activation of each block.
-
-        Args:
-            pixels: ``(n, 3, y, x)``, prepared as the caller's method asks.
-
-        Returns:
-            ``(n, channel, y', x')`` for each block.
+        """``(n, 3, y, x)`` pixels -> last activation ``(n, channel, y', x')`` of each block.
 
         Raises:
             InputError: when the image is too small for the poolings.
@@ -94,11 +88,7 @@ class ConvolutionalLayers(nn.Module):
 
 
 def architecture(network: str) -> Architecture:
-    """Look up a network.
-
-    Raises:
-        InputError: when it is none of `ARCHITECTURES`.
-    """
+    """Look up a network; raise an InputError when it is none of `ARCHITECTURES`."""
     if network not in ARCHITECTURES:
         raise InputError(
             f"network must be one of {', '.join(sorted(ARCHITECTURES))}, got {network!r}; "

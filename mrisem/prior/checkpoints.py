@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +12,13 @@ import mrisem
 from mrisem.errors import InputError
 
 SHIPPED = ("janus_mini",)
+# ``(value - mean) / std`` maps [0, 1] to a network's input: mean and std, one entry a channel, or
+# one for all of them.
+Normalisation = tuple[float | Sequence[float], float | Sequence[float]]
+
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _HUB_FILES = ["*.json", "*.jinja", "*.safetensors", "*.txt", "tokenizer.model"]
 _HUB_TIMEOUT = 10.0  # seconds
-
-
-@dataclass(frozen=True)
-class Normalisation:
-    """How a checkpoint's own image processor maps [0, 1] to its input: ``(value - mean) / std``.
-
-    Args:
-        mean: one entry a channel, or one for all of them.
-        std: one entry a channel, or one for all of them.
-    """
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
 
 
 def resolve_checkpoint(path: str, revision: str | None = None) -> Path:
@@ -36,10 +27,8 @@ def resolve_checkpoint(path: str, revision: str | None = None) -> Path:
     Args:
         path: ``janus_mini`` (ships with the package), a folder, or a hub name ``owner/name``, which
             is looked up in the local hub cache first and downloaded only when it is not there.
-        revision: commit, tag or branch of a hub name; None is its main branch.
-
-    Returns:
-        an existing folder.
+        revision: commit, tag or branch of a hub name (None: its main branch); a folder has none,
+            and the value is not looked at.
 
     Raises:
         InputError: when there is no such folder, or no such hub name within reach.
@@ -81,57 +70,39 @@ def _resolve_hub(name: str, revision: str | None) -> Path:
         ) from error
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """Read ``config.json`` and refuse formats that transformers cannot load by itself.
-
-    Args:
-        folder: a checkpoint.
-
-    Returns:
-        the parsed file; it has the key ``model_type``.
+def read_model_type(folder: Path) -> str | None:
+    """Read ``model_type`` of ``config.json``.
 
     Raises:
-        InputError: when the file is missing, unreadable, or of DeepSeek's original Janus format.
+        InputError: when the file is missing, unreadable, or of DeepSeek's original Janus format,
+            which transformers cannot load by itself.
     """
-    config = read_json(folder / "config.json")
-    if config.get("model_type") == "multi_modality":
+    model_type: str | None = read_json(folder / "config.json").get("model_type")
+    if model_type == "multi_modality":
         raise InputError(
             f"encoder must be a converted Janus checkpoint (model_type 'janus'), got DeepSeek's "
             f"original format 'multi_modality' in {folder}; use deepseek-community/Janus-Pro-1B"
         )
-    return config
+    return model_type
 
 
 def read_normalisation(folder: Path) -> Normalisation:
-    """Read mean and std from ``preprocessor_config.json``, or from ``processor_config.json``.
-
-    Args:
-        folder: a checkpoint.
-
-    Returns:
-        the mean and std of its image processor; 0 and 1 when that does not normalise.
+    """Read what a checkpoint's own image processor does; mean 0 and std 1 where it does nothing.
 
     Raises:
-        InputError: when neither file states them.
+        InputError: when neither of the two files that may state it does.
     """
-    sources: list[dict[str, Any]] = []
-    if (folder / "preprocessor_config.json").is_file():
-        sources.append(read_json(folder / "preprocessor_config.json"))
-    if (folder / "processor_config.json").is_file():
-        sources.append(read_json(folder / "processor_config.json").get("image_processor", {}))
-    for source in sources:
-        if source.get("do_normalize") is False:
-            return Normalisation((0.0,), (1.0,))
-        if "image_mean" in source and "image_std" in source:
-            return Normalisation(_values(source["image_mean"]), _values(source["image_std"]))
+    for file in (folder / "preprocessor_config.json", folder / "processor_config.json"):
+        content = read_json(file) if file.is_file() else {}
+        stated = content.get("image_processor", content)
+        if stated.get("do_normalize") is False:
+            return 0.0, 1.0
+        if "image_mean" in stated and "image_std" in stated:
+            return stated["image_mean"], stated["image_std"]
     raise InputError(
         f"encoder folder must state image_mean and image_std in preprocessor_config.json or "
         f"processor_config.json, got neither in {folder}; save the model's processor there"
     )
-
-
-def _values(stated: float | list[float]) -> tuple[float, ...]:
-    return tuple(stated) if isinstance(stated, list) else (stated,)
 
 
 def read_json(file: Path) -> dict[str, Any]:

@@ -28,7 +28,6 @@ class Prior(Protocol):
         Returns:
             name -> ``(batch,)`` float32; ``semantic`` is the loss, the others go to the curves.
         """
-        ...
 
     def diagnose(self, magnitude: Tensor, iteration: int | None) -> dict[str, Tensor]:
         """Return named ``(batch,)`` values that cost extra; iteration None: the final image."""
@@ -49,11 +48,9 @@ class AuxiliaryImages(Sized, Iterable[tuple[Tensor, Tensor, Any]], Protocol):
     @property
     def fingerprint(self) -> str:
         """Hash of all that the images depend on."""
-        ...
 
     def describe(self) -> dict[str, Any]:
         """Return what stands beside a bank, for people."""
-        ...
 
 
 class AuxiliaryData(Protocol):
@@ -62,7 +59,6 @@ class AuxiliaryData(Protocol):
     @property
     def reconstructed_acquisitions(self) -> list[str]:
         """Acquisitions among the scans that are to be reconstructed."""
-        ...
 
     def auxiliary_slices(
         self, acquisition: str | None = None, contrast: Contrast = "same"
@@ -73,20 +69,15 @@ class AuxiliaryData(Protocol):
             acquisition: name of the scans' acquisition; None where all are of one.
             contrast: ``same``, ``cross`` (another acquisition) or ``mixed`` (every one).
         """
-        ...
 
 
 class PriorBuilder(Protocol):
     """Makes the priors of a run."""
 
     def __call__(self, data: AuxiliaryData, device: torch.device) -> dict[str, Prior]:
-        """Make a prior for each acquisition that is reconstructed.
+        """Make a prior for each acquisition that is reconstructed: acquisition -> prior.
 
         Args:
             data: gives the auxiliary images.
             device: where the images to be guided are.
-
-        Returns:
-            acquisition -> prior.
         """
-        ...

@@ -12,24 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from mrisem.errors import InputError
 from mrisem.prior.checkpoints import read_json
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
-_INDEX = "model.safetensors.index.json"
 
 
 def load_config(config_class: Any, folder: Path) -> Any:
     """Load the configuration of a model, or of a part such as the vision tower of a whole.
 
-    Args:
-        config_class: class of transformers.
-        folder: a checkpoint.
-
     Raises:
-        InputError: when a value is not what the class takes.
+        InputError: when a value is not what the class of transformers takes.
     """
     from huggingface_hub.errors import StrictDataclassError
 
@@ -47,32 +43,20 @@ def load_config(config_class: Any, folder: Path) -> Any:
 def weight_files(folder: Path) -> list[Path]:
     """List the safetensors files of a checkpoint: one, or the shards that its index names.
 
-    Args:
-        folder: a checkpoint.
-
-    Returns:
-        existing files.
-
     Raises:
         InputError: when there are no weights, only pickled ones, or a shard is missing.
     """
-    single, index = folder / "model.safetensors", folder / _INDEX
-    if single.is_file():
-        return [single]
-    if index.is_file():
+    files, index = [folder / "model.safetensors"], folder / "model.safetensors.index.json"
+    if index.is_file() and not files[0].is_file():
         files = sorted({folder / name for name in read_json(index)["weight_map"].values()})
-        if missing := [file.name for file in files if not file.is_file()]:
-            raise InputError(
-                f"every shard named in {_INDEX} must exist, got no {missing[0]} in {folder}; "
-                "fetch the checkpoint again"
-            )
-        return files
-    pickles = sorted(file.name for file in folder.iterdir() if file.suffix in _PICKLES)
-    held = f"only pickled weights {pickles[0]}" if pickles else "no weights"
-    fix = "save them again with save_pretrained" if pickles else "fetch the checkpoint again"
-    raise InputError(
-        f"encoder folder must hold model.safetensors or {_INDEX}, got {held} in {folder}; {fix}"
-    )
+    if missing := [file.name for file in files if not file.is_file()]:
+        pickles = sorted(file.name for file in folder.iterdir() if file.suffix in _PICKLES)
+        held = f"only pickled weights {pickles[0]}" if pickles else f"no weights {missing[0]}"
+        raise InputError(
+            f"encoder folder must hold whole safetensors weights, got {held} in {folder}; fetch "
+            "the checkpoint again, or save it again with save_pretrained"
+        )
+    return files
 
 
 def load_model(
@@ -92,9 +76,6 @@ def load_model(
         dtype: dtype of the weights.
         names: regular expressions on weight names of the checkpoint -> what replaces them.
         unused: parts of the names of weights that may be missing.
-
-    Returns:
-        the model in evaluation mode, on the CPU.
 
     Raises:
         InputError: when weights are missing, damaged, pickled, or of other shapes.
@@ -133,28 +114,17 @@ def refuse_missing(missing: list[str], place: Path) -> None:
 
 
 def read_tensors(file: Path, pattern: str) -> dict[str, Tensor]:
-    """Read those tensors of a safetensors file whose names match a pattern.
-
-    Args:
-        file: an existing safetensors file.
-        pattern: regular expression that is searched for in the names.
-
-    Returns:
-        name -> tensor, in its stored dtype.
+    """Read those tensors of a safetensors file in whose names a regular expression is found.
 
     Raises:
         InputError: when the file is damaged.
     """
-    from safetensors import safe_open
-
     with _safetensors_errors(file), safe_open(file, framework="pt") as handle:
         return {name: handle.get_tensor(name) for name in handle.keys() if re.search(pattern, name)}  # noqa: SIM118
 
 
 @contextmanager
 def _safetensors_errors(place: Path) -> Iterator[None]:
-    from safetensors import SafetensorError
-
     try:
         yield
     except SafetensorError as error:
@@ -170,8 +140,7 @@ def _silent_transformers() -> Iterator[None]:
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity(logging.CRITICAL)
-    if bars:
-        logging.disable_progress_bar()
+    logging.disable_progress_bar()
     try:
         yield
     finally:

@@ -17,7 +17,6 @@ from torch.nn.functional import normalize
 from transformers.models.janus.configuration_janus import JanusVisionConfig
 from transformers.models.janus.modeling_janus import JanusVisionModel
 
-from mrisem.prior.checkpoints import Normalisation
 from mrisem.prior.image.bank import EmbeddingBank, LevelBank
 from mrisem.prior.image.encoder import FrozenEncoder, freeze_tower
 from mrisem.prior.image.prior import SemanticPrior
@@ -43,7 +42,7 @@ def make_banks(n: int) -> tuple[dict[int, tuple[Tensor, Tensor, Tensor]], Embedd
         raw[level] = (entries, mean, basis)
         parts = [normalize((e - mean) @ basis, dim=-1).flatten(1) for e in entries.split(64)]
         levels[level] = LevelBank(mean, basis, torch.cat(parts), n, 1.0)
-    return raw, EmbeddingBank(levels, {})
+    return raw, EmbeddingBank(levels)
 
 
 def plain_step(tower: JanusVisionModel, raw: dict, n: int) -> Callable[[Tensor], tuple]:
@@ -129,7 +128,7 @@ def compare(n: int, image: Tensor, repeats: int) -> None:
     del plain, raw
     print(f"\nbank of {n} + {n} entries, levels {LEVELS}, PCA {COMPONENTS}")
     print(f"  plain, float32                {base:7.2f} s   1.0 x   bank {raw_bytes / 1e9:6.2f} GB")
-    encoder = freeze_tower(tower, LEVELS, Normalisation((0.5,) * 3, (0.5,) * 3))
+    encoder = freeze_tower(tower, LEVELS, ((0.5,) * 3, (0.5,) * 3))
     for name, dtype, autocast, weights in (
         ("ours, float32", torch.float32, False, torch.float32),
         ("ours, bfloat16 autocast", torch.bfloat16, True, torch.float32),
@@ -140,7 +139,7 @@ def compare(n: int, image: Tensor, repeats: int) -> None:
             level: LevelBank(b.mean, b.components, b.entries.to(dtype), n, 1.0)
             for level, b in bank.levels.items()
         }
-        ours = our_step(SemanticPrior(encoder, EmbeddingBank(levels, {}), WEIGHTS, TAU), autocast)
+        ours = our_step(SemanticPrior(encoder, EmbeddingBank(levels), WEIGHTS, TAU), autocast)
         loss, gradient = ours(image)
         alone = encoder_alone(encoder, autocast)
         time_ours, time_encoder = seconds(image, repeats, ours, alone)

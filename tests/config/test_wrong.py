@@ -55,6 +55,7 @@ WRONG = {
     f"{PRIOR} auxiliary.negatives=blurred": "auxiliary.negatives must be",
     f"{PRIOR} auxiliary.negatives=both": "model.checkpoint",
     f"{PRIOR} encoder.dtype=int8": "encoder.dtype must be",
+    f"{PRIOR} encoder=vgg16 encoder.grid=0": "encoder.grid must be",
     f"{PRIOR} encoder.path=/nowhere": "encoder.path must be",
     f"{PRIOR} encoder._target_=no.such.Thing": "encoder._target_ must name",
     f"{LANGUAGE} prior.temperature_negative=0": "prior.temperature_negative must be",

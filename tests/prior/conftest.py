@@ -79,4 +79,4 @@ def slices():
 @pytest.fixture(scope="session")
 def bank(encoder, slices):
     noise = Perturbation(n=5, sigma=0.03, batch_size=2)
-    return build_language_bank(encoder, slices, PROMPT, noise, {"made": "of"}, progress=False)
+    return build_language_bank(encoder, slices, PROMPT, noise, {"made": "of"})

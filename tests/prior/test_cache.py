@@ -11,7 +11,7 @@ from mrisem.prior.image.bank import EmbeddingBank, LevelBank
 @pytest.fixture
 def bank():
     entries = torch.rand(4, 6, generator=torch.Generator().manual_seed(0))
-    return EmbeddingBank({1: LevelBank(torch.zeros(5), torch.eye(5)[:, :3], entries, 2, 0.9)}, {})
+    return EmbeddingBank({1: LevelBank(torch.zeros(5), torch.eye(5)[:, :3], entries, 2, 0.9)})
 
 
 def test_content_key_depends_on_every_fact():

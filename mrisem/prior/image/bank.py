@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from mrisem.prior.cache import file_line, read_bank_file, title, write_bank_file
+from mrisem.prior.cache import Bank
 
-FORMAT = "mrisem embedding bank 1"
+_TENSORS = ("mean", "components", "entries")
 
 
 @dataclass(frozen=True)
@@ -38,15 +37,15 @@ class LevelBank:
     n_positives: int
     explained_variance: float
 
+    @property
+    def n_negatives(self) -> int:
+        """How many entries are negatives."""
+        return len(self.entries) - self.n_positives
+
     def project(self, features: Tensor) -> Tensor:
         """``(n, token, feature)`` -> ``(n, token, component)``, each token of unit length."""
         with torch.autocast(features.device.type, enabled=False):
             return normalize((features.float() - self.mean) @ self.components, dim=-1)
-
-    def swapped(self) -> LevelBank:
-        """Return the bank with its two sides exchanged."""
-        positives, negatives = self.entries[: self.n_positives], self.entries[self.n_positives :]
-        return replace(self, entries=torch.cat([negatives, positives]), n_positives=len(negatives))
 
     def separation(self) -> float:
         """Share of entries nearest to their own side's centroid, their own slice held out.
@@ -63,79 +62,65 @@ class LevelBank:
             right += int(distances[own] < distances[1 - own])
         return right / (2 * n) if n > 1 else float("nan")
 
-    def to(self, device: torch.device | str) -> LevelBank:
-        """Return the bank on ``device``."""
-        return replace(
-            self,
-            mean=self.mean.to(device),
-            components=self.components.to(device),
-            entries=self.entries.to(device),
-        )
-
 
 @dataclass(frozen=True)
-class EmbeddingBank:
+class EmbeddingBank(Bank):
     """Positives and negatives at every level.
 
     Args:
         levels: encoder layer (1-based) -> its bank.
-        description: what the bank is made of, for people and for the file's key.
     """
 
+    FORMAT = "mrisem embedding bank 1"
     levels: dict[int, LevelBank]
-    description: dict[str, Any]
 
     def to(self, device: torch.device | str) -> EmbeddingBank:
         """Return the bank on ``device``."""
-        return EmbeddingBank({k: v.to(device) for k, v in self.levels.items()}, self.description)
+        levels = {
+            level: replace(bank, **{name: getattr(bank, name).to(device) for name in _TENSORS})
+            for level, bank in self.levels.items()
+        }
+        return replace(self, levels=levels)
 
     def swapped(self) -> EmbeddingBank:
         """Return the bank with its two sides exchanged: it steers the other way."""
-        levels = {k: v.swapped() for k, v in self.levels.items()}
-        return EmbeddingBank(levels, self.description)
-
-    def describe(self, acquisition: str, path: Path) -> str:
-        """Describe the bank for people: its images, entries, and how well the sides separate.
-
-        Args:
-            acquisition: name of the acquisition that it guides.
-            path: the bank's file.
-        """
-        lines = [title(acquisition, self.description["images"])]
-        for level, one in self.levels.items():
-            lines.append(
-                f"  level {level:<5} {one.n_positives} + {len(one.entries) - one.n_positives} "
-                f"entries, {one.components.shape[1]} of {one.components.shape[0]} components, "
-                f"{100 * one.explained_variance:.1f} % of the variance; held out, "
-                f"{100 * one.separation():.1f} % nearest to their own side"
+        levels = {
+            level: replace(
+                bank,
+                entries=bank.entries.roll(-bank.n_positives, 0),
+                n_positives=bank.n_negatives,
             )
-        return "\n".join([*lines, file_line(path)])
+            for level, bank in self.levels.items()
+        }
+        return replace(self, levels=levels)
 
-    def save(self, path: Path) -> None:
-        """Write to a safetensors file, wholly or not at all."""
-        tensors, facts = {}, {}
-        for level, bank in self.levels.items():
-            for name in ("mean", "components", "entries"):
-                tensors[f"{level}.{name}"] = getattr(bank, name).contiguous().cpu()
-            facts[level] = [bank.n_positives, bank.explained_variance]
-        write_bank_file(path, tensors, FORMAT, {"levels": facts}, self.description)
+    def summary(self) -> list[str]:
+        """See `Bank`."""
+        return [
+            f"  level {level:<5} {bank.n_positives} + {bank.n_negatives} "
+            f"entries, {bank.components.shape[1]} of {bank.components.shape[0]} components, "
+            f"{100 * bank.explained_variance:.1f} % of the variance; held out, "
+            f"{100 * bank.separation():.1f} % nearest to their own side"
+            for level, bank in self.levels.items()
+        ]
+
+    def content(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """See `Bank`."""
+        tensors = {
+            f"{level}.{name}": getattr(bank, name)
+            for level, bank in self.levels.items()
+            for name in _TENSORS
+        }
+        numbers = {
+            n: [bank.n_positives, bank.explained_variance] for n, bank in self.levels.items()
+        }
+        return tensors, {"levels": numbers}
 
     @classmethod
-    def load(cls, path: Path) -> EmbeddingBank:
-        """Read a saved bank (memory-mapped).
-
-        Raises:
-            ValueError: when the file is damaged or not a bank.
-        """
-        tensors, facts = read_bank_file(path, FORMAT)
-        levels = {
-            int(level): LevelBank(
-                tensors[f"{level}.mean"],
-                tensors[f"{level}.components"],
-                tensors[f"{level}.entries"],
-                n_positives,
-                explained_variance,
-            )
-            for level, (n_positives, explained_variance) in facts["levels"].items()
-        }
-        return cls(levels, facts["description"])
+    def of_content(cls, tensors: dict[str, Tensor], facts: dict[str, Any]) -> EmbeddingBank:
+        """See `Bank`."""
+        levels = {}
+        for level, (n_positives, share) in facts["levels"].items():
+            mean, components, entries = (tensors[f"{level}.{name}"] for name in _TENSORS)
+            levels[int(level)] = LevelBank(mean, components, entries, n_positives, share)
+        return cls(levels, description=facts["description"])

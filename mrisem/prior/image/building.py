@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,27 +12,9 @@ from torch.nn.functional import normalize
 from tqdm.auto import tqdm
 
 from mrisem.errors import InputError
-from mrisem.prior.cache import content_key, load_or_build
 from mrisem.prior.image.bank import EmbeddingBank, LevelBank
 from mrisem.prior.image.encoder import Encoder
 from mrisem.prior.prior import AuxiliaryImages
-
-
-@dataclass(frozen=True)
-class BankSettings:
-    """What a bank is made with, beside encoder and images.
-
-    Args:
-        components: PCA components per level (paper: 64, 128, 256).
-        folder: where banks are cached.
-        dtype: of the stored entries.
-        progress: show progress bars.
-    """
-
-    components: Sequence[int | None]
-    folder: Path
-    dtype: torch.dtype = torch.float32
-    progress: bool = True
 
 
 def build_bank(
@@ -46,7 +26,6 @@ def build_bank(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     batch_size: int = 8,
-    progress: bool = True,
 ) -> EmbeddingBank:
     """Build a bank: second moments first (PCA), then projection.
 
@@ -59,9 +38,8 @@ def build_bank(
         components: PCA components of each level (paper: 64, 128, 256); None: no PCA there.
         description: what the bank is made of.
         device: where the encoder is.
-        dtype: of the stored entries, float32 or bfloat16.
+        dtype: dtype of the stored entries, float32 or bfloat16.
         batch_size: most slices that are encoded at once.
-        progress: show a progress bar.
 
     Raises:
         InputError: no images; more components than the features have dimensions or tokens.
@@ -69,24 +47,15 @@ def build_bank(
     n = len(images)
     if n == 0:
         raise InputError("a bank needs at least one auxiliary slice, got none; see auxiliary.root")
-    if len(components) != len(encoder.levels):
-        raise InputError(
-            f"prior.components needs one number for each of the levels {list(encoder.levels)}, "
-            f"got {list(components)}"
-        )
-
-    def encode(title: str) -> Iterator[list[Tensor]]:
-        return _encode(encoder, images, device, batch_size, title, progress)
-
     moments = [_Moments(width) for width in encoder.widths]
-    for features in encode("PCA"):
+    for features in _encode(encoder, images, device, batch_size, "PCA"):
         for moment, feature in zip(moments, features, strict=True):
             moment.add(feature)
     wanted = zip(moments, components, encoder.levels, strict=True)
     bases = [moment.basis(count, level) for moment, count, level in wanted]
     entries = [torch.empty(0)] * len(bases)
     done = 0
-    for features in encode("projection"):
+    for features in _encode(encoder, images, device, batch_size, "projection"):
         count = features[0].shape[1]
         for index, (feature, (mean, basis, _)) in enumerate(zip(features, bases, strict=True)):
             tokens = normalize((feature - mean.to(device)) @ basis.to(device), dim=-1)
@@ -98,46 +67,7 @@ def build_bank(
     for level, (mean, basis, share), entry in zip(encoder.levels, bases, entries, strict=True):
         flat = rearrange(entry, "side n token feature -> (side n) (token feature)")
         levels[level] = LevelBank(mean, basis, flat, n, share)
-    return EmbeddingBank(levels, description)
-
-
-def load_or_build_bank(
-    encoder: Encoder,
-    images: AuxiliaryImages,
-    settings: BankSettings,
-    device: torch.device | str = "cpu",
-) -> tuple[EmbeddingBank, Path]:
-    """Return the bank of these images, from the cache if it is there and sound.
-
-    The file's name is the hash of everything that the bank depends on: encoder weights and
-    preprocessing, levels, components, dtype, auxiliary files, slices, masks and seed. A lock lets
-    two processes that want the same bank build it once.
-
-    Returns:
-        the bank, and its file.
-    """
-    facts = {
-        "encoder": encoder.fingerprint,
-        "levels": list(encoder.levels),
-        "components": list(settings.components),
-        "dtype": str(settings.dtype).removeprefix("torch."),
-        "fingerprint": images.fingerprint,
-    }
-    description = {**facts, "images": images.describe()}
-    path = settings.folder / f"{content_key(facts)}.safetensors"
-
-    def build() -> EmbeddingBank:
-        return build_bank(
-            encoder,
-            images,
-            settings.components,
-            description,
-            device=device,
-            dtype=settings.dtype,
-            progress=settings.progress,
-        )
-
-    return load_or_build(path, EmbeddingBank.load, build), path
+    return EmbeddingBank(levels, description=description)
 
 
 def _encode(
@@ -146,7 +76,6 @@ def _encode(
     device: torch.device | str,
     batch_size: int,
     title: str,
-    progress: bool,
 ) -> Iterator[list[Tensor]]:
     """Yield per level ``(side, n, token, feature)`` of up to ``batch_size`` slices of one size."""
     waiting: list[Tensor] = []
@@ -160,7 +89,7 @@ def _encode(
             for f in encoder(stacked)
         ]
 
-    for positive, negative, _ in tqdm(images, f"bank, {title}", unit="slice", disable=not progress):
+    for positive, negative, _ in tqdm(images, f"bank, {title}", unit="slice"):
         if positive.shape != negative.shape:
             raise InputError(
                 "positive and negative of a slice must be prepared alike, got images of "

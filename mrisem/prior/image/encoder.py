@@ -7,20 +7,23 @@ gives it, and `load_encoder` makes one of a checkpoint of transformers.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from mrisem.errors import InputError
 from mrisem.prior.checkpoints import Normalisation, read_normalisation, resolve_checkpoint
 from mrisem.prior.image.families import HiddenStates, input_grid, load_tower, tower_facts
+from mrisem.prior.image.levels import Dtype
 from mrisem.prior.image.preparation import Preparation
 
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # Fingerprints spell these names in their older form, so that the banks on disk stay valid.
-_OLDER_NAMES = {"tower.embeddings.": "embeddings.0.", "tower.encoder.layers.": "layers."}
+_OLDER_NAMES = {
+    "tower.embeddings.": "embeddings.0.",
+    "tower.encoder.layers.": "layers.",
+    "layers.features.": "features.",
+}
 
 
 class Encoder(Protocol):
@@ -47,7 +50,6 @@ class Encoder(Protocol):
         Returns:
             one ``(n, token, feature)`` for each level.
         """
-        ...
 
 
 class FrozenEncoder(nn.Module):
@@ -59,7 +61,7 @@ class FrozenEncoder(nn.Module):
         levels: names (numbers) of the levels, in the order of the outputs.
         widths: features of a token at each level.
         n_tokens: tokens of an image.
-        facts: what the output depends on, beside the weights, the levels and the preparation.
+        facts: what the output depends on, beside the weights and the preparation.
     """
 
     def __init__(
@@ -69,39 +71,33 @@ class FrozenEncoder(nn.Module):
         levels: tuple[int, ...],
         widths: tuple[int, ...],
         n_tokens: int,
-        facts: tuple[str, ...],
+        facts: tuple[Any, ...],
     ) -> None:
         super().__init__()
         self.network, self.prepare = network, prepare
         self.levels, self.widths, self.n_tokens = levels, widths, n_tokens
         self.requires_grad_(False).eval()
-        self.fingerprint = self._fingerprint(facts)
+        weights = {_older_name(name): w for name, w in network.state_dict().items()}
+        self.fingerprint = fingerprint(repr((*facts, *prepare.facts())), weights)
 
     def train(self, mode: bool = True) -> FrozenEncoder:
         """Stay in evaluation mode, whatever the surrounding task is in."""
         return super().train(False)
 
     def forward(self, magnitude: Tensor) -> tuple[Tensor, ...]:
-        """Embed magnitude images.
-
-        Args:
-            magnitude: ``(n, y, x)`` real, any unit, not negative.
-
-        Returns:
-            ``(n, token, feature)`` per level, in the encoder's dtype.
-        """
+        """See `Encoder`; the embeddings have the dtype of the weights."""
         dtype = next(self.network.parameters()).dtype
         features: tuple[Tensor, ...] = self.network(self.prepare(magnitude).to(dtype))
         return features
 
-    def _fingerprint(self, facts: tuple[str, ...]) -> str:
-        digest = hashlib.sha256()
-        digest.update(repr((facts, self.levels, *self.prepare.facts())).encode())
-        weights = {_older_name(name): w for name, w in self.network.state_dict().items()}
-        for name, weight in sorted(weights.items()):
-            digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
-            digest.update(memoryview(weight.contiguous().view(-1).view(torch.uint8).numpy()))
-        return digest.hexdigest()
+
+def fingerprint(facts: str, weights: Mapping[str, Tensor]) -> str:
+    """Hash facts and weights by name, dtype, shape and value."""
+    digest = hashlib.sha256(facts.encode())
+    for name, weight in sorted(weights.items()):
+        digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
+        digest.update(weight.contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def freeze_tower(
@@ -120,7 +116,7 @@ def freeze_tower(
     Args:
         tower: vision model, on the CPU; layers behind the deepest level would run in vain.
         levels: layers whose outputs are wanted, counted from 1.
-        normalisation: mean and std that map [0, 1] to the tower's input range.
+        normalisation: mean and std, from [0, 1] to the tower's input range.
         pad_value: value around an image smaller than the input (see `Preparation`).
     """
     config = tower.config
@@ -131,14 +127,14 @@ def freeze_tower(
         levels,
         (config.hidden_size,) * len(levels),
         n_tokens,
-        tower_facts(config),
+        (tower_facts(config), levels),
     )
 
 
 def load_encoder(
     path: str,
     levels: Sequence[int],
-    dtype: torch.dtype | str = torch.float32,
+    dtype: Dtype = "float32",
     pad_value: float | None = None,
     revision: str | None = None,
 ) -> FrozenEncoder:
@@ -148,29 +144,19 @@ def load_encoder(
         path: ``janus_mini``, a folder, or a hub name such as ``deepseek-community/Janus-Pro-1B``;
             its model_type is one of `mrisem.prior.image.families.FAMILIES`.
         levels: transformer layers whose outputs are wanted, counted from 1.
-        dtype: dtype of weights and embeddings, ``float32``, ``bfloat16`` or ``float16``.
+        dtype: dtype of weights and embeddings.
         pad_value: value around small images, in normalised units; None is black.
-        revision: commit, tag or branch of a hub name (None: its main branch); a folder has none,
-            and the value is not looked at.
+        revision: commit, tag or branch of a hub name (None: its main branch).
 
     Returns:
         the encoder, on the CPU.
 
     Raises:
-        InputError: when path, checkpoint, level or dtype do not serve.
+        InputError: when path, checkpoint or levels do not serve.
     """
-    stored, chosen = as_dtype(dtype), tuple(levels)
-    folder = resolve_checkpoint(path, revision)
-    tower = load_tower(folder, chosen, stored)
+    folder, chosen = resolve_checkpoint(path, revision), tuple(levels)
+    tower = load_tower(folder, chosen, getattr(torch, dtype))
     return freeze_tower(tower, chosen, read_normalisation(folder), pad_value)
-
-
-def as_dtype(dtype: torch.dtype | str) -> torch.dtype:
-    """Turn a word such as ``bfloat16`` into an encoder's dtype, or raise an InputError."""
-    name = str(dtype).removeprefix("torch.")
-    if name not in _DTYPES:
-        raise InputError(f"encoder.dtype must be one of {sorted(_DTYPES)}, got {dtype!r}; set one")
-    return _DTYPES[name]
 
 
 def _older_name(name: str) -> str:

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from mrisem.errors import InputError
-from mrisem.prior.checkpoints import read_config
+from mrisem.prior.checkpoints import read_model_type
+from mrisem.prior.image.levels import check_levels
 from mrisem.prior.weights import load_config, load_model
 
 # model_type of a whole model, or of a tower saved alone -> class of the tower, its final norm
@@ -27,19 +28,14 @@ FAMILIES = {
     "dinov2_with_registers": ("Dinov2WithRegistersModel", "layernorm"),
     "dinov3_vit": ("DINOv3ViTModel", "norm"),
 }
-NAMES = {r"^(model\.)?vision_model\.": ""}  # of the tower's weights in a checkpoint of the whole
+_NAMES = {r"^(model\.)?vision_model\.": ""}  # of the tower's weights in a checkpoint of the whole
 _NAFLEX = ("siglip2", "siglip2_vision_model")
 _FACTS = ("model_type", "num_attention_heads", "hidden_act", "layer_norm_eps")
 _FACTS_OF_SOME = ("rope_theta", "rope_parameters")
 
 
 class HiddenStates(nn.Module):
-    """Outputs of some layers of a vision tower, without class token and registers.
-
-    Args:
-        tower: vision model of transformers.
-        levels: layers, counted from 1.
-    """
+    """Outputs of some layers (from 1) of a vision tower, without class token and registers."""
 
     def __init__(self, tower: nn.Module, levels: tuple[int, ...]) -> None:
         super().__init__()
@@ -55,14 +51,6 @@ class HiddenStates(nn.Module):
 def load_tower(folder: Path, levels: tuple[int, ...], dtype: torch.dtype) -> nn.Module:
     """Load the vision tower of a checkpoint up to the deepest level, without its final norm.
 
-    Args:
-        folder: a checkpoint of one of `FAMILIES`.
-        levels: layers whose outputs are wanted, counted from 1.
-        dtype: dtype of the weights.
-
-    Returns:
-        the vision model of transformers, on the CPU.
-
     Raises:
         InputError: when the checkpoint is of another family, lacks weights or is not that deep.
     """
@@ -72,28 +60,16 @@ def load_tower(folder: Path, levels: tuple[int, ...], dtype: torch.dtype) -> nn.
     tower_class = getattr(transformers, name)
     config = load_config(tower_class.config_class, folder)
     input_grid(config)
-    depth = config.num_hidden_layers
-    if not levels or len(set(levels)) != len(levels) or min(levels) < 1 or max(levels) > depth:
-        raise InputError(
-            f"levels must be different layers from 1 to the encoder's depth {depth}, got "
-            f"{list(levels)} for {folder}; set encoder.levels within it"
-        )
+    check_levels(levels, config.num_hidden_layers, folder)
     config.num_hidden_layers = max(levels)
     config.vision_use_head = False  # SigLIP's pooling, behind the last layer
-    tower: nn.Module = load_model(tower_class, folder, config, dtype, NAMES, (norm, "mask_token"))
+    tower: nn.Module = load_model(tower_class, folder, config, dtype, _NAMES, (norm, "mask_token"))
     setattr(tower, norm, nn.Identity())
     return tower
 
 
 def input_grid(config: Any) -> tuple[int, int]:
-    """Read the side of a tower's input in pixels, and the number of its patches.
-
-    Args:
-        config: configuration of a vision tower.
-
-    Raises:
-        InputError: when input or patch is not square.
-    """
+    """Read the side of a tower's input in pixels, and the number of its patches."""
     side, patch = _side(config, "image_size"), _side(config, "patch_size")
     return side, (side // patch) ** 2
 
@@ -105,7 +81,7 @@ def tower_facts(config: Any) -> tuple[str, ...]:
 
 
 def _family(folder: Path) -> tuple[str, str]:
-    model_type = read_config(folder).get("model_type")
+    model_type = read_model_type(folder)
     if model_type in _NAFLEX:
         raise InputError(
             f"encoder must take images of one fixed size, got a NaFlex checkpoint ({model_type}) "

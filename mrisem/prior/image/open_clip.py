@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-
 from mrisem.errors import InputError
-from mrisem.prior.checkpoints import Normalisation, read_json, resolve_checkpoint
-from mrisem.prior.image.encoder import FrozenEncoder, as_dtype
+from mrisem.prior.checkpoints import read_json, resolve_checkpoint
+from mrisem.prior.image.encoder import FrozenEncoder
+from mrisem.prior.image.levels import Dtype
 from mrisem.prior.image.preparation import Preparation
 from mrisem.prior.image.timm_encoder import create_network, freeze_network
 from mrisem.prior.weights import read_tensors
@@ -24,7 +23,7 @@ _WEIGHTS = ("open_clip_model.safetensors", "model.safetensors")
 def load_open_clip_encoder(
     path: str,
     levels: Sequence[int],
-    dtype: torch.dtype | str = torch.float32,
+    dtype: Dtype = "float32",
     pad_value: float | None = None,
     revision: str | None = None,
 ) -> FrozenEncoder:
@@ -34,7 +33,7 @@ def load_open_clip_encoder(
         path: folder with ``open_clip_config.json`` and ``open_clip_model.safetensors``, or a hub
             name such as ``microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224``.
         levels: transformer blocks whose outputs are wanted, counted from 1, before the final norm.
-        dtype: dtype of weights and embeddings, ``float32``, ``bfloat16`` or ``float16``.
+        dtype: dtype of weights and embeddings.
         pad_value: value around small images, in normalised units; None is black.
         revision: commit, tag or branch of a hub name; a folder has none.
 
@@ -42,9 +41,8 @@ def load_open_clip_encoder(
         the encoder, on the CPU; its tokens are the patches, row by row.
 
     Raises:
-        InputError: when path, checkpoint, level or dtype do not serve.
+        InputError: when path, checkpoint or levels do not serve.
     """
-    stored = as_dtype(dtype)
     folder = resolve_checkpoint(path.removeprefix("hf-hub:"), revision)
     config = read_json(folder / "open_clip_config.json")
     name = config["model_cfg"]["vision_cfg"].get("timm_model_name")
@@ -63,6 +61,5 @@ def load_open_clip_encoder(
     network = create_network(name, weights, file)
     channels, side, _ = network.pretrained_cfg["input_size"]
     wanted = config["preprocess_cfg"]
-    normalisation = Normalisation(tuple(wanted["mean"]), tuple(wanted["std"]))
-    prepare = Preparation(side, channels, normalisation, pad_value)
-    return freeze_network(network, prepare, name, tuple(levels), None, stored)
+    prepare = Preparation(side, channels, (wanted["mean"], wanted["std"]), pad_value)
+    return freeze_network(network, name, prepare, tuple(levels), None, dtype)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
@@ -17,7 +19,7 @@ class Preparation(nn.Module):
     Args:
         image_size: side of the square input in pixels; None: the image's own size is kept.
         n_channels: channels of the input.
-        normalisation: maps [0, 1] to the encoder's input range.
+        normalisation: mean and std, from [0, 1] to the encoder's input range.
         pad_value: what surrounds an image smaller than the input, in normalised units; None is
             black, which is -1 for a mean and std of .5 (the paper's released code pads with 0).
 
@@ -38,12 +40,11 @@ class Preparation(nn.Module):
     ) -> None:
         super().__init__()
         self.image_size = image_size
-        mean = _channels(normalisation.mean, n_channels, "image_mean")
-        std = _channels(normalisation.std, n_channels, "image_std")
+        mean = _channels(normalisation[0], n_channels, "image_mean")
+        std = _channels(normalisation[1], n_channels, "image_std")
         frame = -mean / std if pad_value is None else torch.full_like(mean, pad_value)
-        self.register_buffer("mean", mean, persistent=False)
-        self.register_buffer("std", std, persistent=False)
-        self.register_buffer("frame", frame, persistent=False)
+        for name, value in {"mean": mean, "std": std, "frame": frame}.items():
+            self.register_buffer(name, value, persistent=False)
 
     def forward(self, magnitude: Tensor) -> Tensor:
         """Prepare magnitude images.
@@ -84,10 +85,11 @@ class Preparation(nn.Module):
         return pad(center_crop(pixels, (height, width)), margins) + around
 
 
-def _channels(values: tuple[float, ...], n_channels: int, name: str) -> Tensor:
-    if len(values) not in (1, n_channels):
+def _channels(values: float | Sequence[float], n_channels: int, name: str) -> Tensor:
+    stated = torch.tensor(values, dtype=torch.float32).reshape(-1)
+    if len(stated) not in (1, n_channels):
         raise InputError(
-            f"{name} must have one value or one a channel, {n_channels}, got {list(values)}; "
+            f"{name} must have one value or one a channel, {n_channels}, got {values}; "
             "save the model's own image processor beside it"
         )
-    return torch.tensor(values, dtype=torch.float32).expand(n_channels)[:, None, None].clone()
+    return stated.expand(n_channels)[:, None, None].clone()

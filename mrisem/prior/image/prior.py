@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from einops import rearrange
+from einops import rearrange, reduce
 from torch import Tensor
 
-from mrisem.errors import InputError
+from mrisem.prior.contrastive import info_nce, token_similarity
 from mrisem.prior.image.bank import EmbeddingBank
-from mrisem.prior.image.contrastive import info_nce, token_similarity
 from mrisem.prior.image.encoder import Encoder
 from mrisem.prior.jitter import Jitter
 from mrisem.prior.prior import Prior
@@ -24,14 +23,10 @@ class SemanticPrior(Prior):
 
     Args:
         encoder: frozen; gradients pass to its input only.
-        bank: positives and negatives at the encoder's levels.
+        bank: positives and negatives at the encoder's levels, on its device.
         level_weights: ``w``, one for each level (paper: 0.005, 0.5, 1).
         temperature: tau (paper: 0.07).
         jitter: average embeddings over shifts and noise; None: the image as it is.
-
-    Raises:
-        InputError: when the number of weights is not that of the levels, or the bank's levels are
-            not the encoder's, or a side of the bank is empty.
     """
 
     def __init__(
@@ -42,74 +37,35 @@ class SemanticPrior(Prior):
         temperature: float = 0.07,
         jitter: Jitter | None = None,
     ) -> None:
-        if tuple(bank.levels) != tuple(encoder.levels):
-            raise InputError(f"bank has levels {[*bank.levels]}, encoder {[*encoder.levels]}")
-        if len(level_weights) != len(bank.levels):
-            raise InputError(
-                f"prior.level_weights needs one number for each of the levels {[*bank.levels]}, "
-                f"got {list(level_weights)}"
-            )
-        for level, one in bank.levels.items():
-            n_negatives = len(one.entries) - one.n_positives
-            if not one.n_positives or not n_negatives:
-                raise InputError(
-                    f"a bank needs positives and negatives, level {level} has {one.n_positives} + "
-                    f"{n_negatives}; build it from auxiliary slices of both kinds"
-                )
-        self.encoder = encoder
-        self.bank = bank
-        self.level_weights = tuple(level_weights)
-        self.temperature = temperature
-        self.jitter = jitter
+        self.encoder, self.bank, self.jitter = encoder, bank, jitter
+        self.level_weights, self.temperature = tuple(level_weights), temperature
 
     def similarities(self, magnitude: Tensor, iteration: int = 0) -> dict[int, Tensor]:
-        """Return the similarity of each image to every bank entry, per level.
-
-        Args:
-            magnitude: ``(batch, y, x)`` float32, of any positive scale.
-            iteration: of the fit: which draw of the jitter.
-
-        Returns:
-            level -> ``(batch, n)`` float32, the positives first.
-        """
+        """Return level -> similarity to each bank entry, ``(batch, n)``, the positives first."""
+        features = self._features(magnitude, iteration)
         return {
             level: token_similarity(bank.project(feature), bank.entries)
-            for (level, bank), feature in zip(
-                self.bank.levels.items(), self._features(magnitude, iteration), strict=True
-            )
+            for (level, bank), feature in zip(self.bank.levels.items(), features, strict=True)
         }
 
     def losses(self, magnitude: Tensor, iteration: int = 0) -> dict[str, Tensor]:
-        """Return the loss and what else is worth a curve.
+        """See `Prior`: ``semantic`` is the weighted sum of ``semantic_<level>``.
 
-        Args:
-            magnitude: ``(batch, y, x)`` float32.
-            iteration: of the fit: which draw of the jitter.
-
-        Returns:
-            name -> ``(batch,)`` float32: ``semantic``, the weighted sum; ``semantic_<level>``, each
-            level's own; ``positives_<level>`` and ``negatives_<level>``, mean similarities.
+        ``positives_<level>`` and ``negatives_<level>`` are mean similarities to the bank's sides.
         """
         named, weighted = {}, []
         for weight, (level, s) in zip(
             self.level_weights, self.similarities(magnitude, iteration).items(), strict=True
         ):
             n = self.bank.levels[level].n_positives
-            named[f"semantic_{level}"] = info_nce(s, n, self.temperature)
-            named[f"positives_{level}"] = s[:, :n].mean(1)
-            named[f"negatives_{level}"] = s[:, n:].mean(1)
+            sides = s[:, :n], s[:, n:]
+            named[f"semantic_{level}"] = info_nce(*sides, (self.temperature, self.temperature))
+            named[f"positives_{level}"], named[f"negatives_{level}"] = (p.mean(1) for p in sides)
             weighted.append(weight * named[f"semantic_{level}"])
         return {"semantic": torch.stack(weighted).sum(0), **named}
 
     def signature(self, magnitude: Tensor) -> dict[str, Tensor]:
-        """Return each image's mean projected token, per level: where it stands in a picture.
-
-        Args:
-            magnitude: ``(batch, y, x)`` float32.
-
-        Returns:
-            level -> ``(batch, component)`` float32.
-        """
+        """See `Prior`: each image's mean projected token, ``(batch, component)`` float32."""
         with torch.no_grad():
             features = self.encoder(magnitude)
         banks = self.bank.levels.items()
@@ -119,7 +75,7 @@ class SemanticPrior(Prior):
         }
 
     def bank_signature(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """Return the same of the bank's entries: level -> positives, negatives."""
+        """See `Prior`: the same of the bank's entries."""
         sides = {}
         for level, bank in self.bank.levels.items():
             d = bank.components.shape[1]
@@ -130,11 +86,6 @@ class SemanticPrior(Prior):
     def _features(self, magnitude: Tensor, iteration: int) -> tuple[Tensor, ...]:
         if self.jitter is None:
             return self.encoder(magnitude)
+        pattern, n = "(batch copies) token feature -> batch token feature", self.jitter.copies
         features = self.encoder(self.jitter(magnitude, iteration))
-        n = self.jitter.copies
-        return tuple(
-            rearrange(f, "(batch copies) token feature -> batch copies token feature", copies=n)
-            .float()
-            .mean(1)
-            for f in features
-        )
+        return tuple(reduce(f.float(), pattern, "mean", copies=n) for f in features)

@@ -7,56 +7,46 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from einops import rearrange
+from annotated_types import Ge
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d
 
 from mrisem.errors import InputError
-from mrisem.prior.checkpoints import Normalisation
-from mrisem.prior.image.encoder import FrozenEncoder, as_dtype
+from mrisem.prior.image.encoder import FrozenEncoder
+from mrisem.prior.image.levels import Dtype, check_levels, map_tokens
 from mrisem.prior.image.preparation import Preparation
 from mrisem.prior.weights import read_tensors, refuse_missing
 
 
 class FeatureMaps(nn.Module):
-    """Feature maps of a timm network, averaged to a square grid of tokens.
+    """Tokens of feature maps of a timm network; levels are its stages or blocks from 1."""
 
-    Args:
-        network: with timm's `forward_intermediates`.
-        levels: stages or blocks, counted from 1.
-        grid: tokens along y and x (adaptive average pooling); None: each map as it is.
-    """
-
-    def __init__(self, network: nn.Module, levels: tuple[int, ...], grid: int | None) -> None:
+    def __init__(self, network: Any, levels: tuple[int, ...], grid: int | None) -> None:
         super().__init__()
         self.network, self.levels, self.grid = network, levels, grid
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """``(n, channel, y, x)`` -> ``(n, token, feature)`` for each level, before any norm."""
-        ascending, network = sorted(self.levels), self.network
-        maps = network.forward_intermediates(  # type: ignore[operator]
+        ascending = sorted(self.levels)
+        maps = self.network.forward_intermediates(
             pixels,
             indices=[level - 1 for level in ascending],
             stop_early=True,
             intermediates_only=True,
             output_fmt="NCHW",
         )
-        if self.grid is not None:
-            maps = [adaptive_avg_pool2d(features, self.grid) for features in maps]
-        tokens = [rearrange(features, "n f y x -> n (y x) f") for features in maps]
-        return tuple(tokens[ascending.index(level)] for level in self.levels)
+        return tuple(map_tokens(maps[ascending.index(n)], self.grid) for n in self.levels)
 
 
 def load_timm_encoder(
     model_name: str,
     levels: Sequence[int],
     checkpoint: str | None = None,
-    grid: int = 24,
+    grid: Annotated[int, Ge(1)] = 24,
     image_size: int | None = None,
-    dtype: torch.dtype | str = torch.float32,
+    dtype: Dtype = "float32",
     pad_value: float | None = None,
 ) -> FrozenEncoder:
     """Load a network of timm as an encoder.
@@ -66,10 +56,10 @@ def load_timm_encoder(
         levels: stages (convolutional networks) or blocks (ViT), counted from 1.
         checkpoint: safetensors file with the network's weights, by timm's names; None: timm's own
             weights for that name, from its cache or the hub.
-        grid: number of tokens along y and x, to which feature maps are averaged.
+        grid: number of tokens along y and x (see `map_tokens`).
         image_size: side of the input in pixels; None: the network's own where it is fixed, else
             that of the images.
-        dtype: dtype of weights and embeddings, ``float32``, ``bfloat16`` or ``float16``.
+        dtype: dtype of weights and embeddings.
         pad_value: value around small images, in normalised units; None is black.
 
     Returns:
@@ -78,34 +68,25 @@ def load_timm_encoder(
     Raises:
         InputError: when timm, network, weights or levels do not serve.
     """
-    stored = as_dtype(dtype)
-    if checkpoint is None:
-        network = create_network(model_name)
-    else:
-        file = Path(checkpoint).expanduser()
+    weights, file = None, Path(checkpoint or "").expanduser()
+    if checkpoint is not None:
         if file.suffix != ".safetensors" or not file.is_file():
             raise InputError(
                 f"encoder.checkpoint must be an existing safetensors file, got {checkpoint!r}; "
                 "save the network's state_dict with safetensors.torch.save_file"
             )
-        network = create_network(model_name, read_tensors(file, ""), file)
+        weights = read_tensors(file, "")
+    network = create_network(model_name, weights, file)
     settings = network.pretrained_cfg
-    if settings.get("fixed_input_size"):
-        image_size = image_size or settings["input_size"][-1]
-    normalisation = Normalisation(tuple(settings["mean"]), tuple(settings["std"]))
+    if image_size is None and settings.get("fixed_input_size"):
+        image_size = settings["input_size"][-1]
+    normalisation = settings["mean"], settings["std"]
     prepare = Preparation(image_size, settings["input_size"][0], normalisation, pad_value)
-    return freeze_network(network, prepare, model_name, tuple(levels), grid, stored)
+    return freeze_network(network, model_name, prepare, tuple(levels), grid, dtype)
 
 
-def create_network(
-    model_name: str, weights: dict[str, Tensor] | None = None, place: Path = Path()
-) -> Any:
-    """Create a network of timm without its classifier.
-
-    Args:
-        model_name: name in timm.
-        weights: weights by timm's names; None: timm's own.
-        place: where the weights come from, for messages.
+def create_network(model_name: str, weights: dict[str, Tensor] | None, place: Path) -> Any:
+    """Create a network of timm without its classifier; weights None: with timm's own.
 
     Raises:
         InputError: when timm is not installed, does not know the name, or weights do not fit.
@@ -121,9 +102,10 @@ def create_network(
         with torch.random.fork_rng(devices=[]):  # timm draws a start, which the weights replace
             network = timm.create_model(model_name, pretrained=weights is None, num_classes=0)
     except Exception as error:  # unknown, offline, no weights: each of its own class and cause
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
             f"encoder.model_name must be a network of timm whose weights are cached or can be "
-            f"fetched, got {model_name!r} ({_first_line(error)}); see timm.list_models()"
+            f"fetched, got {model_name!r} ({reason}); see timm.list_models()"
         ) from error
     if weights is not None:
         try:
@@ -139,21 +121,15 @@ def create_network(
 
 def freeze_network(
     network: Any,
-    prepare: Preparation,
     model_name: str,
+    prepare: Preparation,
     levels: tuple[int, ...],
     grid: int | None,
-    dtype: torch.dtype,
+    dtype: Dtype,
 ) -> FrozenEncoder:
     """Make an encoder of a network of timm; what is behind the deepest level is dropped.
 
-    Args:
-        network: as `create_network` makes it.
-        prepare: magnitude images -> its input.
-        model_name: name in timm, for the fingerprint.
-        levels: stages or blocks, counted from 1.
-        grid: tokens along y and x; None: the maps as they are, all of one size.
-        dtype: dtype of weights and embeddings.
+    Args: those of `load_timm_encoder`; grid None: feature maps as they are, all of one size.
 
     Raises:
         InputError: when the network has no such levels, or no feature maps.
@@ -163,24 +139,13 @@ def freeze_network(
             f"encoder must be a network with feature maps (forward_intermediates of timm), got "
             f"{model_name}; choose another one"
         )
-    if grid is not None and grid < 1:
-        raise InputError(f"grid must be an integer of at least 1, got {grid!r}; set encoder.grid")
-    depth = len(network.feature_info)
-    if not levels or len(set(levels)) != len(levels) or min(levels) < 1 or max(levels) > depth:
-        raise InputError(
-            f"levels must be different stages or blocks from 1 to the encoder's depth {depth}, "
-            f"got {list(levels)} for {model_name}; set encoder.levels within it"
-        )
+    check_levels(levels, len(network.feature_info), model_name)
     network.prune_intermediate_layers([level - 1 for level in levels], prune_norm=True)
-    features = FeatureMaps(network, levels, grid).to(dtype).eval()
-    channels, *own_size = network.pretrained_cfg["input_size"]
+    features = FeatureMaps(network, levels, grid).to(getattr(torch, dtype)).eval()
+    _, *own_size = network.pretrained_cfg["input_size"]
     size = own_size if prepare.image_size is None else [prepare.image_size] * 2
     with torch.no_grad():
-        shapes = [level.shape for level in features(torch.zeros(1, channels, *size, dtype=dtype))]
-    facts = (f"timm={model_name}", f"grid={grid}")
-    widths = tuple(shape[-1] for shape in shapes)
-    return FrozenEncoder(features, prepare, levels, widths, shapes[0][1], facts)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+        pixels = prepare(torch.zeros(1, *size)).to(getattr(torch, dtype))
+        shapes = [level.shape for level in features(pixels)]
+    widths, facts = tuple(shape[-1] for shape in shapes), (f"timm={model_name}", f"grid={grid}")
+    return FrozenEncoder(features, prepare, levels, widths, shapes[0][1], (facts, levels))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,17 +12,19 @@ import torch
 from annotated_types import Ge, Gt
 
 from mrisem.errors import InputError
+from mrisem.prior.builder import BankPriorBuilder
+from mrisem.prior.contrastive import LANGUAGE_TEMPERATURES
 from mrisem.prior.jitter import Jitter
-from mrisem.prior.language.bank import LanguageBank, Perturbation, load_or_build_language_bank
+from mrisem.prior.language.bank import LanguageBank, Perturbation, build_language_bank
 from mrisem.prior.language.loading import load_language_model
 from mrisem.prior.language.model import ResponseEncoder
-from mrisem.prior.language.prior import TEMPERATURES, LanguagePrior
+from mrisem.prior.language.prior import LanguagePrior
 from mrisem.prior.language.prompts import Prompt
-from mrisem.prior.prior import AuxiliaryData, Contrast, Prior
+from mrisem.prior.prior import Contrast
 
 
-class LanguagePriorBuilder:
-    """Makes a `LanguagePrior` for each acquisition (`mrisem.prior.prior.PriorBuilder`).
+class LanguagePriorBuilder(BankPriorBuilder):
+    """Makes a `LanguagePrior` for each acquisition.
 
     Args:
         path: Janus checkpoint: ``janus_mini``, a folder, or a hub name; None: no such encoder.
@@ -45,6 +49,8 @@ class LanguagePriorBuilder:
         InputError: when no checkpoint is named.
     """
 
+    BANK = LanguageBank
+
     def __init__(
         self,
         path: str | None,
@@ -53,8 +59,8 @@ class LanguagePriorBuilder:
         contrast: Contrast = "same",
         revision: str | None = None,
         pad_value: float | None = None,
-        temperature_positive: Annotated[float, Gt(0)] = TEMPERATURES[0],
-        temperature_negative: Annotated[float, Gt(0)] = TEMPERATURES[1],
+        temperature_positive: Annotated[float, Gt(0)] = LANGUAGE_TEMPERATURES[0],
+        temperature_negative: Annotated[float, Gt(0)] = LANGUAGE_TEMPERATURES[1],
         center: bool = True,
         n_perturbations: Annotated[int, Ge(1)] = 100,
         sigma: Annotated[float, Ge(0)] = 0.03,
@@ -71,47 +77,42 @@ class LanguagePriorBuilder:
                 "encoder=janus_mini, janus_pro_1b or janus_pro_7b"
             )
         self.prompt, self.folder, self.contrast = prompt, Path(folder), contrast
-        self.model: dict[str, Any] = {
-            "path": path,
-            "dtype": dtype,
-            "revision": revision,
-            "pad_value": pad_value,
-            "gradient_checkpointing": gradient_checkpointing,
-        }
-        self.temperatures, self.center = (temperature_positive, temperature_negative), center
+        self.make_encoder = partial(
+            load_language_model, path, dtype, revision, pad_value, gradient_checkpointing
+        )
         self.perturbation = Perturbation(n_perturbations, sigma, seed, batch_size)
-        self.jitter = None if jitter is None else Jitter(**jitter)
-        self.log_answer_every = log_answer_every
-
-    def __call__(self, data: AuxiliaryData, device: torch.device) -> dict[str, Prior]:
-        """Make the priors on a device: acquisition -> prior."""
-        encoder = load_language_model(**self.model).to(device)
-        return {
-            acquisition: LanguagePrior(
-                encoder,
-                self.prompt,
-                bank.to(device),
-                *self.temperatures,
-                center=self.center,
-                jitter=self.jitter,
-                answer_every=self.log_answer_every,
-            )
-            for acquisition, bank, _ in self.banks(encoder, data, device)
+        self.options: dict[str, Any] = {
+            "temperatures": (temperature_positive, temperature_negative),
+            "center": center,
+            "jitter": None if jitter is None else Jitter(**jitter),
+            "answer_every": log_answer_every,
         }
 
-    def banks(
-        self, encoder: ResponseEncoder, data: AuxiliaryData, device: torch.device
-    ) -> Iterator[tuple[str, LanguageBank, Path]]:
-        """Yield each acquisition's bank, on the CPU, and the bank's file."""
-        for acquisition in data.reconstructed_acquisitions:
-            images = data.auxiliary_slices(acquisition, self.contrast)
-            bank = load_or_build_language_bank(
-                encoder, images, self.prompt, self.perturbation, self.folder, device
-            )
-            yield acquisition, *bank
+    def load_encoder(self, device: torch.device) -> ResponseEncoder:
+        """See `BankPriorBuilder`."""
+        return self.make_encoder().to(device)
 
-    def describe(self, data: AuxiliaryData, device: torch.device) -> Iterator[str]:
-        """Yield a few lines on each bank."""
-        encoder = load_language_model(**self.model).to(device)
-        for acquisition, bank, path in self.banks(encoder, data, device):
-            yield bank.describe(acquisition, path)
+    def recipe(
+        self, encoder: ResponseEncoder, device: torch.device
+    ) -> tuple[dict[str, Any], Callable[..., LanguageBank]]:
+        """See `BankPriorBuilder`; the prompt's target, which swaps the sides, is not a fact."""
+        noise = asdict(self.perturbation)
+        del noise["batch_size"]
+        facts = {
+            "encoder": encoder.fingerprint,
+            "conversation": encoder.conversations(self.prompt.question)[0].tolist(),
+            "prompt": self.prompt.facts(),
+            "perturbation": noise,
+        }
+        build = partial(
+            build_language_bank,
+            encoder,
+            prompt=self.prompt,
+            perturbation=self.perturbation,
+            device=device,
+        )
+        return facts, build
+
+    def make_prior(self, encoder: ResponseEncoder, bank: LanguageBank) -> LanguagePrior:
+        """See `BankPriorBuilder`."""
+        return LanguagePrior(encoder, self.prompt, bank, **self.options)

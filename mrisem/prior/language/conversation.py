@@ -15,9 +15,9 @@ class Conversations:
     """Questions -> token ids: system prompt, image placeholders, question, open assistant turn.
 
     Args:
-        folder: of a Janus checkpoint, with tokenizer, processor and chat template.
+        folder: Janus checkpoint with tokenizer, processor and chat template.
         image_token_id: what the model takes for the place of an image token.
-        n_image_tokens: of one image.
+        n_image_tokens: number of tokens of one image.
         image_size: side of the model's input in pixels.
 
     Raises:
@@ -36,9 +36,6 @@ class Conversations:
     def __call__(self, question: str) -> tuple[Tensor, Tensor]:
         """Tokenise the conversation that asks one question about one image.
 
-        Args:
-            question: the text after the image.
-
         Returns:
             ids, ``(length,)``; and which of them are the image's, ``(length,)`` bool.
 
@@ -46,15 +43,7 @@ class Conversations:
             InputError: when the image does not get as many places as it has tokens.
         """
         if question not in self._cache:
-            ids = self._tokenise(question)
-            is_image = ids == self.image_token_id
-            if int(is_image.sum()) != self.n_image_tokens:
-                raise InputError(
-                    f"the conversation must hold {self.n_image_tokens} image tokens (id "
-                    f"{self.image_token_id}), got {int(is_image.sum())} from the processor in "
-                    f"{self.folder}; fetch the tokenizer that belongs to the model"
-                )
-            self._cache[question] = ids, is_image
+            self._cache[question] = self._tokenise(question)
         return self._cache[question]
 
     def decode(self, ids: list[int]) -> str:
@@ -63,14 +52,20 @@ class Conversations:
         text: str = self.processor.tokenizer.decode(said, skip_special_tokens=True)
         return text.strip()
 
-    def _tokenise(self, question: str) -> Tensor:
+    def _tokenise(self, question: str) -> tuple[Tensor, Tensor]:
         content = [{"type": "image"}, {"type": "text", "text": question}]
         turns = [{"role": "user", "content": content}]
         text = self.processor.apply_chat_template(turns, add_generation_prompt=True)
         blank = torch.zeros(3, self.image_size, self.image_size, dtype=torch.uint8)
-        inputs = self.processor(text=[text], images=[blank], return_tensors="pt")
-        ids: Tensor = inputs["input_ids"][0]
-        return ids
+        ids = self.processor(text=[text], images=[blank], return_tensors="pt")["input_ids"][0]
+        is_image = ids == self.image_token_id
+        if int(is_image.sum()) != self.n_image_tokens:
+            raise InputError(
+                f"the conversation must hold {self.n_image_tokens} image tokens (id "
+                f"{self.image_token_id}), got {int(is_image.sum())} from the processor in "
+                f"{self.folder}; fetch the tokenizer that belongs to the model"
+            )
+        return ids, is_image
 
 
 def _load_processor(folder: Path) -> Any:

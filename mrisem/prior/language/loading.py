@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from mrisem.errors import InputError
-from mrisem.prior.checkpoints import read_config, read_normalisation, resolve_checkpoint
+from mrisem.prior.checkpoints import read_model_type, read_normalisation, resolve_checkpoint
 from mrisem.prior.image.encoder import freeze_tower
 from mrisem.prior.image.families import input_grid
 from mrisem.prior.language.conversation import Conversations
@@ -18,7 +18,6 @@ from mrisem.prior.language.model import ResponseEncoder
 from mrisem.prior.language.precision import freeze_linears
 from mrisem.prior.weights import load_config, load_model, read_tensors, weight_files
 
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _NAMES = {r"^model\.": ""}  # of the weights in a checkpoint with output head
 _HEADS = (r"^lm_head\.weight$", r"language_model\.embed_tokens\.weight$")  # its own, or a tied one
 _GENERATOR = ("vqmodel", "generation_embeddings", "generation_aligner", "generation_head")
@@ -26,7 +25,7 @@ _GENERATOR = ("vqmodel", "generation_embeddings", "generation_aligner", "generat
 
 def load_language_model(
     path: str,
-    dtype: torch.dtype | str = "float32",
+    dtype: Literal["float32", "bfloat16"] = "float32",
     revision: str | None = None,
     pad_value: float | None = None,
     gradient_checkpointing: bool = False,
@@ -35,8 +34,8 @@ def load_language_model(
 
     Args:
         path: ``janus_mini``, a folder, or a hub name such as ``deepseek-community/Janus-Pro-1B``.
-        dtype: dtype in which the language model's matrices are kept, ``float32`` or ``bfloat16``;
-            all else is kept, and everything computes, in float32.
+        dtype: dtype in which the language model's matrices are kept; all else is kept, and
+            everything computes, in float32.
         revision: commit, tag or branch of a hub name; a folder has none.
         pad_value: value around small images (see `mrisem.prior.image.encoder.load_encoder`).
         gradient_checkpointing: less memory for more time.
@@ -45,15 +44,21 @@ def load_language_model(
         the frozen model, on the CPU.
 
     Raises:
-        InputError: when checkpoint, tokenizer or dtype do not serve.
+        InputError: when checkpoint or tokenizer do not serve.
     """
-    stored = _dtype(dtype)
+    from transformers import JanusConfig
+
     folder = resolve_checkpoint(path, revision)
-    config = _read_janus_config(folder)
+    if (model_type := read_model_type(folder)) != "janus":
+        raise InputError(
+            f"the language route needs a checkpoint of model_type 'janus', got {model_type!r} in "
+            f"{folder}; set encoder=janus_mini, janus_pro_1b or janus_pro_7b"
+        )
+    config = load_config(JanusConfig, folder)
     weight_files(folder)  # a folder without weights is refused as such, whatever else it lacks
     side, n_tokens = input_grid(config.vision_config)
     conversations = Conversations(folder, config.image_token_id, n_tokens, side)
-    model = load_model(_without_generator(), folder, config, stored, _NAMES)
+    model = load_model(_without_generator(), folder, config, getattr(torch, dtype), _NAMES)
     tower, norm = model.vision_model, model.vision_model.post_layernorm
     tower.post_layernorm = nn.Identity()
     freeze_linears(model.language_model)
@@ -67,25 +72,6 @@ def load_language_model(
         partial(_read_head, folder),
         gradient_checkpointing,
     )
-
-
-def _dtype(dtype: torch.dtype | str) -> torch.dtype:
-    name = str(dtype).removeprefix("torch.")
-    if name not in _DTYPES:
-        raise InputError(f"prior.dtype must be one of {', '.join(_DTYPES)}, got {dtype!r}; set one")
-    return _DTYPES[name]
-
-
-def _read_janus_config(folder: Path) -> Any:
-    model_type = read_config(folder).get("model_type")
-    if model_type != "janus":
-        raise InputError(
-            f"the language route needs a checkpoint of model_type 'janus', got {model_type!r} in "
-            f"{folder}; set encoder=janus_mini, janus_pro_1b or janus_pro_7b"
-        )
-    from transformers import JanusConfig
-
-    return load_config(JanusConfig, folder)
 
 
 def _without_generator() -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding
 from torch.utils.checkpoint import checkpoint
 
-from mrisem.prior.image.encoder import FrozenEncoder
+from mrisem.prior.image.encoder import FrozenEncoder, fingerprint
 from mrisem.prior.language.conversation import Conversations
 from mrisem.prior.language.precision import full_float32
 from mrisem.prior.language.prompts import Prompt
@@ -43,7 +42,7 @@ class ResponseEncoder(nn.Module):
         tower: FrozenEncoder,
         norm: nn.Module,
         aligner: nn.Module,
-        language: nn.Module,
+        language: Any,
         conversations: Conversations,
         read_head: Callable[[], Tensor],
         gradient_checkpointing: bool = False,
@@ -54,30 +53,21 @@ class ResponseEncoder(nn.Module):
         self.gradient_checkpointing = gradient_checkpointing
         self.requires_grad_(False).eval()
         self.width = int(self._token_embeddings.shape[1])
-        self.fingerprint = self._fingerprint()
-        layers: Any = language.layers
-        for layer in layers:
+        weights = {n: w for n, w in self.state_dict().items() if not n.startswith("tower.")}
+        self.fingerprint = fingerprint(tower.fingerprint, weights)
+        for layer in language.layers:
             layer.forward = partial(self._maybe_checkpoint, layer.forward)
 
     def train(self, mode: bool = True) -> ResponseEncoder:
         """Stay in evaluation mode, whatever the surrounding task is in."""
         return super().train(False)
 
-    def forward(self, magnitude: Tensor, prompt: Prompt, noise: Tensor | None = None) -> Tensor:
-        """Embed the responses to images.
-
-        Args:
-            magnitude: ``(n, y, x)`` real, any unit, not negative.
-            prompt: its question is asked.
-            noise: see `respond`.
-
-        Returns:
-            ``(n, width)`` float32.
-        """
-        return self.respond(self.image_tokens(magnitude), prompt, noise)
+    def forward(self, magnitude: Tensor, prompt: Prompt) -> Tensor:
+        """``(n, y, x)`` magnitudes -> ``(n, width)`` float32 responses; see `respond`."""
+        return self.respond(self.image_tokens(magnitude), prompt)
 
     def image_tokens(self, magnitude: Tensor) -> Tensor:
-        """Run the vision tower, its final norm and the aligner: what stands for an image.
+        """Run vision tower, final norm and aligner: what stands for an image.
 
         Args:
             magnitude: ``(n, y, x)`` real, any unit, not negative.
@@ -138,9 +128,7 @@ class ResponseEncoder(nn.Module):
 
     @property
     def _token_embeddings(self) -> Tensor:
-        language: Any = self.language
-        weight: Tensor = language.get_input_embeddings().weight
-        return weight
+        return self.language.get_input_embeddings().weight
 
     def _see(self, magnitude: Tensor) -> Tensor:
         (features,) = self.tower(magnitude)
@@ -158,13 +146,5 @@ class ResponseEncoder(nn.Module):
     def _maybe_checkpoint(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if not (self.gradient_checkpointing and torch.is_grad_enabled()):
             return function(*args, **kwargs)
-        options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
-        return checkpoint(function, *args, **options, **kwargs)
-
-    def _fingerprint(self) -> str:
-        digest = hashlib.sha256(self.tower.fingerprint.encode())
-        for name, weight in sorted(self.state_dict().items()):
-            if not name.startswith("tower."):
-                digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
-                digest.update(memoryview(weight.contiguous().view(-1).view(torch.uint8).numpy()))
-        return digest.hexdigest()
+        options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False, **kwargs}
+        return checkpoint(function, *args, **options)

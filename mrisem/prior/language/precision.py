@@ -35,28 +35,20 @@ def full_float32(device_type: str) -> Iterator[None]:
             place.fp32_precision = before
 
 
-def independent_values(function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    """Evaluate a function of single images in full float32, forwards and backwards.
+class IndependentValues(torch.autograd.Function):
+    """Values of a function of single images in full float32, forwards and backwards.
 
     Autograd runs the backward pass under the precision of whoever asks for it, not of the forward
     pass. The gradient is therefore taken here, at once, image by image: memory does not grow with
     the batch, and the graph behind a value is one stored gradient.
 
-    Args:
-        function: one ``(1, y, x)`` float32 image -> ``(1, k)``; only the first column is
-            differentiated.
-        images: ``(batch, y, x)`` floating point.
-
-    Returns:
-        ``(batch, k)`` float32; the first column is differentiable (once) in ``images``.
+    ``apply`` takes ``(batch, y, x)`` images and a function ``(1, y, x)`` float32 -> ``(1, k)``. It
+    returns ``(batch, k)`` float32; the first column is differentiable (once) in the images.
     """
-    values: Tensor = _IndependentValues.apply(images, function)
-    return values
 
-
-class _IndependentValues(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, images: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+        """Evaluate the images and keep the gradients of their first values."""
         ctx.dtype, wanted = images.dtype, ctx.needs_input_grad[0]
         values, gradients = [], []
         with full_float32(images.device.type):
@@ -73,6 +65,7 @@ class _IndependentValues(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        """Scale the kept gradients."""
         images = torch.cat(ctx.saved_tensors) * gradient[:, 0, None, None]
         return images.to(ctx.dtype), None
 
@@ -81,9 +74,6 @@ class FrozenLinear(nn.Module):
     """``x W^T + b`` in the precision of ``x``, whatever ``W`` is stored in; no gradient to ``W``.
 
     Autograd keeps ``W`` as it is stored, not its converted copy.
-
-    Args:
-        linear: whose weights are taken over.
     """
 
     def __init__(self, linear: nn.Linear) -> None:

@@ -4,61 +4,21 @@ from __future__ import annotations
 
 import logging
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
 
 import torch
 from einops import reduce
 from torch import Tensor
-from torch.nn.functional import normalize, softplus
+from torch.nn.functional import normalize
 
-from mrisem.errors import InputError
+from mrisem.prior.contrastive import LANGUAGE_TEMPERATURES, info_nce
 from mrisem.prior.jitter import Jitter
-from mrisem.prior.language.precision import independent_values
+from mrisem.prior.language.bank import LanguageBank
+from mrisem.prior.language.model import ResponseEncoder
+from mrisem.prior.language.precision import IndependentValues
 from mrisem.prior.language.prompts import Prompt
 from mrisem.prior.prior import Prior
 
-if TYPE_CHECKING:
-    from mrisem.prior.language.bank import LanguageBank  # which ranks by this module's loss
-
 logger = logging.getLogger(__name__)
-
-TEMPERATURES = (0.1, 0.7)  # tau_pos, tau_neg (Feng et al., arXiv:2511.19641)
-
-
-class Responder(Protocol):
-    """What a language prior needs of a model: `mrisem.prior.language.model.ResponseEncoder`."""
-
-    def __call__(self, magnitude: Tensor, prompt: Prompt) -> Tensor:
-        """``(n, y, x)`` magnitudes -> ``(n, width)`` response embeddings."""
-        ...
-
-    def answer(self, magnitude: Tensor, prompt: Prompt) -> list[str]:
-        """``(n, y, x)`` magnitudes -> n decoded answers."""
-        ...
-
-
-def response_loss(
-    positives: Tensor, negatives: Tensor, temperatures: tuple[float, float] = TEMPERATURES
-) -> Tensor:
-    """Multi-positive InfoNCE with a temperature for each side.
-
-    ``-log( sum_pos exp(s / tau_pos) / (sum_pos exp(s / tau_pos) + sum_neg exp(s / tau_neg)) )``
-    (Feng et al., arXiv:2511.19641).
-
-    Args:
-        positives: ``(batch, p)`` similarities s to the wanted responses.
-        negatives: ``(batch, q)`` similarities to the unwanted ones.
-        temperatures: tau_pos, tau_neg.
-
-    Returns:
-        ``(batch,)`` non-negative losses.
-
-    >>> response_loss(torch.zeros(1, 1), torch.zeros(1, 3)).exp()
-    tensor([4.])
-    """
-    wanted, unwanted = positives / temperatures[0], negatives / temperatures[1]
-    # log(1 + exp(.)), not a difference of two logarithms: small losses keep their digits
-    return softplus(unwanted.logsumexp(1) - wanted.logsumexp(1))
 
 
 class LanguagePrior(Prior):
@@ -74,55 +34,37 @@ class LanguagePrior(Prior):
         encoder: frozen; gradients pass to its images only.
         prompt: the question; its target says which side of the bank is wanted.
         bank: responses to the prompt on auxiliary images, on the encoder's device.
-        temperature_positive: tau_pos, of the wanted side.
-        temperature_negative: tau_neg, of the unwanted side.
+        temperatures: tau_pos of the wanted side, tau_neg of the unwanted one.
         center: subtract the bank's mean.
         jitter: average responses over shifts and noise; None: the image as it is.
         answer_every: iterations between two decoded answers.
-
-    Raises:
-        InputError: when a number is out of range.
     """
 
     def __init__(
         self,
-        encoder: Responder,
+        encoder: ResponseEncoder,
         prompt: Prompt,
         bank: LanguageBank,
-        temperature_positive: float = TEMPERATURES[0],
-        temperature_negative: float = TEMPERATURES[1],
+        temperatures: tuple[float, float] = LANGUAGE_TEMPERATURES,
         center: bool = True,
         jitter: Jitter | None = None,
         answer_every: int = 50,
     ) -> None:
-        if min(temperature_positive, temperature_negative) <= 0:
-            raise InputError(
-                "prior.temperature_positive and prior.temperature_negative must be above 0, got "
-                f"{temperature_positive} and {temperature_negative}"
-            )
         self.encoder, self.prompt, self.bank = encoder, prompt, bank
-        self.temperatures = temperature_positive, temperature_negative
-        self.jitter = jitter
-        self.answer_every = answer_every
+        self.temperatures, self.jitter, self.answer_every = temperatures, jitter, answer_every
         sides = bank.positives.flatten(0, 1), bank.negatives.flatten(0, 1)
         self.mean = torch.cat(sides).mean(0) if center else torch.zeros_like(sides[0][0])
         entries = [normalize(side - self.mean, dim=-1) for side in sides]
         self.wanted, self.unwanted = entries if prompt.target == "positive" else entries[::-1]
 
     def losses(self, magnitude: Tensor, iteration: int = 0) -> dict[str, Tensor]:
-        """Return the loss and what else is worth a curve.
+        """See `Prior`: ``semantic`` and ``semantic_response`` are the same loss.
 
-        Args:
-            magnitude: ``(batch, y, x)`` floating point, of any positive scale.
-            iteration: of the fit: which draw of the jitter.
-
-        Returns:
-            name -> ``(batch,)`` float32: ``semantic`` and ``semantic_response``, the same loss,
-            which alone is differentiable; ``positives_response`` and ``negatives_response``, mean
-            similarities to the wanted and the unwanted responses.
+        It alone is differentiable. ``positives_response`` and ``negatives_response`` are the mean
+        similarities to the wanted and the unwanted responses.
         """
-        values = independent_values(partial(self._evaluate, iteration=iteration), magnitude)
-        loss, positives, negatives = values.unbind(1)
+        evaluate = partial(self._evaluate, iteration=iteration)
+        loss, positives, negatives = IndependentValues.apply(magnitude, evaluate).unbind(1)
         return {
             "semantic": loss,
             "semantic_response": loss,
@@ -130,36 +72,28 @@ class LanguagePrior(Prior):
             "negatives_response": negatives.detach(),
         }
 
-    def answer(self, magnitude: Tensor) -> list[str]:
-        """Return the model's decoded answer to each of ``(batch, y, x)`` magnitudes."""
-        return self.encoder.answer(magnitude, self.prompt)
-
     def diagnose(self, magnitude: Tensor, iteration: int | None) -> dict[str, Tensor]:
         """Ask for the answer in words, every ``answer_every`` iterations, and log it.
-
-        Args:
-            magnitude: ``(batch, y, x)``.
-            iteration: of the fit; None: it has ended.
 
         Returns:
             ``says_wanted``, ``(batch,)``: 1 where the answer is the wanted word; else nothing.
         """
         if iteration is not None and iteration % self.answer_every:
             return {}
-        answers = self.answer(magnitude)
+        answers = self.encoder.answer(magnitude, self.prompt)
         when = "at the end" if iteration is None else f"iteration {iteration}"
         logger.info("%s the model says %s", when, answers)
         said = [float(self.prompt.says_wanted(answer)) for answer in answers]
         return {"says_wanted": torch.tensor(said, device=magnitude.device)}
 
     def signature(self, magnitude: Tensor) -> dict[str, Tensor]:
-        """Return what the loss compares, for pictures: unit responses, ``(batch, width)``."""
+        """See `Prior`: what the loss compares, unit responses ``(batch, width)``."""
         with torch.no_grad():
             responses = self.encoder(magnitude, self.prompt)
             return {"response": normalize(responses - self.mean, dim=-1)}
 
     def bank_signature(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """Return the same of the bank: wanted and unwanted responses, each ``(n, width)``."""
+        """See `Prior`: wanted and unwanted responses."""
         return {"response": (self.wanted, self.unwanted)}
 
     def _evaluate(self, images: Tensor, iteration: int) -> Tensor:
@@ -170,5 +104,5 @@ class LanguagePrior(Prior):
         mean = reduce(responses, "(n copies) width -> n width", "mean", copies=copies)
         unit = normalize(mean - self.mean, dim=-1)
         positives, negatives = unit @ self.wanted.T, unit @ self.unwanted.T
-        loss = response_loss(positives, negatives, self.temperatures)
+        loss = info_nce(positives, negatives, self.temperatures)
         return torch.stack([loss, positives.mean(1), negatives.mean(1)], 1)

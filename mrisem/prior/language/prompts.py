@@ -1,11 +1,4 @@
-"""Prompts: a question with an opposing pair of answers, and which images show which answer.
-
-* ``high_low_quality``: "high-quality" is shown by fully sampled images, "low-quality" by the same
-  slices zero-filled.
-* ``blurred_aliasing``: "blurred" is shown by fully sampled images after a Gaussian blur (smooth, no
-  aliasing), "aliasing" by the same slices zero-filled. Target "blurred" steers towards smoother,
-  target "aliasing" towards sharper images.
-"""
+"""Prompts: a question with an opposing pair of answers, and which images show which answer."""
 
 from __future__ import annotations
 
@@ -30,9 +23,6 @@ def gaussian_blur(magnitude: Tensor, sigma: float = BLUR) -> Tensor:
         magnitude: ``(..., y, x)`` real, not negative.
         sigma: standard deviation in pixels.
 
-    Returns:
-        ``(..., y, x)``.
-
     >>> flat = torch.ones(8, 8)
     >>> torch.allclose(gaussian_blur(flat), flat, atol=1e-6)
     True
@@ -55,7 +45,7 @@ class Prompt:
     """A question, its two answers, the images that show each, and the answer that is wanted.
 
     Args:
-        name: of the pair, such as ``high_low_quality``.
+        name: name of the pair, such as ``high_low_quality``.
         question: what the model is asked about the image.
         positive: answer word of the first side.
         negative: answer word of the second side.
@@ -64,7 +54,7 @@ class Prompt:
         negative_images: one of `IMAGES`: what shows the second side.
 
     Raises:
-        InputError: when target or images are none of the choices, or both words are the same.
+        InputError: when images are none of the choices, or both words are the same.
     """
 
     name: str
@@ -77,11 +67,6 @@ class Prompt:
 
     def __post_init__(self) -> None:
         """Check the choices."""
-        if self.target not in ("positive", "negative"):
-            raise InputError(
-                f"prompt.target must be positive ({self.positive}) or negative ({self.negative}), "
-                f"got {self.target!r}"
-            )
         for side in ("positive_images", "negative_images"):
             if (name := getattr(self, side)) not in IMAGES:
                 raise InputError(f"prompt.{side} must be one of {', '.join(IMAGES)}, got {name!r}")
@@ -102,14 +87,11 @@ class Prompt:
         return answer.strip(" \n\t.,;:!?\"'").casefold() == self.wanted.casefold()
 
     def sides(self, full: Tensor, aliased: Tensor) -> tuple[Tensor, Tensor]:
-        """Make the images of both answers of an auxiliary slice.
+        """Make the images that show ``positive`` and ``negative``, each ``(y, x)`` float32.
 
         Args:
             full: ``(y, x)`` float32, fully sampled magnitude.
             aliased: ``(y, x)`` float32, the same slice zero-filled.
-
-        Returns:
-            the images that show ``positive`` and ``negative``, each ``(y, x)``.
         """
         makers = IMAGES[self.positive_images], IMAGES[self.negative_images]
         return makers[0](full, aliased), makers[1](full, aliased)
@@ -134,23 +116,12 @@ def make_prompt(
     positive_images: str = "fully_sampled",
     negative_images: str = "zero_filled",
 ) -> Prompt:
-    """Make the prompt of a configuration, with one of its equivalent wordings.
-
-    Args:
-        name: see `Prompt`, as all that is not explained here.
-        wordings: equivalent questions.
-        positive: answer word of the first side.
-        negative: answer word of the second side.
-        wording: index of the question that is asked.
-        target: which side is wanted.
-        positive_images: what shows the first side.
-        negative_images: what shows the second side.
+    """Make the `Prompt` that asks the question ``wordings[wording]``.
 
     Raises:
         InputError: when there is no such wording.
     """
     if not 0 <= wording < len(wordings):
         raise InputError(f"prompt.wording must be 0 to {len(wordings) - 1}, got {wording}")
-    return Prompt(
-        name, wordings[wording], positive, negative, target, positive_images, negative_images
-    )
+    question = wordings[wording]
+    return Prompt(name, question, positive, negative, target, positive_images, negative_images)

@@ -36,4 +36,4 @@ def pairs():
 
 @pytest.fixture
 def bank(linear, pairs):
-    return build_bank(linear, pairs, [3, 6], {"made": "of this"}, progress=False)
+    return build_bank(linear, pairs, [3, 6], {"made": "of this"})

@@ -31,8 +31,8 @@ def test_bank_damage_is_detected(bank, tmp_path, damage):
 def test_bank_separation_finds_sides_that_differ(linear):
     images = torch.rand(6, 2, 8, 8, generator=torch.Generator().manual_seed(0))
     shifted = [(p + 5 * torch.eye(8), n, None) for p, n in images]
-    built = build_bank(linear, shifted, [3, 6], {}, progress=False)
+    built = build_bank(linear, shifted, [3, 6], {})
     assert built.levels[1].separation() == 1
     alike = [(p, p, None) for p, _ in images]
-    built = build_bank(linear, alike, [3, 6], {}, progress=False)
+    built = build_bank(linear, alike, [3, 6], {})
     assert built.levels[1].separation() < 0.6

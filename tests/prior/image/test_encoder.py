@@ -172,8 +172,3 @@ def test_fingerprint_tells_levels_padding_dtype_and_weights_apart(model, folder,
 def test_levels_outside_the_depth_are_refused(folder, levels):
     with pytest.raises(InputError, match="depth 3"):
         load_encoder(str(folder), levels)
-
-
-def test_unknown_dtype_is_refused(folder):
-    with pytest.raises(InputError, match="bfloat16"):
-        load_encoder(str(folder), [1], "int8")

@@ -138,7 +138,7 @@ def test_gradient_of_the_default_prior_mends_images_of_other_subjects(slices, na
     encoder = load_encoder("janus_mini", config.levels)
     known = zip(slices["clean"][:9], slices["aliased"][:9], strict=True)
     pairs = [(clean, aliased, None) for clean, aliased in known]
-    bank = build_bank(encoder, pairs, [*config.prior_defaults.components], {}, progress=False)
+    bank = build_bank(encoder, pairs, [*config.prior_defaults.components], {})
     prior = SemanticPrior(encoder, bank, [*config.prior_defaults.level_weights])
     damaged, truth = (slices[kind][9:] for kind in (name, "clean"))
     gradient = 0

@@ -108,13 +108,10 @@ def test_dtype_is_that_of_the_embeddings():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"levels": []}, "from 1 to 5"),
-        ({"levels": [0]}, "from 1 to 5"),
-        ({"levels": [6]}, "from 1 to 5"),
-        ({"levels": [2, 2]}, "different blocks"),
-        ({"grid": 0}, "grid"),
-        ({"grid": 2.5}, "grid"),
-        ({"dtype": "int8"}, "bfloat16"),
+        ({"levels": []}, "depth 5"),
+        ({"levels": [0]}, "depth 5"),
+        ({"levels": [6]}, "depth 5"),
+        ({"levels": [2, 2]}, "different integers"),
         ({"weights": "weights.pth"}, "set one of them"),
     ],
 )
@@ -146,7 +143,7 @@ class Blurred(list):
 
 def test_a_bank_tells_its_sides_apart_and_its_prior_lowers_the_loss():
     encoder, images = load_perceptual("alexnet", [2], 6), Blurred()
-    bank = build_bank(encoder, images, [16], {}, progress=False)
+    bank = build_bank(encoder, images, [16], {})
     assert bank.levels[2].separation() == 1
     prior = SemanticPrior(encoder, bank, [1.0])
     positive, negative, _ = images[1]

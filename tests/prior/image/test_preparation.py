@@ -2,11 +2,10 @@ import pytest
 import torch
 
 from mrisem.errors import InputError
-from mrisem.prior.checkpoints import Normalisation
 from mrisem.prior.image.preparation import Preparation
 
 SIZE = 32
-HALVES = Normalisation((0.5,) * 3, (0.5,) * 3)
+HALVES = ((0.5,) * 3, (0.5,) * 3)
 
 
 @pytest.fixture
@@ -35,14 +34,14 @@ def test_image_is_cropped_and_padded_about_the_centre(prepare, height, width):
 
 def test_size_of_the_image_is_kept_where_none_is_set():
     image = torch.rand(2, 7, 9, generator=torch.Generator().manual_seed(0))
-    pixels = Preparation(None, 1, Normalisation((0.0,), (1.0,)))(image)
+    pixels = Preparation(None, 1, (0.0, 1.0))(image)
     expected = image / image.flatten(1).max(1).values[:, None, None]
     torch.testing.assert_close(pixels, expected[:, None])
 
 
 def test_channels_have_their_own_mean_and_std():
     mean, std = (0.48, 0.46, 0.41), (0.27, 0.26, 0.28)
-    pixels = Preparation(SIZE, 3, Normalisation(mean, std))(torch.ones(1, 9, 9))
+    pixels = Preparation(SIZE, 3, (mean, std))(torch.ones(1, 9, 9))
     mean, std = torch.tensor(mean), torch.tensor(std)
     torch.testing.assert_close(pixels[0, :, 0, 0], -mean / std)  # the frame is black
     torch.testing.assert_close(pixels[0, :, SIZE // 2, SIZE // 2], (1 - mean) / std)

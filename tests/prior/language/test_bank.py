@@ -1,11 +1,8 @@
 import pytest
 import torch
 
-from mrisem.prior.language.bank import (
-    Perturbation,
-    build_language_bank,
-    load_or_build_language_bank,
-)
+from mrisem.prior.language.bank import Perturbation, build_language_bank
+from mrisem.prior.language.builder import LanguagePriorBuilder
 from mrisem.prior.language.prompts import Prompt
 
 WIDTH = 24
@@ -21,7 +18,7 @@ def test_bank_sees_each_image_once_and_perturbs_it_n_times(encoder, slices, bank
 
     handles = [getattr(encoder, name).register_forward_hook(count(name)) for name in calls]
     noise = Perturbation(n=5, sigma=0.03, batch_size=5)
-    again = build_language_bank(encoder, slices, PROMPT, noise, {}, progress=False)
+    again = build_language_bank(encoder, slices, PROMPT, noise, {})
     for handle in handles:
         handle.remove()
     assert calls == {"tower": 2 * len(slices), "language": 2 * len(slices)}
@@ -32,31 +29,30 @@ def test_bank_sees_each_image_once_and_perturbs_it_n_times(encoder, slices, bank
 
 def test_bank_without_noise_holds_the_plain_responses(encoder, slices):
     still = Perturbation(n=2, sigma=0.0)
-    bank = build_language_bank(encoder, slices, PROMPT, still, {}, progress=False)
+    bank = build_language_bank(encoder, slices, PROMPT, still, {})
     plain = torch.cat([encoder(pair[1][None], PROMPT) for pair in slices])
     torch.testing.assert_close(bank.negatives[:, 1], plain, rtol=1e-4, atol=1e-5)
 
 
+def find(folder, encoder, slices, prompt=PROMPT, n=2):
+    builder = LanguagePriorBuilder("janus", prompt, folder, n_perturbations=n)
+    return builder.find_bank(encoder, slices, torch.device("cpu"))
+
+
 def test_bank_file_is_found_again_for_both_targets(encoder, slices, tmp_path):
-    noise = Perturbation(n=2)
-    options = {"folder": tmp_path, "progress": False}
-    bank, path = load_or_build_language_bank(encoder, slices, PROMPT, noise, **options)
-    found, same = load_or_build_language_bank(encoder, slices, SWAPPED, noise, **options)
+    bank, path = find(tmp_path, encoder, slices)
+    found, same = find(tmp_path, encoder, slices, SWAPPED)
     assert path == same
     torch.testing.assert_close(found.positives, bank.positives, rtol=0, atol=0)
     assert found.description == bank.description
-    other = load_or_build_language_bank(encoder, slices, PROMPT, Perturbation(n=3), **options)[1]
-    assert other != path
+    assert find(tmp_path, encoder, slices, n=3)[1] != path
 
 
 def test_bank_file_damage_is_detected_and_repaired(encoder, slices, tmp_path):
-    options = {"folder": tmp_path, "progress": False}
-    bank, path = load_or_build_language_bank(encoder, slices, PROMPT, Perturbation(n=2), **options)
+    bank, path = find(tmp_path, encoder, slices)
     content = bytearray(path.read_bytes())
     content[-5] ^= 1
     path.write_bytes(content)
     with pytest.warns(UserWarning, match="damaged"):
-        again, _ = load_or_build_language_bank(
-            encoder, slices, PROMPT, Perturbation(n=2), **options
-        )
+        again, _ = find(tmp_path, encoder, slices)
     torch.testing.assert_close(again.negatives, bank.negatives)

@@ -25,7 +25,7 @@ start = time.perf_counter()
 encoder = load_language_model(sys.argv[1], "bfloat16", gradient_checkpointing=sys.argv[2] == "yes")
 cost = {"load_s": time.perf_counter() - start, "loaded_gib": memory("VmRSS")}
 generator = torch.Generator().manual_seed(0)
-bank = LanguageBank(*torch.randn(2, 3, 5, encoder.width, generator=generator), {})
+bank = LanguageBank(*torch.randn(2, 3, 5, encoder.width, generator=generator))
 prior = LanguagePrior(encoder, Prompt("quality", "Is it good or bad?", "good", "bad"), bank)
 magnitude = torch.rand(1, 320, 320, generator=generator).requires_grad_()
 start = time.perf_counter()

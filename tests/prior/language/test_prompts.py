@@ -63,7 +63,6 @@ def test_bad_prompts_get_one_line():
     with pytest.raises(InputError, match=r"prompt\.wording must be 0 to 1, got 2"):
         make_prompt("q", ["a or b?", "b or a?"], "a", "b", wording=2)
     for options, match in (
-        ({"target": "up"}, "prompt.target"),
         ({"positive_images": "sharp"}, "prompt.positive_images"),
         ({"negative": "a"}, "two different answers"),
     ):

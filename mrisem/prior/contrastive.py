@@ -1,4 +1,4 @@
-"""The semantic contrastive loss: multi-positive InfoNCE on token embeddings."""
+"""The semantic contrastive loss of both routes, and the similarity of token embeddings."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn.functional import softplus
 
+LANGUAGE_TEMPERATURES = (0.1, 0.7)  # tau_pos, tau_neg (Feng et al., arXiv:2511.19641)
 _N_PARTS = 128  # of a bfloat16 product, each rounded by itself, summed in float32
 
 
@@ -35,22 +36,23 @@ def token_similarity(embedding: Tensor, bank: Tensor) -> Tensor:
     return products.sum(0) / embedding.shape[1]
 
 
-def info_nce(similarity: Tensor, n_positives: int, temperature: float = 0.07) -> Tensor:
-    """``-log(sum_pos exp(s_n / tau) / sum_all exp(s_n / tau))``, positives summed inside the log.
+def info_nce(positives: Tensor, negatives: Tensor, temperatures: tuple[float, float]) -> Tensor:
+    """Multi-positive InfoNCE, positives summed inside the log, with a temperature for each side.
 
-    Method: Feng et al., arXiv:2511.19641; tau = 0.07 there.
+    ``-log( sum_pos exp(s / tau_pos) / (sum_pos exp(s / tau_pos) + sum_neg exp(s / tau_neg)) )``
+    (Feng et al., arXiv:2511.19641; image route: both are 0.07).
 
     Args:
-        similarity: ``(batch, n)``, the positives first.
-        n_positives: how many of the n entries are positives; at least 1.
-        temperature: tau > 0.
+        positives: ``(batch, p)`` similarities s to what is wanted; p > 0.
+        negatives: ``(batch, q)`` similarities to what is not; q > 0.
+        temperatures: tau_pos and tau_neg, above 0.
 
     Returns:
         ``(batch,)`` non-negative losses.
 
-    >>> info_nce(torch.zeros(1, 4), n_positives=1).exp()
+    >>> info_nce(torch.zeros(1, 1), torch.zeros(1, 3), (0.1, 0.7)).exp()
     tensor([4.])
     """
-    logits = similarity / temperature
-    positives, negatives = logits[:, :n_positives], logits[:, n_positives:]
-    return softplus(negatives.logsumexp(1) - positives.logsumexp(1))  # keeps its digits near 0
+    wanted, unwanted = positives / temperatures[0], negatives / temperatures[1]
+    # log(1 + exp(.)), not a difference of two logarithms: small losses keep their digits
+    return softplus(unwanted.logsumexp(1) - wanted.logsumexp(1))

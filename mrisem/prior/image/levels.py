@@ -1,0 +1,44 @@
+"""What encoders share: their levels, and the tokens of feature maps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from einops import rearrange
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
+
+from mrisem.errors import InputError
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+
+
+def check_levels(levels: tuple[int, ...], depth: int, network: str | Path) -> None:
+    """Raise an InputError unless the levels are different ones of a network's layers."""
+    allowed = range(1, depth + 1)
+    if not levels or len(set(levels)) != len(levels) or not set(levels) <= {*allowed}:
+        raise InputError(
+            f"levels must be different integers from 1 to the encoder's depth {depth}, got "
+            f"{list(levels)} for {network}; set encoder.levels within it"
+        )
+
+
+def map_tokens(features: Tensor, grid: int | None) -> Tensor:
+    """Turn feature maps into tokens, row by row.
+
+    Adaptive average pooling: of ``grid x grid`` tokens, ``(i, j)`` is the mean of the rows from
+    ``floor(i Y / grid)`` to before ``ceil((i + 1) Y / grid)``, and of the columns alike. Windows
+    share pixels where the size is no multiple of the grid; a map smaller than the grid gives some
+    pixels to several tokens.
+
+    Args:
+        features: ``(n, feature, y, x)``.
+        grid: number of tokens along y and x; None: one token a pixel.
+
+    Returns:
+        ``(n, token, feature)``.
+    """
+    if grid is not None:
+        features = adaptive_avg_pool2d(features, grid)
+    return rearrange(features, "n feature y x -> n (y x) feature")
