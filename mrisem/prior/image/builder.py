@@ -74,6 +74,11 @@ class ImagePriorBuilder(BankPriorBuilder):
         takes_levels = "levels" in inspect.signature(self.make_encoder).parameters
         chosen = {"levels": [*self.levels]} if self.levels is not None and takes_levels else {}
         encoder = self.make_encoder(**chosen)
+        if len(encoder.widths) != len(encoder.levels):
+            raise InputError(
+                f"an encoder must state a width for each of its levels {[*encoder.levels]}, got "
+                f"{[*encoder.widths]}; correct its attribute widths"
+            )
         if self.levels is not None and tuple(self.levels) != tuple(encoder.levels):
             if not set(self.levels) <= set(encoder.levels):
                 raise InputError(
