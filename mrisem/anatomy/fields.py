@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample, interpolate
 
+from mrisem.physics.coils import cubic_spline
+
 
 @dataclass(frozen=True)
 class Volume:
@@ -91,11 +93,8 @@ def smooth_field(
 
 def _spline_matrix(n_fine: int, n_control: int) -> Tensor:
     """Cubic B-spline weights ``(n_fine, n_control + 2)``, each row of unit norm."""
-    at = torch.linspace(1, n_control, n_fine)
-    reach = (at[:, None] - torch.arange(n_control + 2)[None, :]).abs()
-    inner = 2 / 3 - reach**2 + reach**3 / 2
-    outer = (2 - reach).clamp_min(0) ** 3 / 6
-    weights = torch.where(reach < 1, inner, outer)
+    position = torch.linspace(1, n_control, n_fine)
+    weights = cubic_spline(position[:, None] - torch.arange(n_control + 2))
     return weights / weights.norm(dim=1, keepdim=True)
 
 
