@@ -12,8 +12,8 @@ from torch import Tensor
 
 from mrisem.anatomy.fields import coverage
 from mrisem.anatomy.knee_shapes import Bones, ligaments
-from mrisem.anatomy.paint import Layer
 from mrisem.anatomy.shapes import common, ellipsoid
+from mrisem.anatomy.tissue import Layer
 
 
 @dataclass(frozen=True)

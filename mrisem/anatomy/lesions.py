@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from mrisem.anatomy.fields import coverage, uniform
-from mrisem.anatomy.paint import Layer
+from mrisem.anatomy.tissue import Layer
 from mrisem.errors import InputError
 
 Presence = Literal["some", "none", "all"]
-PRESENCES: tuple[Presence, ...] = ("some", "none", "all")
 _SHARE_WITH_SPOTS, _SHARE_WITH_MASS = 0.4, 0.12
 
 
@@ -56,9 +55,6 @@ def draw_lesions(generator: torch.Generator, presence: Presence = "some") -> lis
         generator: source of randomness.
         presence: ``some`` subjects have lesions, as in a population; ``none``; ``all``: those who
             would have none get spots.
-
-    Raises:
-        InputError: for another word.
     """
     check_presence(presence)
     if presence == "none":
@@ -73,22 +69,23 @@ def draw_lesions(generator: torch.Generator, presence: Presence = "some") -> lis
 
 def check_presence(presence: str) -> None:
     """Refuse a word that does not say who has lesions."""
-    if presence not in PRESENCES:
-        raise InputError(f"lesions must be one of {[*PRESENCES]}, got {presence!r}")
+    if presence not in get_args(Presence):
+        raise InputError(f"lesions must be one of {[*get_args(Presence)]}, got {presence!r}")
 
 
 def label_lesions(lesions: Sequence[Lesion], layers: Sequence[Layer]) -> Tensor:
     """Number the pixels that lesions take: where one covers half of what it covers at its centre.
 
     Args:
-        lesions: at least one.
-        layers: theirs, of the same slices and in the same order; later ones lie on top.
+        lesions: a subject's.
+        layers: of slices, the lesions' in the same order among them; later ones lie on top.
 
     Returns:
         ``(slice, y, x)`` uint8: 0, or 1 + the lesion's place in the list.
     """
     labels = torch.zeros(layers[0].cover.shape, dtype=torch.uint8)
-    for number, (lesion, layer) in enumerate(zip(lesions, layers, strict=True), 1):
+    painted = [layer for layer in layers if layer.tissue == "lesion"]
+    for number, (lesion, layer) in enumerate(zip(lesions, painted, strict=True), 1):
         labels[layer.cover > 0.5 * lesion.strength] = number
     return labels
 

@@ -239,7 +239,7 @@ def undersample(kspace: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
 def as_batch(
     rows: Sequence[tuple[Tensor, Tensor, Tensor, SliceInfo]],
     crop: tuple[int, int],
-    targets: Sequence[Tensor] = (),
+    targets: list[Tensor] | None = None,
     cache_folder: Path | None = None,
     estimator: str = "torch",
 ) -> Batch:
@@ -248,7 +248,7 @@ def as_batch(
     Args:
         rows: for each slice what `undersample` gives, its sampled columns ``(x,)``, and what it is.
         crop: ``(Y, X)`` of reconstructions.
-        targets: ``(Y, X)`` float32 of each slice; empty: none.
+        targets: ``(Y, X)`` float32 of each slice; None or empty: there are none.
         cache_folder: for sensitivity maps; None: not kept.
         estimator: of sensitivity maps.
     """

@@ -268,7 +268,7 @@ def _check_budget(calibration: int, lines: float, width: int, acceleration: floa
         )
 
 
-def _check_number(name: str, value: object, least: float, most: float = math.inf) -> None:
+def _check_number(name: str, value: Any, least: float, most: float = math.inf) -> None:
     """Refuse what numpy and fastMRI would take for a sampling that nobody meant."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not (number and math.isfinite(value) and least <= value <= most):
