@@ -73,9 +73,7 @@ class Subject(SimulatedSubject):
         """World coordinates ``(slice, y, x, 3)`` of the slices, before the individual warp."""
         up, right = self._plane(shape)
         z = torch.tensor(positions)[:, None, None] * _HALF_RANGE_Z
-        plane = torch.stack(
-            torch.broadcast_tensors(right[None], up[None], z.to(right.dtype)), dim=-1
-        )
+        plane = torch.stack(torch.broadcast_tensors(right, up, z.to(right.dtype)), dim=-1)
         turned = plane @ self.rotation.T * self.stretch
         return turned + torch.tensor([0.0, _CENTER_Y, _CENTER_Z])
 
@@ -89,10 +87,8 @@ class Subject(SimulatedSubject):
         nuclei = nuclei * torch.sigmoid((-distance - 24) / 3) * (1 - near)
         detail, coarse, fine = (self._detail(positions, shape, w) for w in (2.2, 6.0, 1.3))
         head, inside = self._head(points, distance, fine)
-        brain = self._brain(t1, near, nuclei, inside, detail, coarse, fine)
-        lesions = [
-            lesion.layer(crumpled, coarse, inside, t1, self.pixel) for lesion in self.lesions
-        ]
+        brain = self._brain(t1, near, nuclei, inside, (detail, coarse, fine))
+        lesions = [one.layer(crumpled, coarse, inside, t1, self.pixel) for one in self.lesions]
         return head + brain + lesions + self._vessels(crumpled, distance, t1, detail, inside)
 
     def _head(self, points: Tensor, distance: Tensor, fine: Tensor) -> tuple[list[Layer], Tensor]:
@@ -127,16 +123,10 @@ class Subject(SimulatedSubject):
         return along * torch.sigmoid((x.abs() - 38) / 5)
 
     def _brain(
-        self,
-        t1: Tensor,
-        near: Tensor,
-        nuclei: Tensor,
-        inside: Tensor,
-        detail: Tensor,
-        coarse: Tensor,
-        fine: Tensor,
+        self, t1: Tensor, near: Tensor, nuclei: Tensor, inside: Tensor, textures: tuple[Tensor, ...]
     ) -> list[Layer]:
         """Fluid, grey and white matter by soft thresholds of the template, roughened by texture."""
+        detail, coarse, fine = textures
         fluid = _CSF_THRESHOLD + self.atrophy + 0.035 * detail + 0.02 * coarse
         solid = torch.sigmoid((t1 - fluid) / 0.035)
         white = _WHITE_THRESHOLD - 0.17 * near + 0.02 * detail + 0.012 * coarse

@@ -88,7 +88,7 @@ class Subject(SimulatedSubject):
         y = _FRONT + self.front + torch.tensor(positions)[:, None, None] * _HALF_RANGE
         x = self.side * (right + self.tilt * up)
         z = up - self.tilt * right
-        points = torch.stack(torch.broadcast_tensors(x[None], y.to(x.dtype), z[None]), dim=-1)
+        points = torch.stack(torch.broadcast_tensors(x, y.to(x.dtype), z), dim=-1)
         points = points / self.scale
         return points + 1.8 * self.warp.sample(points).movedim(0, -1)
 

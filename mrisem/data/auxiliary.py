@@ -71,14 +71,7 @@ def choose_subjects(
     """Take the volumes of the first ``n_subjects`` subjects in a seeded order.
 
     The order depends on a subject's name and the seed only: adding files does not reshuffle.
-
-    Args:
-        candidates: volumes of the wanted acquisition.
-        excluded: subjects that play another part.
-        settings: number of subjects and seed.
-
-    Raises:
-        InputError: when none is left.
+    Subjects that are ``excluded`` play another part; when all are, an InputError is raised.
     """
     subjects = {volume.subject for volume in candidates}
     free = sorted(subjects - excluded, key=lambda s: (stable_seed(s, settings.seed), s))

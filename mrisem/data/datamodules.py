@@ -238,18 +238,19 @@ class FastMRI(pl.LightningDataModule):
         """Acquisitions of the auxiliary images for scans of ``acquisition``."""
         if self.auxiliary.acquisition is not None:
             return (self.auxiliary.acquisition,)
-        choices = {"same": acquisition, "cross": self.cross.get(acquisition), "mixed": None}
+        choices = {
+            "same": (acquisition,),
+            "cross": (self.cross.get(acquisition, UNNAMED),),
+            "mixed": self.acquisitions,
+        }
         if contrast not in choices:
             raise InputError(f"prior.contrast must be one of {[*choices]}, got {contrast!r}")
-        if contrast == "mixed":
-            return self.acquisitions
-        wanted = choices[contrast]
-        if wanted is None or wanted == UNNAMED:
+        if UNNAMED in choices[contrast]:
             raise InputError(
                 f"scans name no acquisition ({acquisition}): set auxiliary.acquisition to one of "
                 f"{list(self.acquisitions)}"
             )
-        return (wanted,)
+        return choices[contrast]
 
     def _training_parts(self) -> tuple[list[VolumeInfo], list[VolumeInfo]]:
         """Volumes to train on and to validate on, see the class: no subject is in both."""

@@ -44,15 +44,9 @@ class SliceOf:
 
     def info(self, acceleration: float) -> SliceInfo:
         """Describe the slice for a batch."""
-        volume = self.volume
-        return SliceInfo(
-            volume.file,
-            self.slice,
-            self.n_slices,
-            volume.acquisition,
-            volume.subject,
-            acceleration,
-        )
+        file = self.volume
+        facts = (file.file, self.slice, self.n_slices, file.acquisition, file.subject)
+        return SliceInfo(*facts, acceleration)
 
 
 def central_slices(volumes: Sequence[VolumeInfo], max_slices: int | None) -> list[SliceOf]:
@@ -122,17 +116,10 @@ def acquired_columns(
 def volume_mask(
     volume: VolumeInfo, mask: ColumnMask, seed: int, kspace: Tensor, stored: np.ndarray | None
 ) -> tuple[Tensor, float]:
-    """Sampled columns of a volume.
+    """Sampled columns ``(x,)`` bool of a volume, and the acceleration they reach.
 
-    Args:
-        volume: the file.
-        mask: how to sample.
-        seed: of the run; with the file's name it seeds the draw.
-        kspace: ``(coil, y, x)`` of any slice.
-        stored: the file's own mask.
-
-    Returns:
-        ``(x,)`` bool, the same for every slice of the volume, and the acceleration it reaches.
+    The same for every slice: the file's name and ``seed`` seed the draw. ``kspace`` and ``stored``
+    as for `acquired_columns`.
 
     Raises:
         InputError: when columns would count as sampled that the file left out.

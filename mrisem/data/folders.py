@@ -16,13 +16,8 @@ def find_volumes(
 ) -> tuple[list[VolumeInfo], list[FailedScan]]:
     """Inspect every file of ``root/multicoil_<split>``, in the order of their names.
 
-    Args:
-        root: the data set's folder.
-        split: ``train``, ``val``, ``test`` or what else fastMRI names so.
-        on_error: ``raise`` at the first bad file, or ``skip`` it and list it.
-
     Returns:
-        Volumes, and the files that were skipped.
+        Volumes, and with ``on_error="skip"`` the bad files; else the first of them raises.
 
     Raises:
         InputError: when the folder is missing or empty, or a file is bad.
@@ -65,16 +60,10 @@ def select_acquisition(
 ) -> list[VolumeInfo]:
     """Keep the volumes of one acquisition, or of all that the anatomy has.
 
-    Files that name no acquisition count as the one asked for.
-
-    Args:
-        volumes: candidates.
-        acquisition: fastMRI's name; None: every one in ``known``.
-        known: the anatomy's acquisitions.
-        anatomy: for messages.
+    Files that name no acquisition count as the one asked for; None asks for every one in ``known``.
 
     Raises:
-        InputError: when the name is unknown, or nothing is left.
+        InputError: when the name is not among the anatomy's ``known`` ones, or nothing is left.
     """
     volumes = list(volumes)
     present = sorted({volume.acquisition for volume in volumes})

@@ -109,10 +109,7 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
     With ``p_(1) <= ... <= p_(m)``: ``max_(j <= i) min(1, (m - j + 1) p_(j))``. The chance of one
     wrong rejection or more in the family stays below the level, however the tests depend on each
-    other. Source: Holm 1979.
-
-    Args:
-        p_values: in any order; None where no test could be made, which does not count.
+    other. None, where no test could be made, does not count. Source: Holm 1979.
 
     >>> holm([0.5, None, 0.125])
     [0.5, None, 0.25]
@@ -127,12 +124,7 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 
 def paired_test(values: Sequence[float], reference: Sequence[float], better: Better) -> PairedTest:
-    """Compare two methods slice by slice.
-
-    Args:
-        values: the method's scores.
-        reference: the reference's scores of the same slices, in the same order.
-        better: direction of better scores.
+    """Compare a method's scores with a reference's of the same slices, in the same order.
 
     >>> paired_test([1.0, 2.0], [0.0, 0.0], "higher").reason
     'fewer than 6 pairs'

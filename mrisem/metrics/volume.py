@@ -23,10 +23,7 @@ class VolumeMetrics(Metric):
     A volume is what was given under one file name: all slices of it, or those reconstructed; its
     maximum is then given with them, so that a slice's scores do not depend on the others.
     Slices are kept until `compute`; call `reset` after each file when a whole test set does not fit
-    into memory. One process: nothing is gathered from others.
-
-    Args:
-        scores: column name to score.
+    into memory. One process: nothing is gathered from others. ``scores`` are by column name.
     """
 
     full_state_update = False

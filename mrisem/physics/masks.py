@@ -27,9 +27,8 @@ FASTMRI_CLASSES = {
     "equispaced_fraction": "EquispacedMaskFractionFunc",
     "magic": "MagicMaskFunc",
 }
-# Pairs of acceleration and calibration share of the fastMRI challenge (Zbontar et al.,
-# arXiv:1811.08839); other accelerations keep the same product.
-_CENTER_FRACTIONS: dict[float, float] = {4: 0.08, 8: 0.04}
+# Acceleration times calibration share of the fastMRI challenge: 4 x 0.08 and 8 x 0.04 (Zbontar et
+# al., arXiv:1811.08839).
 _CENTER_PRODUCT = 0.32
 
 
@@ -119,8 +118,7 @@ class FastMRIMask:
             calibration lines on top, as there, and so sample a little more.
         center_fraction: share of the columns that is always sampled, ``round(x * center_fraction)``
             lines, at most the ``x / acceleration`` that the acceleration leaves; None takes
-            fastMRI's pairs, 0.08 for 4-fold and 0.04 for 8-fold, and ``0.32 / acceleration`` for
-            others.
+            ``0.32 / acceleration``, fastMRI's 0.08 for 4-fold and 0.04 for 8-fold.
     """
 
     kind: Literal["random", "equispaced", "equispaced_fraction", "magic"]
@@ -145,11 +143,11 @@ class FastMRIMask:
 
         fraction, lines = self.center_fraction, n_columns / self.acceleration
         if fraction is None:
-            fraction = _CENTER_FRACTIONS.get(self.acceleration, _CENTER_PRODUCT / self.acceleration)
+            fraction = _CENTER_PRODUCT / self.acceleration
         center = round(n_columns * fraction)
         _check_budget(center, lines, n_columns, self.acceleration)
-        whole = self.acceleration == int(self.acceleration)
-        acceleration = int(self.acceleration) if whole else self.acceleration
+        whole = int(self.acceleration)
+        acceleration = whole if whole == self.acceleration else self.acceleration
         function = getattr(subsample, FASTMRI_CLASSES[self.kind])([fraction], [acceleration])
         if center == lines and self.kind in ("random", "equispaced_fraction"):
             # the calibration lines are all the lines: fastMRI divides by the number of the others
