@@ -147,17 +147,11 @@ class SliceGroups(Dataset):
     """One item is a `Batch` of up to ``slices_at_once`` slices of one volume.
 
     For use in a ``DataLoader(batch_size=None)``. Files that could not be inspected follow the
-    groups, as `FailedScan`.
+    groups, as `FailedScan`. Other options as for `mrisem.data.datamodules.FastMRI`.
 
     Args:
         slices: what to read; slices of a volume stand together.
-        mask: how to undersample.
-        slices_at_once: most slices in a batch.
-        seed: of the run.
-        cache_folder: for sensitivity maps; None: not kept.
-        on_error: ``raise`` at a bad scan, or ``skip`` it and return a `FailedScan`.
         failed: files already found to be bad.
-        sensitivity_maps: their estimator, ``torch`` or ``sigpy``.
     """
 
     slices: Sequence[SliceOf]

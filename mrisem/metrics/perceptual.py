@@ -94,14 +94,8 @@ def dists_distance(layers: ConvolutionalLayers, images: Tensor) -> Tensor:
     ``l = (2 m_f m_g + c) / (m_f^2 + m_g^2 + c)`` with the means over the pixels and
     ``s = (2 cov_fg + c) / (var_f + var_g + c)``. Source: Ding et al. 2020; the weights alpha and
     beta, of sum 1 together, are those that torchmetrics ships. Images keep their size (the authors'
-    script shrinks larger ones to 256 pixels).
-
-    Args:
-        layers: VGG16, all five blocks.
-        images: ``(2, 3, y, x)`` float32 in [0, 1].
-
-    Returns:
-        the distance, without axes: 0 for equal images.
+    script shrinks larger ones to 256 pixels). Arguments and result as for `lpips_distance`, of
+    VGG16.
     """
     mean, std = (torch.tensor(v)[:, None, None] for v in (MEAN, STD))
     maps, hidden = [images], (images - mean) / std

@@ -121,8 +121,8 @@ def solve_data_consistency(
         adjoint_kspace: ``(batch, y, x)`` complex64, ``A^H y``.
         image: ``(batch, y, x)`` complex64, ``x_net``; also the starting point.
         weight: mu > 0, float32 of shape () or ``(batch, 1, 1)``.
-        tolerance: relative residual norm at which a slice is done.
-        max_iterations: most iterations of each solve.
+        tolerance: as for `conjugate_gradient`, in each of the two solves.
+        max_iterations: likewise.
 
     Returns:
         ``(batch, y, x)`` complex64.
