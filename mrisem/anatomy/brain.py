@@ -7,24 +7,15 @@ hull; an elastic deformation, individual sulci, tissue parameters and lesions ma
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
-from mrisem.anatomy.fields import (
-    child,
-    coverage,
-    plane_points,
-    smooth_field,
-    texture,
-    uniform,
-)
-from mrisem.anatomy.lesions import Lesion, Presence, draw_lesions, label_lesions
-from mrisem.anatomy.paint import Layer, compose, sequence_named
+from mrisem.anatomy.fields import child, coverage, smooth_field, uniform
+from mrisem.anatomy.lesions import Presence, draw_lesions
+from mrisem.anatomy.subject import SimulatedSubject
 from mrisem.anatomy.template import load_template
-from mrisem.anatomy.tissue import Sequence, Tissue
+from mrisem.anatomy.tissue import Layer, Sequence, Tissue
 
 ACQUISITIONS: dict[str, Sequence] = {
     "AXT1": Sequence(420, 9),
@@ -44,26 +35,27 @@ TISSUES: dict[str, Tissue] = {
     "falx": Tissue(0.35, 900, 25),
     "flow": Tissue(0.25, 250, 40),
 }
-FIELD_OF_VIEW = 236.0
 _CENTER_Z, _HALF_RANGE_Z = 17.0, 32.0
 _CENTER_Y = -18.0
 _CSF_THRESHOLD, _WHITE_THRESHOLD = 0.47, 0.765
 
 
-class Subject:
-    """One simulated head; equal seeds give equal heads.
+class Subject(SimulatedSubject):
+    """One simulated head; slice position 0 is at the height of the lateral ventricles.
 
     Args:
         seed: decides everything about the subject.
-        size: pixels along the edge of the square field of view of 236 mm.
+        size: pixels along the edge of the square field of view.
         lesions: whether ``some``, ``none`` or ``all`` subjects have lesions; nothing else about the
             subject depends on it.
     """
 
-    acquisitions = tuple(ACQUISITIONS)
+    field_of_view, stream, in_air = 236.0, 2, True
+    sequences, acquisitions = ACQUISITIONS, tuple(ACQUISITIONS)
+    brightest = ("fat", "csf")
 
     def __init__(self, seed: int, size: int = 192, lesions: Presence = "some"):
-        self.seed, self.size, self.pixel = seed, size, FIELD_OF_VIEW / size
+        super().__init__(seed, size)
         generator = child(seed, 1)
         self.warp = smooth_field(generator, 3, 128, 50)
         self.fine_warp = smooth_field(generator, 3, 128, 14)
@@ -75,86 +67,29 @@ class Subject:
         self.diploe = uniform(generator, 1.2, 3.2)
         self.atrophy = uniform(generator, -0.03, 0.05)
         self.tissues = {name: t.vary(generator, 0.03) for name, t in TISSUES.items()}
-        self.lesions: list[Lesion] = draw_lesions(generator, lesions)
-        self._cached: tuple[tuple[float, ...], list[Layer]] = ((), [])
+        self.lesions = draw_lesions(generator, lesions)
 
-    def images(
-        self, acquisition: str, positions: Iterable[float], shape: tuple[int, int] | None = None
-    ) -> Tensor:
-        """Clean magnitude images; asking for several contrasts of the same positions is cheap.
-
-        Args:
-            acquisition: AXT1, AXT2 or AXFLAIR.
-            positions: slice positions in [-1, 1], 0 at the height of the lateral ventricles.
-            shape: ``(y, x)`` of a larger field of view around the same centre, filled up with air;
-                default ``(size, size)``.
-
-        Returns:
-            ``(slice, y, x)`` float32, anterior on top, brightest tissue about 1.
-
-        Raises:
-            InputError: for an unknown acquisition.
-        """
-        sequence = sequence_named(acquisition, ACQUISITIONS)
-        image = compose(self._painted(tuple(positions)), self.tissues, sequence)
-        image = image / max(sequence.signal(self.tissues[name]) for name in ("fat", "csf"))
-        return image if shape is None else _with_air(image, shape)
-
-    def lesion_labels(self, positions: Iterable[float]) -> Tensor:
-        """Which pixels of the slices belong to which lesion.
-
-        Args:
-            positions: as for `images`.
-
-        Returns:
-            ``(slice, size, size)`` uint8: 0, or 1 + the lesion's place in ``lesions``.
-        """
-        layers = self._painted(tuple(positions))
-        if not self.lesions:
-            return torch.zeros(layers[0].cover.shape, dtype=torch.uint8)
-        own = [layer for layer in layers if layer.tissue == "lesion"]
-        return label_lesions(self.lesions, own)
-
-    def _painted(self, positions: tuple[float, ...]) -> list[Layer]:
-        """The slices' layers, kept for the next contrast."""
-        if self._cached[0] != positions:
-            self._cached = (positions, self._layers(positions))
-        return self._cached[1]
-
-    def _points(self, positions: tuple[float, ...]) -> Tensor:
+    def _points(self, positions: tuple[float, ...], shape: tuple[int, int]) -> Tensor:
         """World coordinates ``(slice, y, x, 3)`` of the slices, before the individual warp."""
-        up, right = plane_points((self.size, self.size), self.pixel, self.shift)
+        up, right = self._plane(shape)
         z = torch.tensor(positions)[:, None, None] * _HALF_RANGE_Z
-        plane = torch.stack(
-            torch.broadcast_tensors(right[None], up[None], z.to(right.dtype)), dim=-1
-        )
+        plane = torch.stack(torch.broadcast_tensors(right, up, z.to(right.dtype)), dim=-1)
         turned = plane @ self.rotation.T * self.stretch
         return turned + torch.tensor([0.0, _CENTER_Y, _CENTER_Z])
 
-    def _layers(self, positions: tuple[float, ...]) -> list[Layer]:
-        """Everything in the slices, bottom first."""
+    def _layers(self, positions: tuple[float, ...], shape: tuple[int, int]) -> list[Layer]:
         template, hull = load_template()
-        points = self._points(positions)
+        points = self._points(positions, shape)
         bent = points + 2.2 * self.warp.sample(points).movedim(0, -1)
         crumpled = bent + 0.9 * self.fine_warp.sample(points).movedim(0, -1)
         distance, near = hull.sample(bent)
         t1, nuclei = template.sample(crumpled)
         nuclei = nuclei * torch.sigmoid((-distance - 24) / 3) * (1 - near)
-        detail = torch.stack([self._detail(position, 2.2) for position in positions])
-        coarse = torch.stack([self._detail(position, 6.0) for position in positions])
-        fine = torch.stack([self._detail(position, 1.3) for position in positions])
+        detail, coarse, fine = (self._detail(positions, shape, w) for w in (2.2, 6.0, 1.3))
         head, inside = self._head(points, distance, fine)
-        brain = self._brain(t1, near, nuclei, inside, detail, coarse, fine)
-        lesions = [
-            lesion.layer(crumpled, coarse, inside, t1, self.pixel) for lesion in self.lesions
-        ]
+        brain = self._brain(t1, near, nuclei, inside, (detail, coarse, fine))
+        lesions = [one.layer(crumpled, coarse, inside, t1, self.pixel) for one in self.lesions]
         return head + brain + lesions + self._vessels(crumpled, distance, t1, detail, inside)
-
-    def _detail(self, position: float, wavelength: float) -> Tensor:
-        """Texture of one slice, the same in every contrast; ``wavelength`` in mm."""
-        generator = child(self.seed, 2, round(position * 1e6), round(wavelength * 10))
-        pixels = wavelength / self.pixel
-        return texture(generator, (self.size, self.size), (pixels, pixels))
 
     def _head(self, points: Tensor, distance: Tensor, fine: Tensor) -> tuple[list[Layer], Tensor]:
         """Scalp and skull as shells around the hull; also returns the cover of what is inside."""
@@ -188,16 +123,10 @@ class Subject:
         return along * torch.sigmoid((x.abs() - 38) / 5)
 
     def _brain(
-        self,
-        t1: Tensor,
-        near: Tensor,
-        nuclei: Tensor,
-        inside: Tensor,
-        detail: Tensor,
-        coarse: Tensor,
-        fine: Tensor,
+        self, t1: Tensor, near: Tensor, nuclei: Tensor, inside: Tensor, textures: tuple[Tensor, ...]
     ) -> list[Layer]:
         """Fluid, grey and white matter by soft thresholds of the template, roughened by texture."""
+        detail, coarse, fine = textures
         fluid = _CSF_THRESHOLD + self.atrophy + 0.035 * detail + 0.02 * coarse
         solid = torch.sigmoid((t1 - fluid) / 0.035)
         white = _WHITE_THRESHOLD - 0.17 * near + 0.02 * detail + 0.012 * coarse
@@ -225,15 +154,6 @@ class Subject:
             Layer("flow", 0.9 * sinus * back),
             Layer("flow", 0.8 * dots * torch.sigmoid((distance + 45) / 3)),
         ]
-
-
-def _with_air(image: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Put ``(slice, y, x)`` into a larger grid so that the pixels ``n // 2`` coincide."""
-    sides: list[int] = []
-    for old, new in zip(image.shape[:0:-1], shape[::-1], strict=True):
-        before = new // 2 - old // 2
-        sides += [before, new - old - before]
-    return pad(image, sides)
 
 
 def _rotation(angles: list[float]) -> Tensor:

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import grid_sample, interpolate
+from torch.nn.functional import grid_sample
+
+from mrisem.physics.coils import cubic_spline
 
 
 @dataclass(frozen=True)
@@ -72,81 +74,28 @@ def smooth_field(
 ) -> Volume:
     """Draw a smooth random field of unit standard deviation on a cube around the origin.
 
+    Cubic B-splines between random control points, tabulated four times finer than them.
+
     Args:
         generator: source of randomness.
-        n_channels: independent fields.
+        n_channels: number of independent fields.
         half_extent: half the cube's edge, mm.
-        wavelength: distance between the random control points, mm.
-
-    Returns:
-        Volume: cubic B-splines between the control points, tabulated four times finer than them.
+        wavelength: distance between the control points, mm.
     """
     n_control = max(3, round(2 * half_extent / wavelength) + 1)
     noise = torch.randn(n_channels, *(n_control + 2,) * 3, generator=generator)
     n_fine = 4 * (n_control - 1) + 1
-    spline = _spline_matrix(n_fine, n_control)
+    position = torch.linspace(1, n_control, n_fine)
+    spline = cubic_spline(position[:, None] - torch.arange(n_control + 2))
+    spline = spline / spline.norm(dim=1, keepdim=True)
     fine = torch.einsum("cxyz,ix,jy,kz->cijk", noise, spline, spline, spline)
     return Volume(fine.contiguous(), (-half_extent,) * 3, 2 * half_extent / (n_fine - 1))
 
 
-def _spline_matrix(n_fine: int, n_control: int) -> Tensor:
-    """Cubic B-spline weights ``(n_fine, n_control + 2)``, each row of unit norm."""
-    at = torch.linspace(1, n_control, n_fine)
-    reach = (at[:, None] - torch.arange(n_control + 2)[None, :]).abs()
-    inner = 2 / 3 - reach**2 + reach**3 / 2
-    outer = (2 - reach).clamp_min(0) ** 3 / 6
-    weights = torch.where(reach < 1, inner, outer)
-    return weights / weights.norm(dim=1, keepdim=True)
-
-
-def texture(
-    generator: torch.Generator, shape: tuple[int, int], wavelength: tuple[float, float]
-) -> Tensor:
-    """Draw a two-dimensional texture of about unit standard deviation.
-
-    Args:
-        generator: source of randomness.
-        shape: ``(y, x)``.
-        wavelength: distance between the random control points along y and x, pixels.
-
-    Returns:
-        ``(y, x)`` float32.
-    """
-    control = [max(2, round(n / length) + 1) for n, length in zip(shape, wavelength, strict=True)]
-    noise = torch.randn(1, 1, *control, generator=generator)
-    fine = interpolate(noise, size=shape, mode="bicubic", align_corners=True)[0, 0]
-    return fine / fine.std().clamp_min(1e-6)
-
-
 def coverage(distance: Tensor, width: float) -> Tensor:
-    """Turn a signed distance (negative inside) into the share of a pixel that is inside.
+    """Turn a signed distance (mm, negative inside) into the share of a pixel that is inside.
 
-    Args:
-        distance: signed distance, mm.
-        width: width of the transition, mm: about one pixel antialiases the edge.
-
-    Returns:
-        Values in [0, 1].
+    About one pixel as ``width`` of the transition, mm, antialiases the edge.
     """
     ramp = (0.5 - distance / width).clamp(0, 1)
     return ramp * ramp * (3 - 2 * ramp)
-
-
-def plane_points(
-    shape: tuple[int, int], pixel: float, center: tuple[float, float]
-) -> tuple[Tensor, Tensor]:
-    """Return the in-plane world coordinates of a grid whose pixel ``n // 2`` is the centre.
-
-    Args:
-        shape: ``(y, x)``.
-        pixel: edge length of a pixel, mm.
-        center: world coordinates (upwards, rightwards) of the central pixel, mm.
-
-    Returns:
-        ``(up, right)``, each ``(y, x)``; up decreases along y.
-    """
-    rows = torch.arange(shape[0]) - shape[0] // 2
-    columns = torch.arange(shape[1]) - shape[1] // 2
-    up = (center[0] - rows * pixel)[:, None].expand(shape)
-    right = (center[1] + columns * pixel)[None, :].expand(shape)
-    return up, right

@@ -6,17 +6,15 @@ joint line lies at ``z = 0``. Sizes are those of an average adult knee, varied b
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import torch
 from torch import Tensor
 
-from mrisem.anatomy.fields import child, coverage, plane_points, smooth_field, texture, uniform
+from mrisem.anatomy.fields import child, coverage, smooth_field, uniform
 from mrisem.anatomy.knee_joint import Joint
 from mrisem.anatomy.knee_shapes import Bones, bones, muscles, vessels
 from mrisem.anatomy.lesions import Presence, check_presence
-from mrisem.anatomy.paint import Layer, compose, sequence_named
-from mrisem.anatomy.tissue import Sequence, Tissue
+from mrisem.anatomy.subject import SimulatedSubject
+from mrisem.anatomy.tissue import Layer, Sequence, Tissue
 from mrisem.errors import InputError
 
 ACQUISITIONS: dict[str, Sequence] = {
@@ -38,24 +36,25 @@ TISSUES: dict[str, Tissue] = {
     "fluid": Tissue(1.0, 2500, 500),
     "blood": Tissue(0.9, 1500, 150),
 }
-FIELD_OF_VIEW = 150.0
 _FRONT, _HALF_RANGE = 6.0, 28.0
 _JOINT_HEIGHT = 8.0
 
 
-class Subject:
-    """One simulated knee; equal seeds give equal knees.
+class Subject(SimulatedSubject):
+    """One simulated knee; slice positions run from behind the joint to the patella.
 
     Args:
         seed: decides everything about the subject.
-        size: pixels along the edge of the square field of view of 150 mm.
+        size: pixels along the edge of the square field of view.
         lesions: ``some`` or ``none``, which is the same: knees have none.
 
     Raises:
         InputError: for ``lesions="all"``.
     """
 
-    acquisitions = tuple(ACQUISITIONS)
+    field_of_view, stream, in_air = 150.0, 4, False
+    sequences, acquisitions = ACQUISITIONS, tuple(ACQUISITIONS)
+    brightest = ("fat", "fluid")
 
     def __init__(self, seed: int, size: int = 192, lesions: Presence = "some"):
         check_presence(lesions)
@@ -63,7 +62,8 @@ class Subject:
             raise InputError(
                 "simulated knees have no lesions, got lesions=all; take anatomies=[brain]"
             )
-        self.seed, self.size, self.pixel = seed, size, FIELD_OF_VIEW / size
+        super().__init__(seed, size)
+        self.lesions = []
         generator = child(seed, 3)
         self.warp = smooth_field(generator, 3, 160, 45)
         self.rough = smooth_field(generator, 4, 120, 12)
@@ -81,58 +81,18 @@ class Subject:
             edge=1.2 * self.pixel,
         )
         self.tissues = {name: t.vary(generator, 0.06) for name, t in TISSUES.items()}
-        self._cached: tuple[object, list[Layer]] = (None, [])
-
-    def images(
-        self, acquisition: str, positions: Iterable[float], shape: tuple[int, int] | None = None
-    ) -> Tensor:
-        """Clean magnitude images; asking for both contrasts of the same positions is cheap.
-
-        Args:
-            acquisition: CORPD_FBK or CORPDFS_FBK.
-            positions: slice positions in [-1, 1], from behind the joint to the patella.
-            shape: ``(y, x)`` of a larger field of view around the same centre; default
-                ``(size, size)``.
-
-        Returns:
-            ``(slice, y, x)`` float32, brightest tissue about 1.
-
-        Raises:
-            InputError: for an unknown acquisition.
-        """
-        sequence = sequence_named(acquisition, ACQUISITIONS)
-        key = (tuple(positions), shape or (self.size, self.size))
-        if self._cached[0] != key:
-            self._cached = (key, self._layers(*key))
-        image = compose(self._cached[1], self.tissues, sequence)
-        return image / max(sequence.signal(self.tissues[name]) for name in ("fat", "fluid"))
-
-    def lesion_labels(self, positions: Iterable[float]) -> Tensor:
-        """Zeros ``(slice, size, size)`` uint8: simulated knees have no lesions."""
-        return torch.zeros(len(tuple(positions)), self.size, self.size, dtype=torch.uint8)
 
     def _points(self, positions: tuple[float, ...], shape: tuple[int, int]) -> Tensor:
         """World coordinates ``(slice, y, x, 3)``, individually bent."""
-        up, right = plane_points(shape, self.pixel, self.shift)
+        up, right = self._plane(shape)
         y = _FRONT + self.front + torch.tensor(positions)[:, None, None] * _HALF_RANGE
         x = self.side * (right + self.tilt * up)
         z = up - self.tilt * right
-        points = torch.stack(torch.broadcast_tensors(x[None], y.to(x.dtype), z[None]), dim=-1)
+        points = torch.stack(torch.broadcast_tensors(x, y.to(x.dtype), z), dim=-1)
         points = points / self.scale
         return points + 1.8 * self.warp.sample(points).movedim(0, -1)
 
-    def _detail(
-        self, positions: tuple[float, ...], shape: tuple[int, int], *wavelength: float
-    ) -> Tensor:
-        """Texture ``(slice, y, x)``, the same in every contrast; wavelength along y and x, mm."""
-        key = [round(w * 10) for w in wavelength]
-        pixels = (wavelength[0] / self.pixel, wavelength[1] / self.pixel)
-        return torch.stack(
-            [texture(child(self.seed, 4, round(p * 1e6), *key), shape, pixels) for p in positions]
-        )
-
     def _layers(self, positions: tuple[float, ...], shape: tuple[int, int]) -> list[Layer]:
-        """Everything in the slices, bottom first."""
         points = self._points(positions, shape)
         solid = bones(points)
         rough = self.rough.sample(points)

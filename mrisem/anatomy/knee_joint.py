@@ -12,8 +12,8 @@ from torch import Tensor
 
 from mrisem.anatomy.fields import coverage
 from mrisem.anatomy.knee_shapes import Bones, ligaments
-from mrisem.anatomy.paint import Layer
 from mrisem.anatomy.shapes import common, ellipsoid
+from mrisem.anatomy.tissue import Layer
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,8 @@ class Joint:
     def layers(self, points: Tensor, solid: Bones, rough: Tensor, grain: Tensor) -> list[Layer]:
         """All soft layers of the joint, bottom first.
 
-        Args:
-            points: ``(slice, y, x, 3)``.
-            solid: the bones.
-            rough: ``(4, slice, y, x)`` smooth random fields.
-            grain: ``(slice, y, x)`` fine texture.
+        ``points`` is ``(slice, y, x, 3)``, ``rough`` four smooth random fields ``(4, slice, y, x)``
+        and ``grain`` a fine texture ``(slice, y, x)``.
         """
         fibres = 1 + 0.4 * grain + 0.4 * rough[1]
         bands = [coverage(d + 0.9 * rough[2], self.edge) for d in ligaments(points)]

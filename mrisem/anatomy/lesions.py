@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from mrisem.anatomy.fields import coverage, uniform
-from mrisem.anatomy.paint import Layer
+from mrisem.anatomy.tissue import Layer
 from mrisem.errors import InputError
 
 Presence = Literal["some", "none", "all"]
-PRESENCES: tuple[Presence, ...] = ("some", "none", "all")
 _SHARE_WITH_SPOTS, _SHARE_WITH_MASS = 0.4, 0.12
 
 
@@ -52,13 +51,8 @@ class Lesion:
 def draw_lesions(generator: torch.Generator, presence: Presence = "some") -> list[Lesion]:
     """Draw a subject's lesions.
 
-    Args:
-        generator: source of randomness.
-        presence: ``some`` subjects have lesions, as in a population; ``none``; ``all``: those who
-            would have none get spots.
-
-    Raises:
-        InputError: for another word.
+    ``some`` subjects have lesions, as in a population; ``none``; ``all``: those who would have none
+    get spots.
     """
     check_presence(presence)
     if presence == "none":
@@ -73,22 +67,20 @@ def draw_lesions(generator: torch.Generator, presence: Presence = "some") -> lis
 
 def check_presence(presence: str) -> None:
     """Refuse a word that does not say who has lesions."""
-    if presence not in PRESENCES:
-        raise InputError(f"lesions must be one of {[*PRESENCES]}, got {presence!r}")
+    if presence not in get_args(Presence):
+        raise InputError(f"lesions must be one of {[*get_args(Presence)]}, got {presence!r}")
 
 
 def label_lesions(lesions: Sequence[Lesion], layers: Sequence[Layer]) -> Tensor:
     """Number the pixels that lesions take: where one covers half of what it covers at its centre.
 
-    Args:
-        lesions: at least one.
-        layers: theirs, of the same slices and in the same order; later ones lie on top.
-
     Returns:
-        ``(slice, y, x)`` uint8: 0, or 1 + the lesion's place in the list.
+        ``(slice, y, x)`` uint8: 0, or 1 + the lesion's place in the list, which is also that of its
+        layer among the lesions'; later ones lie on top.
     """
     labels = torch.zeros(layers[0].cover.shape, dtype=torch.uint8)
-    for number, (lesion, layer) in enumerate(zip(lesions, layers, strict=True), 1):
+    painted = [layer for layer in layers if layer.tissue == "lesion"]
+    for number, (lesion, layer) in enumerate(zip(lesions, painted, strict=True), 1):
         labels[layer.cover > 0.5 * lesion.strength] = number
     return labels
 
@@ -98,16 +90,16 @@ def _side(generator: torch.Generator) -> float:
 
 
 def _spots(generator: torch.Generator) -> list[Lesion]:
-    return [_spot(generator) for _ in range(int(uniform(generator, 4, 18)))]
-
-
-def _spot(generator: torch.Generator) -> Lesion:
-    """A small hyperintensity in the white matter beside or above the ventricles."""
-    x = _side(generator) * uniform(generator, 14, 38)
-    center = (x, uniform(generator, -70, 38), uniform(generator, 2, 44))
-    size = uniform(generator, 1.6, 4.0)
-    radii = (size, size * uniform(generator, 1, 1.8), size * uniform(generator, 1, 2))
-    return Lesion(center, radii, uniform(generator, 0.5, 0.95), 2.0, only_white=True)
+    """Small hyperintensities in the white matter beside or above the ventricles."""
+    spots = []
+    for _ in range(int(uniform(generator, 4, 18))):
+        x = _side(generator) * uniform(generator, 14, 38)
+        center = (x, uniform(generator, -70, 38), uniform(generator, 2, 44))
+        size = uniform(generator, 1.6, 4.0)
+        radii = (size, size * uniform(generator, 1, 1.8), size * uniform(generator, 1, 2))
+        strength = uniform(generator, 0.5, 0.95)
+        spots.append(Lesion(center, radii, strength, 2.0, only_white=True))
+    return spots
 
 
 def _mass(generator: torch.Generator) -> list[Lesion]:

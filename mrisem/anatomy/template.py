@@ -49,15 +49,10 @@ def load_template() -> tuple[Volume, Volume]:
     x, y, z = (float(v) for v in image.affine[:3, 3])
     coarse = np.pad(t1[::2, ::2, ::2], ((20, 20), (20, 20), (0, 0)))
     mask = ndimage.binary_closing(np.pad(coarse > 0, 12), iterations=10)
-    mask = mask[12:-12, 12:-12, 12:-12]
-    mask = ndimage.binary_fill_holes(mask)
+    mask = ndimage.binary_fill_holes(mask[12:-12, 12:-12, 12:-12])
     distance = ndimage.distance_transform_edt(~mask) - ndimage.distance_transform_edt(mask)
     distance = ndimage.gaussian_filter(distance.astype(np.float32), 2.5) * 2
     ventricles = (coarse > 0) & (coarse < 0.4) & (distance < -22)
     near = ndimage.gaussian_filter(ventricles.astype(np.float32), 1.3)
-    hull = Volume(
-        torch.from_numpy(np.stack([distance, (4 * near).clip(0, 1)])),
-        (x - 40, y - 40, z),
-        2.0,
-    )
-    return Volume(fine, (x, y, z), 1.0), hull
+    hull = torch.from_numpy(np.stack([distance, (4 * near).clip(0, 1)]))
+    return Volume(fine, (x, y, z), 1.0), Volume(hull, (x - 40, y - 40, z), 2.0)

@@ -1,4 +1,4 @@
-"""Tissues and the signal equations that turn them into contrasts.
+"""Tissues, the signal equations that give their contrasts, and layers of them painted to an image.
 
 Relaxation times are round literature values for 1.5 to 3 T, in milliseconds.
 """
@@ -9,16 +9,17 @@ import math
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 
 @dataclass(frozen=True)
 class Tissue:
-    """Proton density (share of water's), longitudinal and transverse relaxation times (ms).
+    """What decides a tissue's signal.
 
     Args:
         proton_density: relative to water.
-        t1: ms.
-        t2: ms.
+        t1: longitudinal relaxation time, ms.
+        t2: transverse relaxation time, ms.
         fat: share of the signal that a fat suppression removes.
     """
 
@@ -73,3 +74,33 @@ class Sequence:
         decay = math.exp(-self.echo_time / tissue.t2)
         suppression = 1 - tissue.fat * (1 - self.fat_left)
         return tissue.proton_density * abs(recovery) * decay * suppression
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One tissue and where it lies.
+
+    Args:
+        tissue: name of the tissue.
+        cover: ``(slice, y, x)`` share of each pixel that it takes from the layers below.
+        shade: ``(slice, y, x)`` factor on its signal (texture), or None.
+    """
+
+    tissue: str
+    cover: Tensor
+    shade: Tensor | None = None
+
+
+def compose(layers: list[Layer], tissues: dict[str, Tissue], sequence: Sequence) -> Tensor:
+    """Paint layers, bottom first, with the signal that the sequence gives their tissue.
+
+    Returns:
+        ``(slice, y, x)`` float32, not negative; what no layer covers is air, zero.
+    """
+    image = torch.zeros_like(layers[0].cover)
+    for layer in layers:
+        signal: Tensor | float = sequence.signal(tissues[layer.tissue])
+        if layer.shade is not None:
+            signal = signal * layer.shade
+        image = image + layer.cover * (signal - image)
+    return image.clamp_min(0)

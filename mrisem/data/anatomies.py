@@ -10,7 +10,6 @@ class FastMRIBrain(FastMRI):
     """fastMRI's brain data."""
 
     anatomy = "brain"
-    acquisitions = ("AXT1", "AXT1PRE", "AXT1POST", "AXT2", "AXFLAIR")
     cross: ClassVar[Mapping[str, str]] = {
         "AXT1": "AXT2",
         "AXT1PRE": "AXT2",
@@ -18,22 +17,20 @@ class FastMRIBrain(FastMRI):
         "AXT2": "AXT1",
         "AXFLAIR": "AXT2",
     }
+    acquisitions = tuple(cross)
 
 
 class FastMRIKnee(FastMRI):
     """fastMRI's knee data: proton density without and with fat suppression."""
 
     anatomy = "knee"
-    acquisitions = ("CORPD_FBK", "CORPDFS_FBK")
-    cross: ClassVar[Mapping[str, str]] = {
-        "CORPD_FBK": "CORPDFS_FBK",
-        "CORPDFS_FBK": "CORPD_FBK",
-    }
+    cross: ClassVar[Mapping[str, str]] = {"CORPD_FBK": "CORPDFS_FBK", "CORPDFS_FBK": "CORPD_FBK"}
+    acquisitions = tuple(cross)
 
 
 class FastMRIMixed(FastMRI):
     """Brain and knee files in one folder, for networks that serve both."""
 
     anatomy = "mixed"
-    acquisitions = FastMRIBrain.acquisitions + FastMRIKnee.acquisitions
     cross: ClassVar[Mapping[str, str]] = {**FastMRIBrain.cross, **FastMRIKnee.cross}
+    acquisitions = tuple(cross)

@@ -3,33 +3,30 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, Literal, Protocol
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Protocol
 
 import h5py
 import numpy as np
 import torch
-from einops import repeat
+from annotated_types import Ge
 from torch import Tensor
 
 from mrisem.data.dataset import (
     SliceOf,
     acquired_columns,
+    as_batch,
     central_slices,
     read_slice,
-    slice_info,
     undersample,
 )
 from mrisem.data.volumes import VolumeInfo
 from mrisem.errors import InputError
-from mrisem.physics.coils import estimate_sensitivity_maps, root_sum_of_squares
+from mrisem.physics.coils import root_sum_of_squares
 from mrisem.physics.fourier import center_crop, ifft2c
-from mrisem.physics.masks import GaussianMask, calibration_lines, stable_seed
+from mrisem.physics.masks import GaussianMask, stable_seed
 from mrisem.types import Batch, Reconstruction, SliceInfo
-
-CONTRASTS = ("same", "cross", "mixed")
-NEGATIVES = ("zero_filled", "reconstruction", "both")
 
 
 class Reconstructor(Protocol):
@@ -39,7 +36,6 @@ class Reconstructor(Protocol):
 
     def __call__(self, batch: Batch) -> Reconstruction:
         """Reconstruct a batch."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -59,7 +55,7 @@ class AuxiliarySettings:
         seed: decides on subjects and negatives.
     """
 
-    n_subjects: int = 20
+    n_subjects: Annotated[int, Ge(1)] = 20
     root: str | None = None
     acquisition: str | None = None
     negatives: Literal["zero_filled", "reconstruction", "both"] = "zero_filled"
@@ -68,26 +64,6 @@ class AuxiliarySettings:
     max_slices: int | None = None
     seed: int = 0
 
-    def __post_init__(self) -> None:
-        """Check the numbers."""
-        if self.n_subjects < 1:
-            raise InputError(f"auxiliary.n_subjects must be at least 1, got {self.n_subjects}")
-        if self.negatives not in NEGATIVES:
-            raise InputError(
-                f"auxiliary.negatives must be one of {', '.join(NEGATIVES)}, got {self.negatives!r}"
-            )
-
-
-def as_settings(given: AuxiliarySettings | Mapping[str, Any] | None) -> AuxiliarySettings:
-    """Accept settings as a mapping, as configurations hold them."""
-    if isinstance(given, AuxiliarySettings):
-        return given
-    values = {str(name): value for name, value in (given or {}).items()}
-    known = [entry.name for entry in fields(AuxiliarySettings)]
-    if unknown := sorted(set(values) - set(known)):
-        raise InputError(f"auxiliary must hold only {known}, got {unknown}; correct the name")
-    return AuxiliarySettings(**values)
-
 
 def choose_subjects(
     candidates: Sequence[VolumeInfo], excluded: set[str], settings: AuxiliarySettings
@@ -95,14 +71,7 @@ def choose_subjects(
     """Take the volumes of the first ``n_subjects`` subjects in a seeded order.
 
     The order depends on a subject's name and the seed only: adding files does not reshuffle.
-
-    Args:
-        candidates: volumes of the wanted acquisition.
-        excluded: subjects that play another part.
-        settings: number of subjects and seed.
-
-    Raises:
-        InputError: when none is left.
+    Subjects that are ``excluded`` play another part; when all are, an InputError is raised.
     """
     subjects = {volume.subject for volume in candidates}
     free = sorted(subjects - excluded, key=lambda s: (stable_seed(s, settings.seed), s))
@@ -175,12 +144,15 @@ class AuxiliarySlices:
         if target is None:
             target = center_crop(root_sum_of_squares(ifft2c(kspace)), volume.crop)
         columns, acceleration = self._mask(part, acquired_columns(volume, kspace, stored))
-        info = slice_info(part, acceleration)
+        info = part.info(acceleration)
         if self.settings.negatives != "reconstruction":
             zero_filled = root_sum_of_squares(ifft2c(kspace * columns))
             yield target, center_crop(zero_filled, volume.crop), info
         if self.reconstructor is not None and self.settings.negatives != "zero_filled":
-            yield target, _reconstruct(self.reconstructor, kspace, columns, volume, info), info
+            batch = as_batch([(*undersample(kspace, columns), columns, info)], volume.crop)
+            with torch.no_grad():
+                image = self.reconstructor(batch).image.abs()[0]
+            yield target, batch.scale * center_crop(image, volume.crop), info
 
     def _mask(self, part: SliceOf, padding: tuple[int, int]) -> tuple[Tensor, float]:
         """Draw the negative's acceleration and sampled columns ``(x,)``."""
@@ -200,17 +172,16 @@ class AuxiliarySlices:
         which changes whenever a file is simulated or acquired anew. Times of modification do not
         count, so that a copied data set keeps its bank.
         """
-        digest = hashlib.sha256()
         settings = self.settings
-        recipe: tuple[Any, ...] = (
+        recipe: list[Any] = [
             [int(r) for r in settings.accelerations],
             settings.calibration_lines,
             settings.max_slices,
             settings.seed,
-        )
+        ]
         if self.reconstructor is not None:
-            recipe = (*recipe, settings.negatives, self.reconstructor.fingerprint)
-        digest.update(repr(recipe).encode())
+            recipe += [settings.negatives, self.reconstructor.fingerprint]
+        digest = hashlib.sha256(repr(tuple(recipe)).encode())
         for volume in self.volumes:
             facts = (volume.file, volume.acquisition, volume.shape, volume.padding, volume.crop)
             digest.update(repr(facts).encode())
@@ -234,24 +205,3 @@ class AuxiliarySlices:
             "seed": self.settings.seed,
             "fingerprint": self.fingerprint,
         }
-
-
-@torch.no_grad()
-def _reconstruct(
-    reconstructor: Reconstructor,
-    kspace: Tensor,
-    columns: Tensor,
-    volume: VolumeInfo,
-    info: SliceInfo,
-) -> Tensor:
-    """Reconstruct one undersampled slice, ``(Y, X)`` in units of the file."""
-    masked, scale = undersample(kspace, columns)
-    batch = Batch(
-        masked_kspace=masked[None],
-        mask=repeat(columns, "x -> 1 y x", y=kspace.shape[-2]).contiguous(),
-        sensitivity_maps=estimate_sensitivity_maps(masked[None], calibration_lines(columns)),
-        scale=scale[None],
-        crop=volume.crop,
-        info=(info,),
-    )
-    return scale * center_crop(reconstructor(batch).image.abs()[0], volume.crop)

@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import pytorch_lightning as pl
 import torch
+from annotated_types import Ge
 from torch.utils.data import DataLoader
 
 from mrisem.data.auxiliary import (
-    CONTRASTS,
     AuxiliarySettings,
     AuxiliarySlices,
     Reconstructor,
-    as_settings,
     choose_subjects,
 )
-from mrisem.data.dataset import SliceGroups, SliceOf, central_slices, without
-from mrisem.data.folders import Folders, select_acquisition
+from mrisem.data.dataset import SliceGroups, SliceOf, central_slices
+from mrisem.data.folders import data_files, find_volumes, select_acquisition
 from mrisem.data.volumes import UNNAMED, FailedScan, VolumeInfo
 from mrisem.errors import InputError
-from mrisem.physics.coils import check_estimator
 from mrisem.physics.masks import ColumnMask, stable_seed
 from mrisem.types import Batch
-
-_SPLITS = ("train", "val", "test")
 
 
 class FastMRI(pl.LightningDataModule):
@@ -70,50 +67,43 @@ class FastMRI(pl.LightningDataModule):
         *,
         acquisition: str | None = None,
         split: str = "val",
-        max_slices: int | None = None,
-        max_volumes: int | None = None,
-        slices_at_once: int = 4,
+        max_slices: Annotated[int, Ge(1)] | None = None,
+        max_volumes: Annotated[int, Ge(1)] | None = None,
+        slices_at_once: Annotated[int, Ge(1)] = 4,
         seed: int = 0,
         cache_folder: Path | str | None = None,
         on_error: Literal["raise", "skip"] = "raise",
         auxiliary: AuxiliarySettings | Mapping[str, Any] | None = None,
         train_subjects: Literal["remaining", "auxiliary"] = "remaining",
-        validation_subjects: int = 0,
-        n_workers: int = 0,
-        sensitivity_maps: str = "torch",
+        validation_subjects: Annotated[int, Ge(0)] = 0,
+        n_workers: Annotated[int, Ge(0)] = 0,
+        sensitivity_maps: Literal["torch", "sigpy"] = "torch",
     ):
         super().__init__()
-        check_estimator(sensitivity_maps)
         if root is None:
             raise InputError("data.root must name the data set's folder: set data.root=DIR")
-        if max_volumes is not None and max_volumes < 1:
-            raise InputError(f"data.max_volumes must be at least 1, got {max_volumes}")
-        if on_error not in ("raise", "skip"):
-            raise InputError(f"on_error must be raise or skip, got {on_error!r}")
-        if train_subjects not in ("remaining", "auxiliary"):
-            raise InputError(
-                f"data.train_subjects must be remaining or auxiliary, got {train_subjects!r}"
-            )
-        if validation_subjects < 0:
-            raise InputError(
-                f"data.validation_subjects must be at least 0, got {validation_subjects}"
-            )
         self.root = Path(root)
-        self.mask = mask
         self.acquisition = acquisition
         self.split = split
         self.max_slices = max_slices
         self.max_volumes = max_volumes
-        self.slices_at_once = slices_at_once
         self.seed = seed
         self.cache_folder = None if cache_folder is None else Path(cache_folder)
         self.on_error = on_error
-        self.auxiliary = as_settings(auxiliary)
+        if not isinstance(auxiliary, AuxiliarySettings):  # as configurations hold them
+            auxiliary = AuxiliarySettings(**(auxiliary or {}))
+        self.auxiliary = auxiliary
         self.train_subjects = train_subjects
         self.validation_subjects = validation_subjects
         self.n_workers = n_workers
-        self.sensitivity_maps = sensitivity_maps
-        self._folders = Folders(on_error)
+        self._groups = partial(
+            SliceGroups,
+            mask=mask,
+            slices_at_once=slices_at_once,
+            on_error=on_error,
+            sensitivity_maps=sensitivity_maps,
+        )
+        self._find_volumes = cache(find_volumes)  # inspects each folder once
         self._done: set[tuple[str, int]] = set()
         self._training = False
         self.reconstructor: Reconstructor | None = None  # makes negatives that are reconstructions
@@ -133,16 +123,17 @@ class FastMRI(pl.LightningDataModule):
     @property
     def slices(self) -> list[SliceOf]:
         """Slices that will be reconstructed."""
-        return without(central_slices(self._volumes(self.split), self.max_slices), self._done)
+        slices = central_slices(self._volumes(self.split), self.max_slices)
+        return [part for part in slices if (part.volume.file, part.slice) not in self._done]
 
     @property
     def failed(self) -> list[FailedScan]:
         """Files of the reconstructed split that could not be inspected (``on_error=skip``)."""
-        return self._folders.inspect(self.root, self.split)[1]
+        return self._find_volumes(self.root, self.split, self.on_error)[1]
 
     def predict_dataloader(self) -> DataLoader:
         """Batches of the split that is reconstructed."""
-        return self._loader(self.slices, self.failed)
+        return self._loader(self.slices, failed=self.failed)
 
     def val_dataloader(self) -> DataLoader | list[DataLoader]:
         """Batches of the validation subjects, under the same masks each epoch; none without any.
@@ -152,7 +143,7 @@ class FastMRI(pl.LightningDataModule):
         _, validation = self._training_parts()
         if not validation:
             return []
-        return self._loader(central_slices(validation, self.max_slices), ())
+        return self._loader(central_slices(validation, self.max_slices))
 
     def train_dataloader(self) -> DataLoader:
         """Batches of the training subjects, in random order; new masks and order each epoch.
@@ -162,7 +153,7 @@ class FastMRI(pl.LightningDataModule):
         training, _ = self._training_parts()
         slices = central_slices(training, self.max_slices)
         epoch = 0 if self.trainer is None else self.trainer.current_epoch
-        return self._loader(slices, (), epoch)
+        return self._loader(slices, epoch)
 
     def transfer_batch_to_device(
         self, batch: Batch | FailedScan, device: torch.device, dataloader_idx: int
@@ -186,9 +177,14 @@ class FastMRI(pl.LightningDataModule):
             InputError: when there are no such subjects, the acquisition is left open, or the
                 contrast is unknown.
         """
-        if contrast not in CONTRASTS:
-            raise InputError(f"prior.contrast must be one of {CONTRASTS}, got {contrast!r}")
-        acquisition = acquisition or self._only_acquisition()
+        if acquisition is None:
+            acquisitions = self.reconstructed_acquisitions
+            if len(acquisitions) != 1:
+                raise InputError(
+                    "one acquisition must be named for an auxiliary set, the scans hold "
+                    f"{acquisitions}; set data.acquisition"
+                )
+            (acquisition,) = acquisitions
         volumes = self._auxiliary_volumes(acquisition, contrast)
         return AuxiliarySlices(volumes, self.auxiliary, self.reconstructor, contrast)
 
@@ -201,61 +197,60 @@ class FastMRI(pl.LightningDataModule):
         volumes = self._training_parts()[0] if self._training else self._volumes(self.split)
         return sorted({volume.acquisition for volume in volumes})
 
-    def _only_acquisition(self) -> str:
-        found = self.reconstructed_acquisitions
-        if len(found) != 1:
-            raise InputError(
-                f"one acquisition must be named for an auxiliary set, the scans hold {found}; set "
-                "data.acquisition"
-            )
-        return found[0]
-
     def _volumes(self, split: str) -> list[VolumeInfo]:
         """Volumes of a split of this data set, by acquisition and number."""
-        found, failed = self._folders.inspect(self.root, split)
-        if not found and failed:
+        volumes, failed = self._find_volumes(self.root, split, self.on_error)
+        if not volumes and failed:
             return []
-        chosen = select_acquisition(found, self.acquisition, self.acquisitions, self.anatomy)
+        chosen = select_acquisition(volumes, self.acquisition, self.acquisitions, self.anatomy)
         return chosen[: self.max_volumes]
 
     def _excluded(self, root: Path) -> set[str]:
-        """Subjects that may neither train nor enter the bank."""
-        others = [split for split in (*_SPLITS, self.split) if split != "train"]
-        reconstructed = {volume.subject for volume in self._volumes_if_any(self.split)}
-        elsewhere = (self._folders.subjects(folder, others) for folder in {root, self.root})
-        return reconstructed.union(*elsewhere)
+        """Subjects that may neither train nor enter the bank, of any acquisition.
 
-    def _volumes_if_any(self, split: str) -> list[VolumeInfo]:
-        """As `_volumes`, none where the folder is missing (training without that split)."""
-        return self._volumes(split) if (self.root / f"multicoil_{split}").is_dir() else []
+        Folders that are missing or empty have none (training needs only its own), nor has a file
+        that cannot be read: its data cannot leak either.
+        """
+        volumes = []
+        if (self.root / f"multicoil_{self.split}").is_dir():
+            volumes += self._volumes(self.split)
+        for folder in {root, self.root}:
+            for split in {"val", "test", self.split} - {"train"}:
+                if data_files(folder / f"multicoil_{split}"):
+                    volumes += self._find_volumes(folder, split, "skip")[0]
+        return {volume.subject for volume in volumes}
 
     def _auxiliary_volumes(self, acquisition: str, contrast: str = "same") -> list[VolumeInfo]:
         """Volumes of the auxiliary set for scans of ``acquisition``."""
         root = Path(self.auxiliary.root or self.root)
         wanted = self._auxiliary_acquisitions(acquisition, contrast)
-        found, _ = self._folders.inspect(root, "train")
-        candidates = [volume for volume in found if volume.acquisition in wanted]
+        volumes, _ = self._find_volumes(root, "train", self.on_error)
+        candidates = [volume for volume in volumes if volume.acquisition in wanted]
         if not candidates:
             raise InputError(
                 f"the auxiliary set must hold {' or '.join(wanted)} scans, {root}/multicoil_train "
-                f"holds {sorted({volume.acquisition for volume in found})}; set "
+                f"holds {sorted({volume.acquisition for volume in volumes})}; set "
                 "auxiliary.acquisition or auxiliary.root"
             )
         return choose_subjects(candidates, self._excluded(root), self.auxiliary)
 
     def _auxiliary_acquisitions(self, acquisition: str, contrast: str) -> tuple[str, ...]:
         """Acquisitions of the auxiliary images for scans of ``acquisition``."""
-        wanted = self.auxiliary.acquisition
-        if wanted is None and contrast == "mixed":
-            return self.acquisitions
-        if wanted is None:
-            wanted = acquisition if contrast == "same" else self.cross.get(acquisition)
-        if wanted is None or wanted == UNNAMED:
+        if self.auxiliary.acquisition is not None:
+            return (self.auxiliary.acquisition,)
+        choices = {
+            "same": (acquisition,),
+            "cross": (self.cross.get(acquisition, UNNAMED),),
+            "mixed": self.acquisitions,
+        }
+        if contrast not in choices:
+            raise InputError(f"prior.contrast must be one of {[*choices]}, got {contrast!r}")
+        if UNNAMED in choices[contrast]:
             raise InputError(
                 f"scans name no acquisition ({acquisition}): set auxiliary.acquisition to one of "
                 f"{list(self.acquisitions)}"
             )
-        return (wanted,)
+        return choices[contrast]
 
     def _training_parts(self) -> tuple[list[VolumeInfo], list[VolumeInfo]]:
         """Volumes to train on and to validate on, see the class: no subject is in both."""
@@ -283,26 +278,19 @@ class FastMRI(pl.LightningDataModule):
         return list(auxiliary.values()) if on_auxiliary else training, validation
 
     def _loader(
-        self, slices: Sequence[SliceOf], failed: Sequence[FailedScan], epoch: int | None = None
+        self,
+        slices: Sequence[SliceOf],
+        epoch: int | None = None,
+        failed: Sequence[FailedScan] = (),
     ) -> DataLoader:
         """Load slices in their order; those of a training epoch at random, under its own masks."""
         training = epoch is not None
         seed = self.seed if epoch is None else stable_seed("epoch", self.seed, epoch)
-        dataset = SliceGroups(
-            slices,
-            self.mask,
-            slices_at_once=self.slices_at_once,
-            seed=seed,
-            cache_folder=None if training else self.cache_folder,  # masks never come again
-            on_error=self.on_error,
-            failed=failed,
-            sensitivity_maps=self.sensitivity_maps,
-        )
-        generator = torch.Generator().manual_seed(stable_seed("order", seed))
+        cache_folder = None if training else self.cache_folder  # masks never come again
         return DataLoader(
-            dataset,
+            self._groups(slices, seed=seed, cache_folder=cache_folder, failed=failed),
             batch_size=None,
             shuffle=training,
-            generator=generator,
+            generator=torch.Generator().manual_seed(stable_seed("order", seed)),
             num_workers=self.n_workers,
         )

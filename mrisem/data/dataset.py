@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -14,7 +14,7 @@ from einops import repeat
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from mrisem.data.volumes import FailedScan, VolumeInfo
+from mrisem.data.volumes import FailedScan, VolumeInfo, occupied_columns, one_line
 from mrisem.errors import InputError
 from mrisem.physics.coils import estimate_sensitivity_maps, root_sum_of_squares
 from mrisem.physics.fourier import ifft2c
@@ -42,14 +42,15 @@ class SliceOf:
     slice: int
     n_slices: int
 
+    def info(self, acceleration: float) -> SliceInfo:
+        """Describe the slice for a batch."""
+        file = self.volume
+        facts = (file.file, self.slice, self.n_slices, file.acquisition, file.subject)
+        return SliceInfo(*facts, acceleration)
+
 
 def central_slices(volumes: Sequence[VolumeInfo], max_slices: int | None) -> list[SliceOf]:
-    """List the ``max_slices`` central slices of each volume (None: all).
-
-    Args:
-        volumes: the files.
-        max_slices: at least 1.
-    """
+    """List the ``max_slices`` central slices of each volume (None: all)."""
     if max_slices is not None and max_slices < 1:
         raise InputError(f"data.max_slices must be at least 1, got {max_slices}")
     slices = []
@@ -77,7 +78,7 @@ def read_slice(volume: VolumeInfo, index: int) -> tuple[Tensor, np.ndarray | Non
     except OSError as error:
         raise InputError(
             f"{volume.path} must be a complete HDF5 file, slice {index} cannot be read "
-            f"({' '.join(str(error).split())}); copy it again"
+            f"({one_line(error)}); copy it again"
         ) from error
     kspace = np.asarray(kspace, dtype=np.complex64)
     if not np.isfinite(kspace).all():
@@ -101,7 +102,7 @@ def acquired_columns(
     left, right = volume.padding
     if stored is not None:
         return left, right
-    occupied = (kspace != 0).any(dim=0).any(dim=0).nonzero().flatten()
+    occupied = np.flatnonzero(occupied_columns(kspace.numpy()))
     first, after = max(left, int(occupied[0])), min(right, int(occupied[-1]) + 1)
     if (first, after) != (left, right):
         warnings.warn(
@@ -115,17 +116,10 @@ def acquired_columns(
 def volume_mask(
     volume: VolumeInfo, mask: ColumnMask, seed: int, kspace: Tensor, stored: np.ndarray | None
 ) -> tuple[Tensor, float]:
-    """Sampled columns of a volume.
+    """Sampled columns ``(x,)`` bool of a volume, and the acceleration they reach.
 
-    Args:
-        volume: the file.
-        mask: how to sample.
-        seed: of the run; with the file's name it seeds the draw.
-        kspace: ``(coil, y, x)`` of any slice.
-        stored: the file's own mask.
-
-    Returns:
-        ``(x,)`` bool, the same for every slice of the volume, and the acceleration it reaches.
+    The same for every slice: the file's name and ``seed`` seed the draw. ``kspace`` and ``stored``
+    as for `acquired_columns`.
 
     Raises:
         InputError: when columns would count as sampled that the file left out.
@@ -138,19 +132,14 @@ def volume_mask(
         columns[padding[1] :] = False
     else:
         columns = draw_columns(mask, n_columns, padding, stable_seed(volume.file, seed))
-        _check_measured(volume, columns, kspace)
+        empty = columns.numpy() & ~occupied_columns(kspace.numpy())
+        if empty.any():
+            raise InputError(
+                f"the mask may sample only columns that were acquired: {empty.sum()} of "
+                f"{int(columns.sum())} are zero in {volume.path}, which is undersampled already; "
+                "set mask=from_file (with a dataset 'mask' in the file)"
+            )
     return columns, (padding[1] - padding[0]) / max(1, int(columns.sum()))
-
-
-def _check_measured(volume: VolumeInfo, columns: Tensor, kspace: Tensor) -> None:
-    """Refuse a mask that would pass zeros off as measured."""
-    empty = columns & ~(kspace != 0).any(dim=0).any(dim=0)
-    if bool(empty.any()):
-        raise InputError(
-            f"the mask may sample only columns that were acquired: {int(empty.sum())} of "
-            f"{int(columns.sum())} are zero in {volume.path}, which is undersampled already; "
-            "set mask=from_file (with a dataset 'mask' in the file)"
-        )
 
 
 @dataclass
@@ -158,17 +147,11 @@ class SliceGroups(Dataset):
     """One item is a `Batch` of up to ``slices_at_once`` slices of one volume.
 
     For use in a ``DataLoader(batch_size=None)``. Files that could not be inspected follow the
-    groups, as `FailedScan`.
+    groups, as `FailedScan`. Other options as for `mrisem.data.datamodules.FastMRI`.
 
     Args:
         slices: what to read; slices of a volume stand together.
-        mask: how to undersample.
-        slices_at_once: most slices in a batch.
-        seed: of the run.
-        cache_folder: for sensitivity maps; None: not kept.
-        on_error: ``raise`` at a bad scan, or ``skip`` it and return a `FailedScan`.
         failed: files already found to be bad.
-        sensitivity_maps: their estimator, ``torch`` or ``sigpy``.
     """
 
     slices: Sequence[SliceOf]
@@ -182,7 +165,6 @@ class SliceGroups(Dataset):
     groups: list[list[SliceOf]] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Group the slices."""
         n = self.slices_at_once
         if n < 1:
             raise InputError(f"data.slices_at_once must be at least 1, got {n}")
@@ -206,36 +188,15 @@ class SliceGroups(Dataset):
             return FailedScan(file, message)
 
     def _load(self, group: list[SliceOf]) -> Batch:
-        """Read, undersample, scale and calibrate the slices of one group."""
+        """Read and undersample the slices of one group."""
         volume = group[0].volume
-        rows: list[tuple[Tensor, ...]] = []
-        info, targets = [], []
+        rows, targets = [], []
         for part in group:
             kspace, stored, target = read_slice(volume, part.slice)
             columns, acceleration = volume_mask(volume, self.mask, self.seed, kspace, stored)
-            rows.append((*undersample(kspace, columns), columns))
-            info.append(slice_info(part, acceleration))
+            rows.append((*undersample(kspace, columns), columns, part.info(acceleration)))
             targets += [] if target is None else [target]
-        masked, scale, columns = (torch.stack(column) for column in zip(*rows, strict=True))
-        return Batch(
-            masked_kspace=masked,
-            mask=repeat(columns, "b x -> b y x", y=volume.shape[2]).contiguous(),
-            sensitivity_maps=self._maps(masked, columns),
-            scale=scale,
-            crop=volume.crop,
-            info=tuple(info),
-            target=torch.stack(targets) if targets else None,
-        )
-
-    def _maps(self, masked: Tensor, columns: Tensor) -> Tensor:
-        """``(batch, coil, y, x)``: slices with equally many calibration lines in one go."""
-        lines = torch.tensor([calibration_lines(row) for row in columns])
-        maps = torch.empty_like(masked)
-        for n in lines.unique().tolist():
-            maps[lines == n] = estimate_sensitivity_maps(
-                masked[lines == n], n, self.cache_folder, estimator=self.sensitivity_maps
-            )
-        return maps
+        return as_batch(rows, volume.crop, targets, self.cache_folder, self.sensitivity_maps)
 
 
 def undersample(kspace: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
@@ -256,18 +217,36 @@ def undersample(kspace: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
     return masked / scale, scale
 
 
-def slice_info(part: SliceOf, acceleration: float) -> SliceInfo:
-    """Describe a slice for a batch."""
-    return SliceInfo(
-        file=part.volume.file,
-        slice=part.slice,
-        n_slices=part.n_slices,
-        acquisition=part.volume.acquisition,
-        subject=part.volume.subject,
-        acceleration=acceleration,
+def as_batch(
+    rows: Sequence[tuple[Tensor, Tensor, Tensor, SliceInfo]],
+    crop: tuple[int, int],
+    targets: list[Tensor] | None = None,
+    cache_folder: Path | None = None,
+    estimator: str = "torch",
+) -> Batch:
+    """Put slices of one volume together and estimate their sensitivity maps.
+
+    Args:
+        rows: for each slice what `undersample` gives, its sampled columns ``(x,)``, and what it is.
+        crop: ``(Y, X)`` of reconstructions.
+        targets: ``(Y, X)`` float32 of each slice; None or empty: there are none.
+        cache_folder: for sensitivity maps; None: not kept.
+        estimator: of sensitivity maps.
+    """
+    *tensors, info = zip(*rows, strict=True)
+    masked, scale, columns = map(torch.stack, tensors)
+    lines = torch.tensor([calibration_lines(row) for row in columns])
+    maps = torch.empty_like(masked)
+    for n in lines.unique().tolist():  # slices with equally many in one go
+        maps[lines == n] = estimate_sensitivity_maps(
+            masked[lines == n], n, cache_folder, estimator=estimator
+        )
+    return Batch(
+        masked_kspace=masked,
+        mask=repeat(columns, "b x -> b y x", y=masked.shape[2]).contiguous(),
+        sensitivity_maps=maps,
+        scale=scale,
+        crop=crop,
+        info=info,
+        target=torch.stack(targets) if targets else None,
     )
-
-
-def without(slices: Sequence[SliceOf], done: Collection[tuple[str, int]]) -> list[SliceOf]:
-    """Leave out the slices ``(file, slice)`` in ``done``."""
-    return [part for part in slices if (part.volume.file, part.slice) not in done]

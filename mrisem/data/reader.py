@@ -13,6 +13,8 @@ import h5py
 import numpy as np
 from fastmri.data.mri_data import FastMRIRawDataSample, SliceDataset
 
+from mrisem.data.volumes import occupied_columns
+
 # A readout at least this much longer than the phase-encode axis counts as oversampled: fastMRI's
 # matrices are 640 x 320..396 (1.6 and more), those without oversampling at most 4:3.
 _OVERSAMPLED = 1.5
@@ -57,7 +59,8 @@ def _derived_metadata(file: h5py.File, name: str) -> dict[str, Any]:
     n_slices, _, height, width = file["kspace"].shape
     padding = (0, width)
     if "mask" not in file:
-        padding = occupied_columns(file["kspace"][n_slices // 2]) or padding
+        columns = np.flatnonzero(occupied_columns(file["kspace"][n_slices // 2]))
+        padding = (int(columns[0]), int(columns[-1]) + 1) if columns.size else padding
     if "reconstruction_rss" in file:
         size = file["reconstruction_rss"].shape[-2:]
     elif height >= _OVERSAMPLED * width:
@@ -76,13 +79,3 @@ def _derived_metadata(file: h5py.File, name: str) -> dict[str, Any]:
         "recon_size": (size[0], size[1], 1),
         **file.attrs,
     }
-
-
-def occupied_columns(kspace: np.ndarray) -> tuple[int, int] | None:
-    """First column that is not zero throughout, and the one after the last; None for no signal.
-
-    Args:
-        kspace: ``(coil, y, x)``.
-    """
-    columns = np.flatnonzero((kspace != 0).any(axis=(0, 1)))
-    return (int(columns[0]), int(columns[-1]) + 1) if columns.size else None

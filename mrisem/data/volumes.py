@@ -27,8 +27,6 @@ class VolumeInfo:
         padding: first acquired phase-encode column and the one after the last.
         crop: ``(Y, X)`` of targets and reconstructions: the target's size, else the header's
             reconSpace.
-        has_target: whether ``reconstruction_rss`` is there.
-        has_mask: whether the file carries its own sampling mask.
     """
 
     path: Path
@@ -37,8 +35,6 @@ class VolumeInfo:
     shape: tuple[int, int, int, int]
     padding: tuple[int, int]
     crop: tuple[int, int]
-    has_target: bool
-    has_mask: bool
 
     @property
     def file(self) -> str:
@@ -53,12 +49,7 @@ class VolumeInfo:
 
 @dataclass(frozen=True)
 class FailedScan:
-    """A scan that could not be read, with ``on_error=skip``.
-
-    Args:
-        file: its name.
-        message: what was wrong, one line.
-    """
+    """A scan that could not be read, with ``on_error=skip``: its name, what is wrong."""
 
     file: str
     message: str
@@ -75,18 +66,17 @@ def inspect_volume(path: Path) -> VolumeInfo:
     try:
         with h5py.File(path, "r") as file:
             shape = _kspace_shape(file, path)
-            has_mask = "mask" in file
             target = file["reconstruction_rss"].shape if "reconstruction_rss" in file else None
         metadata = VolumeReader(path).metadata
     except (OSError, KeyError) as error:
         raise InputError(
-            f"{path} must be a complete HDF5 file, but cannot be read ({_one_line(error)}); "
+            f"{path} must be a complete HDF5 file, but cannot be read ({one_line(error)}); "
             "copy it again"
         ) from error
     except (ParseError, RuntimeError) as error:
         raise InputError(
             f"ismrmrd_header of {path} must hold the encoded and reconstructed matrix sizes and "
-            f"the encoding limits, got: {_one_line(error)}; remove it to have them derived"
+            f"the encoding limits, got: {one_line(error)}; remove it to have them derived"
         ) from error
     left, right = max(0, metadata["padding_left"]), min(shape[3], metadata["padding_right"])
     return VolumeInfo(
@@ -96,13 +86,11 @@ def inspect_volume(path: Path) -> VolumeInfo:
         shape=shape,
         padding=(left, right) if left < right else (0, shape[3]),
         crop=_crop(path, shape, target, metadata["recon_size"][:2]),
-        has_target=target is not None,
-        has_mask=has_mask,
     )
 
 
 def _kspace_shape(file: h5py.File, path: Path) -> tuple[int, int, int, int]:
-    """Check the k-space dataset and return its shape."""
+    """Shape of the k-space dataset, which is checked."""
     if not isinstance(file.get("kspace"), h5py.Dataset):
         raise InputError(f"{path} must hold a dataset 'kspace', got {sorted(file)}")
     kspace = file["kspace"]
@@ -142,5 +130,11 @@ def _text(value: object) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def _one_line(error: Exception) -> str:
+def occupied_columns(kspace: np.ndarray) -> np.ndarray:
+    """Whether each column of ``(coil, y, x)`` k-space holds anything but zeros, ``(x,)`` bool."""
+    return (kspace != 0).any(axis=(0, 1))
+
+
+def one_line(error: Exception) -> str:
+    """Message of an error of another library, without line breaks."""
     return " ".join(str(error).split())

@@ -2,6 +2,7 @@
 
 Source: ``fastmri.evaluate``, which the volume numbers are taken from. Slices use the volume's
 maximum as their data range, so that the mean of a volume's slice SSIMs is its volume SSIM.
+Arguments: see `mrisem.metrics.score`.
 """
 
 import numpy as np
@@ -13,12 +14,6 @@ def psnr(reconstruction: np.ndarray, target: np.ndarray, data_range: float) -> f
     """Peak signal-to-noise ratio ``10 log10(data_range^2 / mean((x - t)^2))`` in dB.
 
     Range: (-inf, inf], infinite for equal images; higher is better.
-    Source: ``fastmri.evaluate.psnr``.
-
-    Args:
-        reconstruction: ``(y, x)`` magnitude ``x``.
-        target: ``(y, x)`` magnitude ``t``, same units.
-        data_range: the target volume's maximum.
 
     >>> psnr(np.zeros((2, 2)), np.full((2, 2), 0.1), data_range=1.0)
     20.0
@@ -29,15 +24,9 @@ def psnr(reconstruction: np.ndarray, target: np.ndarray, data_range: float) -> f
 
 
 def ssim(reconstruction: np.ndarray, target: np.ndarray, data_range: float) -> float:
-    """Structural similarity, 7 x 7 uniform window, averaged over the slice.
+    """Structural similarity, 7 x 7 uniform window, averaged over the slice (at least 7 x 7).
 
-    Range: [-1, 1]; higher is better.
-    Source: Wang et al. 2004, as ``fastmri.evaluate.ssim`` calls it.
-
-    Args:
-        reconstruction: ``(y, x)`` magnitude, at least 7 x 7.
-        target: ``(y, x)`` magnitude, same units.
-        data_range: the target volume's maximum.
+    Range: [-1, 1]; higher is better. Source: Wang et al. 2004.
     """
     from skimage.metrics import structural_similarity
 
@@ -47,12 +36,7 @@ def ssim(reconstruction: np.ndarray, target: np.ndarray, data_range: float) -> f
 def nmse(reconstruction: np.ndarray, target: np.ndarray, data_range: float = 1.0) -> float | None:
     """Normalised squared error ``||x - t||^2 / ||t||^2``; None where the target is empty.
 
-    Range: [0, inf); lower is better. Source: ``fastmri.evaluate.nmse``.
-
-    Args:
-        reconstruction: ``(..., y, x)`` magnitude ``x``.
-        target: ``(..., y, x)`` magnitude ``t``, same units.
-        data_range: not needed, the score is relative.
+    Range: [0, inf); lower is better. ``data_range`` is not needed.
 
     >>> nmse(np.zeros((2, 2)), np.ones((2, 2)))
     1.0
@@ -64,9 +48,7 @@ def nmse(reconstruction: np.ndarray, target: np.ndarray, data_range: float = 1.0
 def volume_scores(reconstruction: np.ndarray, target: np.ndarray) -> dict[str, float]:
     """Return PSNR, SSIM and NMSE of a volume: ``fastmri.evaluate``'s own functions and defaults.
 
-    Args:
-        reconstruction: ``(slice, y, x)`` magnitude.
-        target: ``(slice, y, x)`` magnitude, same units, not all zero.
+    Both are ``(slice, y, x)`` magnitudes in the same units, the target not all zero.
     """
     from fastmri import evaluate  # takes seconds to import
 

@@ -58,10 +58,7 @@ def image_change(guided: np.ndarray, plain: np.ndarray, target: np.ndarray) -> d
     ``|guided - t| > |plain - t|``. A small change of random sign has 0.5; detail made up where
     there is none has 1; detail that was missing, put back, has 0.
 
-    Args:
-        guided: ``(y, x)`` magnitude with the prior.
-        plain: ``(y, x)`` magnitude without.
-        target: ``(y, x)`` magnitude, same units.
+    Args are ``(y, x)`` magnitudes in the same units, with the prior, without, and the target ``t``.
 
     Returns:
         ``difference`` (NaN where the target is empty) and ``false_detail`` (NaN where nothing

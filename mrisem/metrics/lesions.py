@@ -76,17 +76,19 @@ def contrast(image: np.ndarray, inside: np.ndarray, ring: np.ndarray) -> float:
 
 def ring_around(inside: np.ndarray) -> np.ndarray:
     """Pixels 2 to 4 steps (in y, x or along a diagonal) outside a region, ``(y, x)`` bool."""
+    return _widened(inside, _RING) & ~_widened(inside, _GAP)
+
+
+def bounding_box(inside: np.ndarray) -> tuple[slice, ...]:
+    """Bounding box of a region and 3 pixels around it, within the image."""
+    from scipy.ndimage import find_objects
+
+    box: tuple[slice, ...] = find_objects(_widened(inside, _MARGIN).astype(int))[0]
+    return box
+
+
+def _widened(inside: np.ndarray, steps: int) -> np.ndarray:
     from scipy.ndimage import binary_dilation
 
-    square = np.ones((3, 3), dtype=bool)
-    wide: np.ndarray = binary_dilation(inside, square, iterations=_RING)
-    return wide & ~binary_dilation(inside, square, iterations=_GAP)
-
-
-def bounding_box(inside: np.ndarray) -> tuple[slice, slice]:
-    """Bounding box of a region and 3 pixels around it, within the image."""
-    rows, columns = (np.flatnonzero(inside.any(axis=axis)) for axis in (1, 0))
-    return (
-        slice(max(0, int(rows[0]) - _MARGIN), int(rows[-1]) + 1 + _MARGIN),
-        slice(max(0, int(columns[0]) - _MARGIN), int(columns[-1]) + 1 + _MARGIN),
-    )
+    wide: np.ndarray = binary_dilation(inside, np.ones((3, 3), dtype=bool), iterations=steps)
+    return wide

@@ -1,7 +1,11 @@
-"""HaarPSI, VIF, LPIPS and DISTS: similarity as a viewer judges it."""
+"""HaarPSI, VIF, LPIPS and DISTS: similarity as a viewer judges it.
+
+Arguments: see `mrisem.metrics.score`; both images are clipped to the data range.
+"""
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 
@@ -25,25 +29,20 @@ _LPIPS_FILES = {"alexnet": "alex.pth", "vgg16": "vgg.pth"}
 _DISTS_C = 1e-6  # c of both similarities
 
 
-def unit_image(image: np.ndarray, data_range: float) -> Tensor:
-    """Return a magnitude as ``(1, 1, y, x)`` float32 over ``data_range``, clipped to [0, 1]."""
-    scaled = np.clip(image.astype(np.float32) / np.float32(data_range), 0, 1)
-    return torch.from_numpy(scaled)[None, None]
+def _unit_images(reconstruction: np.ndarray, target: np.ndarray, data_range: float) -> Tensor:
+    """``(2, 1, 1, y, x)`` float32: both magnitudes over ``data_range``, clipped to [0, 1]."""
+    images = np.stack([reconstruction, target])[:, None, None].astype(np.float32)
+    return torch.from_numpy(np.clip(images / np.float32(data_range), 0, 1))
 
 
 def haarpsi(reconstruction: np.ndarray, target: np.ndarray, data_range: float) -> float:
-    """Haar wavelet perceptual similarity index, with piq's (the authors') constants.
+    """Haar wavelet perceptual similarity index, with the authors' constants, from 16 x 16 pixels.
 
     Range: [0, 1]; higher is better. Source: Reisenhofer et al. 2018, by ``piq.haarpsi``.
-
-    Args:
-        reconstruction: ``(y, x)`` magnitude, at least 16 x 16.
-        target: ``(y, x)`` magnitude, same units.
-        data_range: the target volume's maximum; both images are clipped to it.
     """
     import piq  # takes seconds to import
 
-    images = unit_image(reconstruction, data_range), unit_image(target, data_range)
+    images = _unit_images(reconstruction, target, data_range)
     return float(piq.haarpsi(*images, data_range=1.0))
 
 
@@ -52,21 +51,14 @@ def vif(reconstruction: np.ndarray, target: np.ndarray, data_range: float) -> fl
 
     The share of the target's information, seen through a noisy eye, that the reconstruction keeps.
     Range: [0, about 1], above 1 where contrast was enhanced; higher is better.
+    None for images below 41 x 41 pixels and for an empty target.
     Source: Sheikh & Bovik 2006, by ``piq.vif_p``.
-
-    Args:
-        reconstruction: ``(y, x)`` magnitude.
-        target: ``(y, x)`` magnitude, same units.
-        data_range: the target volume's maximum; both images are clipped to it.
-
-    Returns:
-        the score; None for images below 41 x 41 pixels and for an empty target.
     """
     if min(target.shape) < SMALLEST_VIF or not target.any():
         return None
     import piq  # takes seconds to import
 
-    images = unit_image(reconstruction, data_range), unit_image(target, data_range)
+    images = _unit_images(reconstruction, target, data_range)
     return float(piq.vif_p(*images, data_range=1.0))
 
 
@@ -102,14 +94,8 @@ def dists_distance(layers: ConvolutionalLayers, images: Tensor) -> Tensor:
     ``l = (2 m_f m_g + c) / (m_f^2 + m_g^2 + c)`` with the means over the pixels and
     ``s = (2 cov_fg + c) / (var_f + var_g + c)``. Source: Ding et al. 2020; the weights alpha and
     beta, of sum 1 together, are those that torchmetrics ships. Images keep their size (the authors'
-    script shrinks larger ones to 256 pixels).
-
-    Args:
-        layers: VGG16, all five blocks.
-        images: ``(2, 3, y, x)`` float32 in [0, 1].
-
-    Returns:
-        the distance, without axes: 0 for equal images.
+    script shrinks larger ones to 256 pixels). Arguments and result as for `lpips_distance`, of
+    VGG16.
     """
     mean, std = (torch.tensor(v)[:, None, None] for v in (MEAN, STD))
     maps, hidden = [images], (images - mean) / std
@@ -153,24 +139,20 @@ def _shipped(name: str) -> dict[str, Tensor]:
     return torch.load(file, map_location="cpu", weights_only=True)
 
 
+@dataclass(eq=False)
 class NetworkDistance:
     """Distance of two images in the features of a network trained on ImageNet. Never downloads.
 
-    Images are divided by the data range, clipped to [0, 1] and repeated to three channels.
-
     Args:
-        name: Name of the score, for messages.
+        name: name of the score, for messages.
         network: ``vgg16`` or ``alexnet``.
-        distance: Distance of two ``(2, 3, y, x)`` images in [0, 1] by the network's layers.
+        distance: distance of ``(2, 3, y, x)`` images in [0, 1], all channels equal, by the
+            network's layers.
     """
 
-    def __init__(
-        self,
-        name: str,
-        network: str,
-        distance: Callable[[ConvolutionalLayers, Tensor], Tensor],
-    ) -> None:
-        self.name, self.network, self.distance = name, network, distance
+    name: str
+    network: str
+    distance: Callable[[ConvolutionalLayers, Tensor], Tensor]
 
     @cached_property
     def layers(self) -> ConvolutionalLayers | None:
@@ -184,22 +166,12 @@ class NetworkDistance:
     def __call__(
         self, reconstruction: np.ndarray, target: np.ndarray, data_range: float
     ) -> float | None:
-        """Score one slice.
-
-        Args:
-            reconstruction: ``(y, x)`` magnitude.
-            target: ``(y, x)`` magnitude, same units.
-            data_range: The target volume's maximum; both images are clipped to it.
-
-        Returns:
-            the distance; None without weights, and for images below 31 (AlexNet) or 16 (VGG16)
-            pixels.
-        """
+        """Score one slice; None without weights, and below 31 (AlexNet) or 16 (VGG16) pixels."""
         if self.layers is None or min(target.shape) < self.layers.architecture.smallest_image:
             return None
-        images = [unit_image(image, data_range) for image in (reconstruction, target)]
+        images = _unit_images(reconstruction, target, data_range).flatten(0, 1)
         with torch.no_grad():
-            return float(self.distance(self.layers, torch.cat(images).expand(-1, 3, -1, -1)))
+            return float(self.distance(self.layers, images.expand(-1, 3, -1, -1)))
 
 
 HAARPSI = Score(haarpsi, "HaarPSI", "higher", 3)

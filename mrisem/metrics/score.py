@@ -1,4 +1,9 @@
-"""What a score is: a function of one slice, and how to read its numbers."""
+"""What a score is: a function of one slice, and how to read its numbers.
+
+Every such function takes the reconstruction ``x`` and the target ``t``, two ``(y, x)`` float32
+magnitudes in the same units, and ``data_range``, the target **volume's** maximum. It returns the
+score, or None where it cannot be given (the cell stays empty).
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,9 +20,7 @@ class Score:
     """One column of ``metrics.csv``.
 
     Args:
-        function: ``function(reconstruction, target, data_range)`` of one slice: two ``(y, x)``
-            float32 magnitudes in the same units and the target **volume's** maximum. Returns the
-            score, or None where it cannot be given (the cell stays empty).
+        function: ``function(reconstruction, target, data_range)`` of one slice, see above.
         label: name with unit, for tables and axes.
         better: the direction of better values.
         digits: decimals that tables show.

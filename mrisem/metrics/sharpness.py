@@ -1,4 +1,7 @@
-"""Tenengrad and HFEN: how much fine structure an image shows, and how much of it is right."""
+"""Tenengrad and HFEN: how much fine structure an image shows, and how much of it is right.
+
+Arguments: see `mrisem.metrics.score`.
+"""
 
 import numpy as np
 
@@ -17,11 +20,6 @@ def tenengrad(reconstruction: np.ndarray, target: np.ndarray, data_range: float)
     Range: [0, inf); higher is sharper.
     Source: Tenenbaum 1970; one of the metrics of Feng et al., arXiv:2511.19641.
 
-    Args:
-        reconstruction: ``(y, x)`` magnitude.
-        target: not looked at.
-        data_range: the target volume's maximum.
-
     >>> tenengrad(np.tile(np.arange(5.0), (5, 1)), np.zeros((5, 5)), data_range=1.0)
     64.0
     """
@@ -36,25 +34,22 @@ def tenengrad_distance(reconstruction: np.ndarray, target: np.ndarray, data_rang
     """``|Tenengrad(reconstruction) - Tenengrad(target)|``: too blurred and too rough both count.
 
     Range: [0, inf); lower is better.
-
-    Args:
-        reconstruction: ``(y, x)`` magnitude.
-        target: ``(y, x)`` magnitude, same units.
-        data_range: the target volume's maximum.
     """
-    own, wanted = (tenengrad(image, target, data_range) for image in (reconstruction, target))
-    return abs(own - wanted)
+    return abs(
+        tenengrad(reconstruction, target, data_range) - tenengrad(target, target, data_range)
+    )
 
 
-def log_kernel(size: int = _HFEN_SIZE, sigma: float = _HFEN_SIGMA) -> np.ndarray:
-    """Return the Laplacian-of-Gaussian kernel of zero sum, ``(size, size)``.
+def log_kernel() -> np.ndarray:
+    """Return the Laplacian-of-Gaussian kernel of zero sum, 15 x 15, sigma 1.5 pixels.
 
     ``k(r) = g(r) (r^2 - 2 sigma^2) / sigma^4``, ``g`` the normalised Gaussian; its mean is removed.
 
     >>> log_kernel().shape, bool(abs(log_kernel().sum()) < 1e-12)
     ((15, 15), True)
     """
-    axis = np.arange(size) - (size - 1) / 2
+    sigma = _HFEN_SIGMA
+    axis = np.arange(_HFEN_SIZE) - (_HFEN_SIZE - 1) / 2
     radius2 = axis[:, None] ** 2 + axis[None, :] ** 2
     gaussian = np.exp(-radius2 / (2 * sigma**2))
     kernel = gaussian / gaussian.sum() * (radius2 - 2 * sigma**2) / sigma**4
@@ -64,13 +59,8 @@ def log_kernel(size: int = _HFEN_SIZE, sigma: float = _HFEN_SIGMA) -> np.ndarray
 def hfen(reconstruction: np.ndarray, target: np.ndarray, data_range: float = 1.0) -> float | None:
     """High-frequency error norm ``||LoG(x) - LoG(t)|| / ||LoG(t)||``; None where LoG(t) is zero.
 
-    Laplacian of Gaussian: 15 x 15, sigma 1.5 pixels, zero outside the image.
+    Images are zero outside; ``data_range`` is not needed.
     Range: [0, inf); lower is better. Source: Ravishankar & Bresler 2011 (relative form).
-
-    Args:
-        reconstruction: ``(y, x)`` magnitude ``x``.
-        target: ``(y, x)`` magnitude ``t``, same units.
-        data_range: not needed, the score is relative.
     """
     from scipy.signal import fftconvolve
 

@@ -9,6 +9,7 @@ from mrisem.metrics.score import Better
 
 SMALLEST_N = 6  # with fewer pairs no two-sided signed-rank test can reach p < 0.05
 SMALLEST_CLUSTERS = 4  # fewer give only a handful of different resamples (3: ten)
+_LEVEL, _RESAMPLES = 0.95, 2000
 
 
 @dataclass(frozen=True)
@@ -39,17 +40,13 @@ def summarise(
 ) -> dict[str, float | int | None]:
     """Return mean, sample standard deviation, n and 95 % interval of the finite values.
 
-    The standard deviation is None for fewer than two values; for the interval's ``low`` and
-    ``high`` see `bootstrap_interval`.
-
-    Args:
-        values: scores.
-        clusters: what each value belongs to, such as its file; or None, each to itself.
+    The standard deviation is None for fewer than two values; for ``clusters`` and the interval's
+    ``low`` and ``high`` see `bootstrap_interval`.
 
     >>> summarise([1.0, 3.0, float("nan")])
     {'mean': 2.0, 'std': 1.4142135623730951, 'n': 2, 'low': None, 'high': None}
     """
-    low, high = bootstrap_interval(values, clusters=clusters)
+    low, high = bootstrap_interval(values, clusters)
     finite = np.asarray([value for value in values if np.isfinite(value)], dtype=np.float64)
     return {
         "mean": float(finite.mean()) if finite.size else None,
@@ -61,24 +58,17 @@ def summarise(
 
 
 def bootstrap_interval(
-    values: Sequence[float],
-    level: float = 0.95,
-    n_resamples: int = 2000,
-    seed: int = 0,
-    clusters: Sequence[Hashable] | None = None,
+    values: Sequence[float], clusters: Sequence[Hashable] | None = None
 ) -> tuple[float | None, float | None]:
-    """Return a bias-corrected and accelerated bootstrap interval of the mean of the finite values.
+    """Return the 95 % bootstrap interval (BCa) of the mean of the finite values.
 
     Clusters are drawn with replacement, each with all of its values, since slices of one volume
     are not independent: ``mean = sum_k s_k / sum_k m_k`` with the sum ``s_k`` and the number
     ``m_k`` of values of cluster k. From few clusters the interval is too narrow.
-    Source: Efron 1987 (BCa), by ``scipy.stats.bootstrap``.
+    Equal input gives equal intervals. Source: Efron 1987, by ``scipy.stats.bootstrap``.
 
     Args:
         values: scores.
-        level: coverage, in (0, 1).
-        n_resamples: number of bootstrap means.
-        seed: of the resampling; equal input gives equal intervals.
         clusters: what each value belongs to, such as its file; or None, each to itself.
 
     Returns:
@@ -106,10 +96,10 @@ def bootstrap_interval(
         lambda s, m, axis: s.sum(axis) / m.sum(axis),
         paired=True,
         vectorized=True,
-        n_resamples=n_resamples,
-        confidence_level=level,
+        n_resamples=_RESAMPLES,
+        confidence_level=_LEVEL,
         method="BCa",
-        rng=np.random.default_rng(seed),
+        rng=np.random.default_rng(0),
     ).confidence_interval
     return float(interval.low), float(interval.high)
 
@@ -119,44 +109,36 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
     With ``p_(1) <= ... <= p_(m)``: ``max_(j <= i) min(1, (m - j + 1) p_(j))``. The chance of one
     wrong rejection or more in the family stays below the level, however the tests depend on each
-    other. Source: Holm 1979.
-
-    Args:
-        p_values: in any order; None where no test could be made, which does not count.
+    other. None, where no test could be made, does not count. Source: Holm 1979.
 
     >>> holm([0.5, None, 0.125])
     [0.5, None, 0.25]
     """
-    known = sorted((p, index) for index, p in enumerate(p_values) if p is not None)
+    ascending = sorted((p, index) for index, p in enumerate(p_values) if p is not None)
     corrected: list[float | None] = [None] * len(p_values)
     largest = 0.0
-    for rank, (p, index) in enumerate(known):
-        largest = max(largest, min(1.0, (len(known) - rank) * p))
+    for rank, (p, index) in enumerate(ascending):
+        largest = max(largest, min(1.0, (len(ascending) - rank) * p))
         corrected[index] = largest
     return corrected
 
 
 def paired_test(values: Sequence[float], reference: Sequence[float], better: Better) -> PairedTest:
-    """Compare two methods slice by slice.
-
-    Args:
-        values: the method's scores.
-        reference: the reference's scores of the same slices, in the same order.
-        better: direction of better scores.
+    """Compare a method's scores with a reference's of the same slices, in the same order.
 
     >>> paired_test([1.0, 2.0], [0.0, 0.0], "higher").reason
     'fewer than 6 pairs'
     """
     difference = np.asarray(values, dtype=np.float64) - np.asarray(reference, dtype=np.float64)
     difference = difference[np.isfinite(difference)]
-    if difference.size == 0:
+    n = difference.size
+    if n == 0:
         return PairedTest(0, None, None, None, "no pairs")
     sign = 1 if better == "higher" else -1
     mean, share = float(difference.mean()), float((sign * difference > 0).mean())
-    if difference.size < SMALLEST_N:
-        return PairedTest(difference.size, mean, None, share, f"fewer than {SMALLEST_N} pairs")
-    if not difference.any():
-        return PairedTest(difference.size, mean, None, share, "all differences are zero")
+    if n < SMALLEST_N or not difference.any():
+        reason = f"fewer than {SMALLEST_N} pairs" if n < SMALLEST_N else "all differences are zero"
+        return PairedTest(n, mean, None, share, reason)
     from scipy.stats import wilcoxon
 
-    return PairedTest(difference.size, mean, float(wilcoxon(difference).pvalue), share)
+    return PairedTest(n, mean, float(wilcoxon(difference).pvalue), share)

@@ -1,6 +1,7 @@
 """The volume-aware collection: slices go in, in any order; rows come out."""
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -8,23 +9,11 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from mrisem.errors import InputError
-from mrisem.metrics import fidelity, perceptual, sharpness
+from mrisem.metrics.fidelity import volume_scores
 from mrisem.metrics.score import Score
 
 SMALLEST_IMAGE = 16  # pixels: HaarPSI's coarsest wavelet
 
-DEFAULT_SCORES: dict[str, Score] = {
-    "psnr": fidelity.PSNR,
-    "ssim": fidelity.SSIM,
-    "nmse": fidelity.NMSE,
-    "lpips": perceptual.LPIPS,
-    "dists": perceptual.DISTS,
-    "tenengrad": sharpness.TENENGRAD,
-    "tenengrad_distance": sharpness.TENENGRAD_DISTANCE,
-    "hfen": sharpness.HFEN,
-    "haarpsi": perceptual.HAARPSI,
-    "vif": perceptual.VIF,
-}
 Row = dict[str, str | int | float | None]
 
 
@@ -34,17 +23,14 @@ class VolumeMetrics(Metric):
     A volume is what was given under one file name: all slices of it, or those reconstructed; its
     maximum is then given with them, so that a slice's scores do not depend on the others.
     Slices are kept until `compute`; call `reset` after each file when a whole test set does not fit
-    into memory. One process: nothing is gathered from others.
-
-    Args:
-        scores: column name to score.
+    into memory. One process: nothing is gathered from others. ``scores`` are by column name.
     """
 
     full_state_update = False
     reconstructions: list[Tensor]
     targets: list[Tensor]
 
-    def __init__(self, scores: Mapping[str, Score] = DEFAULT_SCORES):
+    def __init__(self, scores: Mapping[str, Score]):
         super().__init__()
         self.scores = dict(scores)
         self.add_state("reconstructions", default=[], dist_reduce_fx=None)
@@ -72,7 +58,7 @@ class VolumeMetrics(Metric):
         Raises:
             InputError: shapes differ, images too small or not finite.
         """
-        check_images(reconstruction, target, ", ".join(sorted(set(file))))
+        _check_images(reconstruction, target, ", ".join(sorted(set(file))))
         self.reconstructions.extend(reconstruction.detach().float().cpu())
         self.targets.extend(target.detach().float().cpu())
         self.keys.extend(zip(file, slices, strict=True))
@@ -88,31 +74,23 @@ class VolumeMetrics(Metric):
         order = sorted(range(len(self.keys)), key=lambda index: self.keys[index])
         slices: list[Row] = []
         volumes: list[Row] = []
-        for name in dict.fromkeys(self.keys[index][0] for index in order):
-            members = [index for index in order if self.keys[index][0] == name]
+        for file, group in groupby(order, key=lambda index: self.keys[index][0]):
+            members = list(group)
             images = np.stack([self.reconstructions[index].numpy() for index in members])
-            truth = np.stack([self.targets[index].numpy() for index in members])
-            if not truth.any():
-                raise InputError(f"{name}: the target must not be all zero; leave the file out")
-            numbers = [self.keys[index][1] for index in members]
-            slices += self._slice_rows(name, numbers, images, truth)
+            targets = np.stack([self.targets[index].numpy() for index in members])
+            if not targets.any():
+                raise InputError(f"{file}: the target must not be all zero; leave the file out")
+            peak = self.peaks.get(file, float(targets.max()))
+            for index, image, target in zip(members, images, targets, strict=True):
+                scores = {key: s.function(image, target, peak) for key, s in self.scores.items()}
+                slices.append({"file": file, "slice": self.keys[index][1], **scores})
             volumes.append(
-                {"file": name, "n_slices": len(members), **fidelity.volume_scores(images, truth)}
+                {"file": file, "n_slices": len(members), **volume_scores(images, targets)}
             )
         return {"slices": slices, "volumes": volumes}
 
-    def _slice_rows(
-        self, name: str, numbers: Sequence[int], images: np.ndarray, truth: np.ndarray
-    ) -> list[Row]:
-        peak = self.peaks.get(name, float(truth.max()))
-        rows: list[Row] = []
-        for number, image, target in zip(numbers, images, truth, strict=True):
-            scores = {key: s.function(image, target, peak) for key, s in self.scores.items()}
-            rows.append({"file": name, "slice": number, **scores})
-        return rows
 
-
-def check_images(reconstruction: Tensor, target: Tensor, name: str) -> None:
+def _check_images(reconstruction: Tensor, target: Tensor, name: str) -> None:
     """Raise InputError unless both are finite, of one shape ``(slice, y, x)``, not tiny."""
     if reconstruction.shape != target.shape or target.ndim != 3:
         raise InputError(

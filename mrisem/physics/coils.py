@@ -6,7 +6,6 @@ import hashlib
 import uuid
 import warnings
 from collections.abc import Callable
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,7 +14,8 @@ import torch
 from torch import Tensor
 
 from mrisem.errors import InputError
-from mrisem.physics.espirit import check_calibration, espirit
+from mrisem.physics.espirit import KERNEL_WIDTH, THRESHOLD, check_calibration, espirit
+from mrisem.physics.fourier import center_crop
 
 # Side of the grid on which eigenvectors are computed. They vary as slowly as an ESPIRiT kernel is
 # narrow (6 samples), so 64 points resolve them: tests/physics/test_espirit.py compares with maps
@@ -28,13 +28,7 @@ _MAX_CALIBRATION = 32
 
 
 def root_sum_of_squares(images: Tensor) -> Tensor:
-    """Combine coil images by magnitude.
-
-    Args:
-        images: ``(..., coil, y, x)`` complex or real.
-
-    Returns:
-        ``(..., y, x)`` real.
+    """Combine coil images by magnitude: ``(..., coil, y, x)`` -> ``(..., y, x)`` real.
 
     >>> root_sum_of_squares(torch.tensor([3.0, 4.0]).reshape(2, 1, 1))
     tensor([[5.]])
@@ -61,9 +55,6 @@ def estimate_sensitivity_maps(
     cache_folder: Path | None = None,
     *,
     estimator: str = "torch",
-    crop: float = 0.0,
-    threshold: float = 0.02,
-    kernel_width: int = 6,
 ) -> Tensor:
     """Estimate coil sensitivities from the central k-space lines by ESPIRiT.
 
@@ -71,7 +62,8 @@ def estimate_sensitivity_maps(
     2. Periodic cubic splines to the size of the image, normalised there. The phase is relative to
        the strongest combination of all coils, which seldom vanishes: smooth enough to interpolate.
 
-    Source: Uecker et al., Magn Reson Med 71:990 (2014).
+    The whole field of view is kept, so that no anatomy is cut: sensitivities outside the body do no
+    harm. Source: Uecker et al., Magn Reson Med 71:990 (2014).
 
     Args:
         masked_kspace: ``(batch, coil, y, x)`` complex64.
@@ -79,55 +71,36 @@ def estimate_sensitivity_maps(
         cache_folder: where results are kept, slice by slice, under a hash of everything they depend
             on; None: not.
         estimator: ``torch`` (ours) or ``sigpy``.
-        crop: maps are zero where the largest eigenvalue is below. 0 keeps the whole field of view,
-            so that no anatomy is cut: sensitivities outside the body do no harm.
-        threshold: singular values of the calibration matrix below that share of the largest count
-            as noise.
-        kernel_width: in k-space samples.
 
     Returns:
-        ``(batch, coil, y, x)`` complex64 of unit root-sum-of-squares inside the support.
+        ``(batch, coil, y, x)`` complex64 of unit root-sum-of-squares.
 
     Raises:
         InputError: when there are too few calibration lines, nothing was measured on them, or the
             estimator has no such name.
     """
-    check_estimator(estimator)
+    if estimator not in ESTIMATORS:
+        raise InputError(f"data.sensitivity_maps must be one of {[*ESTIMATORS]}, got {estimator!r}")
     _, n_coils, height, width = masked_kspace.shape
     if n_coils == 1:
         return torch.ones_like(masked_kspace)
     n_lines = min(calibration_lines, _MAX_CALIBRATION, height, width)
-    calibration = _central(masked_kspace, n_lines)
-    check_calibration(calibration, kernel_width)
-    compute = partial(ESTIMATORS[estimator], threshold=threshold, kernel_width=kernel_width)
-    key = repr((estimator, _version(estimator), threshold, kernel_width, _GRID))
+    calibration = center_crop(masked_kspace, (n_lines, n_lines)).contiguous()
     if cache_folder is None:
-        coarse = compute(calibration)
+        coarse = ESTIMATORS[estimator](calibration)
     else:
-        coarse = _cached(calibration, compute, key, Path(cache_folder))
-    return _interpolate(coarse, (height, width), crop)
+        coarse = _cached(calibration, estimator, Path(cache_folder))
+    row, column = (_spline_matrix(n, coarse) for n in (height, width))
+    maps = row @ coarse @ column.T
+    return maps / root_sum_of_squares(maps)[:, None].clamp_min(1e-12)
 
 
-def check_estimator(name: str) -> None:
-    """Refuse an estimator of sensitivity maps that does not exist."""
-    if name not in ESTIMATORS:
-        raise InputError(f"data.sensitivity_maps must be one of {[*ESTIMATORS]}, got {name!r}")
+def _by_torch(calibration: Tensor) -> Tensor:
+    """``(batch, coil, g, g)``: the maps on the coarse grid."""
+    return espirit(calibration, (_GRID, _GRID))[0]
 
 
-def _central(kspace: Tensor, n: int) -> Tensor:
-    """``(..., n, n)``: central block, the sample ``n // 2`` stays the centre."""
-    top, left = (size // 2 - n // 2 for size in kspace.shape[-2:])
-    return kspace[..., top : top + n, left : left + n].contiguous()
-
-
-def _by_torch(calibration: Tensor, *, threshold: float, kernel_width: int) -> Tensor:
-    """``(batch, coil + 1, g, g)``: the maps on the coarse grid, then the largest eigenvalue."""
-    size = (_GRID, _GRID)
-    maps, eigenvalue = espirit(calibration, size, threshold=threshold, kernel_width=kernel_width)
-    return torch.cat([maps, eigenvalue[:, None]], dim=1)
-
-
-def _by_sigpy(calibration: Tensor, *, threshold: float, kernel_width: int) -> Tensor:
+def _by_sigpy(calibration: Tensor) -> Tensor:
     """As `_by_torch`, slice by slice through `sigpy.mri.app.EspiritCalib`.
 
     sigpy sets the maps' phase relative to the first coil; a single coil may vanish somewhere and
@@ -136,55 +109,47 @@ def _by_sigpy(calibration: Tensor, *, threshold: float, kernel_width: int) -> Te
     import sigpy
     from sigpy.mri.app import EspiritCalib
 
+    check_calibration(calibration, KERNEL_WIDTH)
     results = []
     for samples in calibration.cpu():
         flat = samples.flatten(1).to(torch.complex128)
         rotation = torch.linalg.eigh(flat @ flat.mH).eigenvectors.flip(1).to(torch.complex64)
         rotated = torch.einsum("cv,cyx->vyx", rotation.conj(), samples).numpy()
-        app = EspiritCalib(
+        maps = EspiritCalib(
             sigpy.resize(rotated, (len(rotated), _GRID, _GRID)),
             calib_width=samples.shape[-1],
-            thresh=threshold,
-            kernel_width=kernel_width,
+            thresh=THRESHOLD,
+            kernel_width=KERNEL_WIDTH,
             crop=-1,
             max_iter=_SIGPY_ITERATIONS,
-            output_eigenvalue=True,
             show_pbar=False,
-        )
-        maps, eigenvalue = (torch.from_numpy(np.ascontiguousarray(part)) for part in app.run())
-        maps = torch.einsum("cv,vyx->cyx", rotation, maps.to(torch.complex64))
-        results.append(torch.cat([maps, eigenvalue.reshape(1, _GRID, _GRID).to(maps.dtype)]))
+        ).run()
+        maps = torch.from_numpy(np.ascontiguousarray(maps)).to(torch.complex64)
+        results.append(torch.einsum("cv,vyx->cyx", rotation, maps))
     return torch.stack(results).to(calibration.device)
 
 
-# How sensitivity maps are estimated: calibration (batch, coil, n, n) -> (batch, coil + 1, g, g).
-ESTIMATORS: dict[str, Callable[..., Tensor]] = {"torch": _by_torch, "sigpy": _by_sigpy}
+# How sensitivity maps are estimated: calibration (batch, coil, n, n) -> (batch, coil, g, g).
+ESTIMATORS: dict[str, Callable[[Tensor], Tensor]] = {"torch": _by_torch, "sigpy": _by_sigpy}
 
 
-def _version(estimator: str) -> str:
-    """Version of what computes, for the cache's key; ours is counted up when its result changes."""
-    return version("sigpy") if estimator == "sigpy" else "1"
-
-
-def _cached(
-    calibration: Tensor, compute: Callable[[Tensor], Tensor], key: str, folder: Path
-) -> Tensor:
+def _cached(calibration: Tensor, estimator: str, folder: Path) -> Tensor:
     """Load the coarse maps of these calibration regions; compute and keep those not there."""
-    paths = [folder / f"{_hash(samples, key)}.safetensors" for samples in calibration]
-    found = [_load(path) for path in paths]
-    missing = [i for i, maps in enumerate(found) if maps is None]
+    # ours is counted up when its result or the file's layout changes
+    number = version("sigpy") if estimator == "sigpy" else "2"
+    key = repr((estimator, number, _GRID, THRESHOLD, KERNEL_WIDTH, tuple(calibration.shape[1:])))
+    paths = []
+    for samples in calibration:
+        content = samples.cpu().numpy().tobytes() + key.encode()
+        paths.append(folder / f"{hashlib.sha256(content).hexdigest()}.safetensors")
+    stored = {i: maps for i, path in enumerate(paths) if (maps := _load(path)) is not None}
+    missing = [i for i in range(len(paths)) if i not in stored]
     if missing:
-        for i, maps in zip(missing, compute(calibration[missing]), strict=True):
-            found[i] = maps
+        computed = ESTIMATORS[estimator](calibration[missing])
+        for i, maps in zip(missing, computed, strict=True):
+            stored[i] = maps
             _save(maps, paths[i])
-    return torch.stack([maps.to(calibration.device) for maps in found if maps is not None])
-
-
-def _hash(calibration: Tensor, key: str) -> str:
-    """Hash of the calibration region of one slice and of the settings."""
-    content = hashlib.sha256(calibration.cpu().numpy().tobytes())
-    content.update(repr((tuple(calibration.shape), key)).encode())
-    return content.hexdigest()
+    return torch.stack([stored[i].to(calibration.device) for i in range(len(paths))])
 
 
 def _load(path: Path) -> Tensor | None:
@@ -211,27 +176,18 @@ def _save(maps: Tensor, path: Path) -> None:
     unfinished.replace(path)
 
 
-def _interpolate(coarse: Tensor, size: tuple[int, int], crop: float) -> Tensor:
-    """``(batch, coil, y, x)``: coarse maps at the image's size, unit inside the support."""
-    row, column = (_spline_matrix(n, coarse) for n in size)
-    fine = row @ coarse @ column.T
-    maps, eigenvalue = fine[:, :-1], fine[:, -1:].real
-    norm = root_sum_of_squares(maps)[:, None]
-    support = (norm > 0) & ((eigenvalue > crop) if crop > 0 else torch.ones_like(norm).bool())
-    return torch.where(support, maps / norm.clamp_min(1e-12), 0)
-
-
 def _spline_matrix(n: int, like: Tensor) -> Tensor:
     """``(n, _GRID)``: periodic cubic interpolation, centre ``n // 2`` on ``_GRID // 2``."""
     knot = torch.arange(_GRID, dtype=torch.float64)
     position = (torch.arange(n, dtype=torch.float64) - n // 2) * (_GRID / n) + _GRID // 2
-    weights = torch.linalg.solve(
-        _spline(knot[:, None] - knot), _spline(position[:, None] - knot), left=False
+    between_knots, between_points = (
+        cubic_spline(d - _GRID * (d / _GRID).round())
+        for d in (knot[:, None] - knot, position[:, None] - knot)
     )
-    return weights.to(like)
+    return torch.linalg.solve(between_knots, between_points, left=False).to(like)
 
 
-def _spline(distance: Tensor) -> Tensor:
-    """Cubic B-spline of the distance on the circle of ``_GRID`` knots."""
-    d = (distance - _GRID * (distance / _GRID).round()).abs()
+def cubic_spline(distance: Tensor) -> Tensor:
+    """Cubic B-spline of the distance from its centre, in knots."""
+    d = distance.abs()
     return torch.where(d < 1, 2 / 3 - d**2 + d**3 / 2, (2 - d).clamp_min(0) ** 3 / 6)

@@ -17,15 +17,15 @@ _CHUNK_CPU, _CHUNK_GPU = 2**18, 2**24
 # eigenvalue is at most .85 of the first in the head, and .85^64 = 3e-5 rad.
 _SQUARINGS, _ITERATIONS = 2, 16
 _TINY = 1e-30
+THRESHOLD, KERNEL_WIDTH = 0.02, 6  # sigpy's defaults, too
 
 
 def espirit(
     calibration: Tensor,
     size: tuple[int, int],
     *,
-    threshold: float = 0.02,
-    kernel_width: int = 6,
-    crop: float = 0.0,
+    threshold: float = THRESHOLD,
+    kernel_width: int = KERNEL_WIDTH,
 ) -> tuple[Tensor, Tensor]:
     """Estimate coil sensitivities from a fully sampled block of k-space.
 
@@ -46,11 +46,10 @@ def espirit(
         size: ``(Y, X)`` of the maps, for the same field of view: the matrix, or any coarser grid.
         threshold: singular values below that share of the largest count as noise.
         kernel_width: ``k``, in k-space samples.
-        crop: maps are zero where the eigenvalue is below; 0 keeps the whole field of view.
 
     Returns:
-        Maps ``(batch, coil, Y, X)`` in the dtype of the data, of unit root-sum-of-squares where the
-        eigenvalue reaches ``crop``, and the eigenvalue ``(batch, Y, X)``, real, in [0, 1].
+        Maps ``(batch, coil, Y, X)`` in the dtype of the data, of unit root-sum-of-squares, and the
+        eigenvalue ``(batch, Y, X)``, real, in [0, 1]; it is small outside the object.
 
     Raises:
         InputError: when there are too few calibration lines or nothing was measured on them.
@@ -59,7 +58,8 @@ def espirit(
     >>> maps.shape, eigenvalue.shape
     (torch.Size([1, 1, 2, 3]), torch.Size([1, 2, 3]))
     """
-    _check_settings(threshold, kernel_width, crop)
+    if not 0 < threshold < 1:
+        raise InputError(f"threshold must satisfy 0 < threshold < 1, got {threshold}; take 0.02")
     check_calibration(calibration, kernel_width)
     calibration = calibration / calibration.abs().amax(dim=(1, 2, 3), keepdim=True)
     projector = _signal_projector(calibration, threshold, kernel_width)
@@ -67,17 +67,11 @@ def espirit(
     vectors, eigenvalue = _sensitivities(series, size)
     maps = rearrange(vectors, "b y x c -> b c y x")
     seen = torch.einsum("bc,bcyx->byx", _strongest_combination(calibration).conj(), maps)
-    maps = maps * torch.polar(torch.ones_like(eigenvalue), -seen.angle())[:, None]
-    return torch.where((eigenvalue >= crop)[:, None], maps, 0), eigenvalue
+    return maps * torch.polar(torch.ones_like(eigenvalue), -seen.angle())[:, None], eigenvalue
 
 
 def check_calibration(calibration: Tensor, kernel_width: int) -> None:
-    """Refuse a block of k-space that no sensitivities can be estimated from.
-
-    Args:
-        calibration: ``(batch, coil, y, x)`` complex.
-        kernel_width: in k-space samples.
-    """
+    """Refuse a block of k-space that no sensitivities can be estimated from."""
     if calibration.ndim != 4 or not calibration.is_complex():
         raise InputError(
             "calibration must be (batch, coil, y, x) complex, got "
@@ -92,15 +86,6 @@ def check_calibration(calibration: Tensor, kernel_width: int) -> None:
     if not bool((calibration != 0).flatten(1).any(dim=1).all()):
         raise InputError(
             "k-space must not be zero throughout its centre: no coil sensitivity there"
-        )
-
-
-def _check_settings(threshold: float, kernel_width: int, crop: float) -> None:
-    """Refuse settings out of range."""
-    if not (0 < threshold < 1 and 0 <= crop <= 1 and kernel_width >= 1):
-        raise InputError(
-            "ESPIRiT needs 0 < threshold < 1, 0 <= crop <= 1 and kernel_width >= 1, got "
-            f"{threshold}, {crop} and {kernel_width}; the defaults are 0.02, 0 and 6"
         )
 
 

@@ -10,13 +10,7 @@ _YX = (-2, -1)
 
 
 def fft2c(image: Tensor) -> Tensor:
-    """Transform image(s) to k-space: centred, unitary, over the last two axes.
-
-    Args:
-        image: ``(..., y, x)`` complex.
-
-    Returns:
-        ``(..., y, x)`` complex k-space with the same l2 norm.
+    """Transform ``(..., y, x)`` complex image(s) to k-space of the same shape and l2 norm.
 
     >>> import torch
     >>> kspace = fft2c(torch.ones(4, 4, dtype=torch.complex64))
@@ -27,14 +21,7 @@ def fft2c(image: Tensor) -> Tensor:
 
 
 def ifft2c(kspace: Tensor) -> Tensor:
-    """Transform k-space to image(s): the inverse, and adjoint, of `fft2c`.
-
-    Args:
-        kspace: ``(..., y, x)`` complex.
-
-    Returns:
-        ``(..., y, x)`` complex.
-    """
+    """Transform ``(..., y, x)`` complex k-space to image(s): inverse, and adjoint, of `fft2c`."""
     return fftshift(ifft2(ifftshift(kspace, dim=_YX), norm="ortho"), dim=_YX)
 
 

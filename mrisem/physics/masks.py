@@ -1,8 +1,8 @@
 """Which phase-encode lines are sampled.
 
-A mask object is callable, ``mask(n_columns, padding, seed) -> (x,) bool``, and never samples
-columns outside ``[padding[0], padding[1])``, which the scanner did not measure. The centre of
-k-space is the column ``n_columns // 2``.
+A mask object is callable, ``mask(n_columns, padding, seed) -> (x,) bool``: the width of k-space,
+the first acquired column and the one after the last, the seed of the draw. It never samples other
+columns, which the scanner did not measure. The centre of k-space is the column ``n_columns // 2``.
 """
 
 from __future__ import annotations
@@ -11,23 +11,24 @@ import hashlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
+from annotated_types import Ge, Le
 from torch import Tensor
 
 from mrisem.errors import InputError
 
+DrawnMask = Callable[[int, tuple[int, int], int], Tensor]  # also one from outside this package
 FASTMRI_CLASSES = {
     "random": "RandomMaskFunc",
     "equispaced": "EquiSpacedMaskFunc",
     "equispaced_fraction": "EquispacedMaskFractionFunc",
     "magic": "MagicMaskFunc",
 }
-# Pairs of acceleration and calibration share of the fastMRI challenge (Zbontar et al.,
-# arXiv:1811.08839); other accelerations keep the same product.
-_CENTER_FRACTIONS: dict[float, float] = {4: 0.08, 8: 0.04}
+# Acceleration times calibration share of the fastMRI challenge: 4 x 0.08 and 8 x 0.04 (Zbontar et
+# al., arXiv:1811.08839).
 _CENTER_PRODUCT = 0.32
 
 
@@ -42,16 +43,10 @@ def stable_seed(*parts: str | int) -> int:
 
 
 def calibration_lines(mask: Tensor) -> int:
-    """Width of the widest fully sampled block around the centre of a mask.
+    """Width ``w`` of the widest fully sampled block around the centre of a mask ``(x,)`` bool.
 
     The block is ``[c - w // 2, c - w // 2 + w)`` with ``c = x // 2``: what a centred crop to ``w``
-    columns takes.
-
-    Args:
-        mask: ``(x,)`` bool.
-
-    Returns:
-        ``w``; 0 when the centre is not sampled.
+    columns takes; 0 when the centre is not sampled.
 
     >>> calibration_lines(torch.tensor([1, 0, 0, 1, 1, 1, 0, 1], dtype=torch.bool))
     3
@@ -60,18 +55,6 @@ def calibration_lines(mask: Tensor) -> int:
     right = int(mask[center:].long().cumprod(0).sum())
     left = int(mask[:center].flip(0).long().cumprod(0).sum())
     return min(2 * left + 1, 2 * right)
-
-
-def _check_budget(calibration: int, lines: float, width: int, acceleration: float) -> None:
-    """Refuse a calibration region that alone exceeds the number of lines to be sampled."""
-    if calibration > lines:
-        highest = math.floor(100 * width / calibration) / 100
-        raise InputError(
-            f"calibration lines must fit into the {lines:g} lines that {acceleration:g}-fold "
-            f"acceleration leaves of {width}, got {calibration}; set mask.acceleration to at most "
-            f"{highest:g} or sample at most {int(lines)} calibration lines "
-            "(mask.calibration_lines or mask.center_fraction)"
-        )
 
 
 @dataclass(frozen=True)
@@ -83,38 +66,24 @@ class GaussianMask:
     standard deviation a quarter of the width).
 
     Args:
-        acceleration: acquired over sampled lines, at least 1.
+        acceleration: acquired over sampled lines.
         calibration_lines: number of central lines that are always sampled.
         std_fraction: standard deviation of the density in units of the acquired width.
+
+    Raises:
+        InputError: when the calibration lines exceed the budget or the acquired columns.
     """
 
-    acceleration: float = 4
-    calibration_lines: int = 24
+    acceleration: Annotated[float, Ge(1)] = 4
+    calibration_lines: Annotated[int, Ge(0)] = 24
     std_fraction: float = 0.25
 
     def __post_init__(self) -> None:
-        """Check the numbers."""
-        _check_acceleration(self.acceleration)
-        lines = self.calibration_lines
-        if isinstance(lines, bool) or not isinstance(lines, int) or lines < 0:
-            raise InputError(
-                f"mask.calibration_lines must be a whole number of at least 0, got {lines!r}"
-            )
+        _check_number("acceleration", self.acceleration, 1)
+        _check_number("calibration_lines", self.calibration_lines, 0)
 
     def __call__(self, n_columns: int, padding: tuple[int, int], seed: int) -> Tensor:
-        """Draw a mask.
-
-        Args:
-            n_columns: width of k-space.
-            padding: first acquired column and the one after the last.
-            seed: of the draw.
-
-        Returns:
-            ``(x,)`` bool.
-
-        Raises:
-            InputError: when the calibration lines exceed the budget or the acquired columns.
-        """
+        """Draw a mask ``(x,)`` bool."""
         left, right = padding
         budget = round((right - left) / self.acceleration)
         _check_budget(self.calibration_lines, budget, right - left, self.acceleration)
@@ -149,39 +118,36 @@ class FastMRIMask:
             calibration lines on top, as there, and so sample a little more.
         center_fraction: share of the columns that is always sampled, ``round(x * center_fraction)``
             lines, at most the ``x / acceleration`` that the acceleration leaves; None takes
-            fastMRI's pairs, 0.08 for 4-fold and 0.04 for 8-fold, and ``0.32 / acceleration`` for
-            others.
+            ``0.32 / acceleration``, fastMRI's 0.08 for 4-fold and 0.04 for 8-fold.
     """
 
     kind: Literal["random", "equispaced", "equispaced_fraction", "magic"]
-    acceleration: float = 4
-    center_fraction: float | None = None
+    acceleration: Annotated[float, Ge(1)] = 4
+    center_fraction: Annotated[float, Ge(0), Le(1)] | None = None
 
     def __post_init__(self) -> None:
-        """Check the names and numbers."""
         if self.kind not in FASTMRI_CLASSES:
             raise InputError(f"mask.kind must be one of {list(FASTMRI_CLASSES)}, got {self.kind!r}")
-        _check_acceleration(self.acceleration)
+        _check_number("acceleration", self.acceleration, 1)
+        if self.center_fraction is not None:
+            _check_number("center_fraction", self.center_fraction, 0, 1)
         if self.kind in ("equispaced", "magic") and self.acceleration != int(self.acceleration):
             raise InputError(
                 f"mask.acceleration must be a whole number for {self.kind}, got "
                 f"{self.acceleration}; take equispaced_fraction or gaussian for others"
             )
-        fraction = self.center_fraction
-        if fraction is not None and not (_is_number(fraction) and 0 <= fraction <= 1):
-            raise InputError(
-                f"mask.center_fraction must be a number from 0 to 1, or null, got {fraction!r}"
-            )
 
     def __call__(self, n_columns: int, padding: tuple[int, int], seed: int) -> Tensor:
-        """Draw a mask; arguments and result as for `GaussianMask`."""
+        """Draw a mask ``(x,)`` bool."""
         import fastmri.data.subsample as subsample
 
-        fraction, lines = self._fraction(), n_columns / self.acceleration
+        fraction, lines = self.center_fraction, n_columns / self.acceleration
+        if fraction is None:
+            fraction = _CENTER_PRODUCT / self.acceleration
         center = round(n_columns * fraction)
         _check_budget(center, lines, n_columns, self.acceleration)
-        whole = self.acceleration == int(self.acceleration)
-        acceleration = int(self.acceleration) if whole else self.acceleration
+        whole = int(self.acceleration)
+        acceleration = whole if whole == self.acceleration else self.acceleration
         function = getattr(subsample, FASTMRI_CLASSES[self.kind])([fraction], [acceleration])
         if center == lines and self.kind in ("random", "equispaced_fraction"):
             # the calibration lines are all the lines: fastMRI divides by the number of the others
@@ -193,27 +159,18 @@ class FastMRIMask:
         mask[padding[1] :] = False
         return mask
 
-    def _fraction(self) -> float:
-        """Share of the columns that are calibration lines."""
-        if self.center_fraction is not None:
-            return self.center_fraction
-        return _CENTER_FRACTIONS.get(self.acceleration, _CENTER_PRODUCT / self.acceleration)
-
 
 @dataclass(frozen=True)
 class FileMask:
     """The sampling mask that a file itself carries (``mask=from_file``)."""
 
     def check(self, values: np.ndarray | None, n_columns: int, file: str) -> Tensor:
-        """Return a file's mask.
+        """Return a file's mask ``(x,)`` bool.
 
         Args:
             values: the file's ``mask`` dataset, ``(x,)``, or None.
             n_columns: width of the file's k-space.
             file: its name, for messages.
-
-        Returns:
-            ``(x,)`` bool.
 
         Raises:
             InputError: when there is no mask, or one of the wrong width.
@@ -228,35 +185,23 @@ class FileMask:
         return torch.from_numpy(np.asarray(values) > 0)
 
 
-class DrawnMask(Protocol):
-    """Any callable that draws a mask, also one from outside this package."""
-
-    def __call__(self, n_columns: int, padding: tuple[int, int], seed: int) -> Tensor:
-        """Draw a mask; arguments and result as for `GaussianMask`."""
-        ...
+ColumnMask = DrawnMask | FileMask
 
 
 @dataclass(frozen=True)
 class MixedMask:
-    """One of several masks, drawn anew for each seed: training over several accelerations.
-
-    Args:
-        masks: masks to draw from, equally likely.
-    """
+    """One of several equally likely masks, drawn for each seed: training over accelerations."""
 
     masks: tuple[DrawnMask, ...]
 
     def __call__(self, n_columns: int, padding: tuple[int, int], seed: int) -> Tensor:
-        """Draw a mask; arguments and result as for `GaussianMask`."""
+        """Draw a mask ``(x,)`` bool."""
         choice = stable_seed("mixed", seed) % len(self.masks)
         return self.masks[choice](n_columns, padding, seed)
 
 
-ColumnMask = DrawnMask | FileMask
-
-
-def paired(make: Callable[..., ColumnMask], options: Mapping[str, Any]) -> ColumnMask:
-    """Make a mask, or from options that are lists one mask for each position in them.
+def paired(make: Callable[..., Any], options: Mapping[str, Any]) -> ColumnMask:
+    """Make a mask, or from options that are lists a `MixedMask` of one for each position in them.
 
     ``acceleration=[4, 8], center_fraction=[.08, .04]`` gives two masks: 4-fold with 0.08 and 8-fold
     with 0.04. An option that is no list holds for each of them.
@@ -265,42 +210,25 @@ def paired(make: Callable[..., ColumnMask], options: Mapping[str, Any]) -> Colum
         make: makes a mask from keyword arguments, such as `FastMRIMask`.
         options: its keyword arguments; an option whose own value is a list stands in a second one.
 
-    Returns:
-        What ``make`` gives, or a `MixedMask` of the pairs.
-
     Raises:
         InputError: when a list is empty, or lists differ in length.
     """
     lists = {name: value for name, value in options.items() if isinstance(value, list | tuple)}
     if not lists:
         return make(**options)
-    lengths = {name: len(value) for name, value in lists.items()}
-    given = ", ".join(f"mask.{name} with {n}" for name, n in lengths.items())
-    if 0 in lengths.values():
-        raise InputError(f"lists of mask options must hold at least one value, got {given}")
-    if len(set(lengths.values())) > 1:
+    lengths = {len(values) for values in lists.values()}
+    if len(lengths) > 1 or 0 in lengths:
+        given = ", ".join(f"mask.{name} with {len(values)}" for name, values in lists.items())
         raise InputError(
-            f"lists of mask options are paired and must have one length, got {given} values; give "
-            "each as many, or one number that holds for all"
+            "lists of mask options are paired and must have one length, at least one value, got "
+            f"{given}; give each as many, or one number that holds for all"
         )
     rows = (dict(zip(lists, values, strict=True)) for values in zip(*lists.values(), strict=True))
-    masks = tuple(make(**{**options, **row}) for row in rows)
-    if any(isinstance(mask, FileMask) for mask in masks):
-        raise InputError("mask=from_file takes no lists of options; set mask=gaussian to draw")
-    return MixedMask(masks)  # type: ignore[arg-type]  # no FileMask is left
+    return MixedMask(tuple(make(**{**options, **row}) for row in rows))
 
 
 def draw_columns(mask: DrawnMask, n_columns: int, padding: tuple[int, int], seed: int) -> Tensor:
-    """Draw a mask and check what comes back, as it may come from outside this package.
-
-    Args:
-        mask: mask object.
-        n_columns: width of k-space.
-        padding: first acquired column and the one after the last.
-        seed: seed of the draw.
-
-    Returns:
-        ``(x,)`` bool.
+    """Draw a mask ``(x,)`` bool and check it, as it may come from outside this package.
 
     Raises:
         InputError: when the mask is no callable, or gives no ``(x,)`` bool tensor within the
@@ -311,11 +239,10 @@ def draw_columns(mask: DrawnMask, n_columns: int, padding: tuple[int, int], seed
     if not callable(mask):
         raise InputError(f"{rule}, got an object of class {name}; give it a method __call__")
     columns = mask(n_columns, padding, seed)
-    if not isinstance(columns, Tensor):
-        raise InputError(f"{rule}, {name} gave {type(columns).__name__}; return a torch.Tensor")
-    if columns.shape != (n_columns,) or columns.dtype != torch.bool:
+    shape, dtype = tuple(getattr(columns, "shape", ())), getattr(columns, "dtype", "")
+    if not isinstance(columns, Tensor) or shape != (n_columns,) or dtype != torch.bool:
         raise InputError(
-            f"{rule}, {name} gave {tuple(columns.shape)} {columns.dtype} for x = {n_columns}; "
+            f"{rule}, {name} gave {type(columns).__name__} {shape} {dtype} for x = {n_columns}; "
             "return one bool a phase-encode column"
         )
     outside = torch.cat((columns[: padding[0]], columns[padding[1] :]))
@@ -327,10 +254,21 @@ def draw_columns(mask: DrawnMask, n_columns: int, padding: tuple[int, int], seed
     return columns
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _check_budget(calibration: int, lines: float, width: int, acceleration: float) -> None:
+    """Refuse a calibration region that alone exceeds the number of lines to be sampled."""
+    if calibration > lines:
+        highest = math.floor(100 * width / calibration) / 100
+        raise InputError(
+            f"calibration lines must fit into the {lines:g} lines that {acceleration:g}-fold "
+            f"acceleration leaves of {width}, got {calibration}; set mask.acceleration to at most "
+            f"{highest:g} or sample at most {int(lines)} calibration lines "
+            "(mask.calibration_lines or mask.center_fraction)"
+        )
 
 
-def _check_acceleration(acceleration: float) -> None:
-    if not _is_number(acceleration) or not 1 <= acceleration < math.inf:
-        raise InputError(f"mask.acceleration must be a number of at least 1, got {acceleration!r}")
+def _check_number(name: str, value: Any, least: float, most: float = math.inf) -> None:
+    """Refuse what numpy and fastMRI would take for a sampling that nobody meant."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (number and math.isfinite(value) and least <= value <= most):
+        upper = f" and at most {most:g}" if most < math.inf else ""
+        raise InputError(f"mask.{name} must be a number of at least {least}{upper}, got {value!r}")

@@ -13,6 +13,7 @@ from mrisem.physics.fourier import fft2c
 _GRID = 32
 _REACH = 0.62
 _SEGMENTS = 24
+_EVENNESS = 0.7  # 0 leaves the loops' own falloff, 1 makes the root sum of squares 1 everywhere
 
 
 def coil_maps(
@@ -21,22 +22,20 @@ def coil_maps(
     generator: torch.Generator,
     *,
     field_of_view: tuple[float, float] = (1.0, 1.0),
-    evenness: float = 0.7,
 ) -> Tensor:
     """Receive sensitivities of circular loops on a ring around the object.
 
     By reciprocity a loop's sensitivity is the transverse field of a unit current in it,
     ``B_x - i B_y`` with ``B(r) = sum_k dl_k x (r - r_k) / |r - r_k|^3`` (Biot and Savart); here the
-    main field points along the ring's axis. The maps are divided by the ``evenness``-th power of
-    their root sum of squares, as prescan normalisation would. Along the oversampled readout they
-    fade out beyond the square around the object, where a scanner no longer excites or receives.
+    main field points along the ring's axis. The maps are divided by a power of their root sum of
+    squares, as prescan normalisation would. Along the oversampled readout they fade out beyond the
+    square around the object, where a scanner no longer excites or receives.
 
     Args:
         shape: ``(y, x)``.
         n_coils: number of loops.
         generator: source of randomness (turns the ring, moves and tilts the loops a little).
         field_of_view: extent along y and x, in units of the edge of the square around the object.
-        evenness: 0 leaves the loops' own falloff, 1 makes the root sum of squares 1 everywhere.
 
     Returns:
         ``(coil, y, x)`` complex64; the root sum of squares is 1 at the centre.
@@ -47,7 +46,7 @@ def coil_maps(
     field = torch.stack([_loop_field(points, k, n_coils, generator) for k in range(n_coils)])
     center = field[..., _GRID // 2, _GRID // 2].abs().square().sum().sqrt()
     field = field / center
-    field = field / field.abs().square().sum(0).sqrt().clamp_min(1e-3) ** evenness
+    field = field / field.abs().square().sum(0).sqrt().clamp_min(1e-3) ** _EVENNESS
     fading = ((rows.abs() - 0.55) / 0.35).clamp(0, 1) * math.pi / 2
     field = field * (fading.cos() ** 2)[:, None]
     channels = torch.cat([field.real, field.imag])[None]
@@ -77,12 +76,8 @@ def _loop_field(points: Tensor, index: int, n_coils: int, generator: torch.Gener
 def background_phase(shape: tuple[int, int], generator: torch.Generator) -> Tensor:
     """Smooth phase of the object: off-resonance and a linear ramp from an echo off centre.
 
-    Args:
-        shape: ``(y, x)``.
-        generator: source of randomness.
-
     Returns:
-        ``(y, x)`` float32, radians, within a few of them.
+        ``shape``, that is ``(y, x)``, float32, radians, within a few of them.
     """
     knots = 0.9 * torch.randn(1, 1, 5, 4, generator=generator)
     smooth = interpolate(knots, size=shape, mode="bicubic", align_corners=True)[0, 0]
@@ -99,12 +94,8 @@ SNR = {"AXT1": 60.0, "AXT2": 52.0, "AXFLAIR": 44.0, "CORPD_FBK": 52.0, "CORPDFS_
 def noise_level(image: Tensor, snr: float) -> float:
     """Noise standard deviation that gives the stated signal-to-noise ratio.
 
-    The signal is the mean over the object (above 5 % of the maximum); the deviation is that of the
-    real, and of the imaginary, part in each coil.
-
-    Args:
-        image: magnitudes of any shape.
-        snr: signal over deviation.
+    The signal is the mean of the magnitudes ``image`` over the object (above 5 % of the maximum);
+    the deviation is that of the real, and of the imaginary, part in each coil.
 
     >>> round(noise_level(torch.tensor([0.0, 1.0, 1.0]), 20.0), 6)
     0.05
@@ -137,9 +128,9 @@ def acquire(
     """
     weights = maps * torch.polar(torch.ones_like(phase), phase)
     kspace = torch.empty(len(image), *maps.shape, dtype=torch.complex64)
-    for acquired, one in zip(kspace, image, strict=True):
-        parts = torch.randn(2, *maps.shape, generator=generator) * noise_std
-        acquired.copy_(fft2c(one * weights) + torch.complex(parts[0], parts[1]))
+    for acquired, magnitude in zip(kspace, image, strict=True):
+        noise = torch.randn(2, *maps.shape, generator=generator) * noise_std
+        acquired.copy_(fft2c(magnitude * weights) + torch.complex(noise[0], noise[1]))
     kspace[..., : columns[0]] = 0
     kspace[..., columns[1] :] = 0
     return kspace

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -34,7 +35,7 @@ def conjugate_gradient(
         right_hand_side: ``(batch, y, x)`` complex, b.
         start: ``(batch, y, x)`` complex; zero when None.
         tolerance: relative residual norm at which a slice is done.
-        max_iterations: number of iterations that are run.
+        max_iterations: most iterations.
 
     Returns:
         ``(batch, y, x)`` complex.
@@ -78,15 +79,12 @@ class _ImplicitSolve(torch.autograd.Function):
         tolerance: float,
         max_iterations: int,
     ) -> Tensor:
-        def solve(b: Tensor, x0: Tensor | None) -> Tensor:
-            return conjugate_gradient(
-                lambda x: sense.normal(x) + weight * x,
-                b,
-                x0,
-                tolerance=tolerance,
-                max_iterations=max_iterations,
-            )
-
+        solve = partial(
+            conjugate_gradient,
+            lambda x: sense.normal(x) + weight * x,
+            tolerance=tolerance,
+            max_iterations=max_iterations,
+        )
         solution = solve(right_hand_side, start)
         ctx.save_for_backward(solution, weight)
         ctx.solve = solve  # type: ignore[attr-defined]
@@ -97,7 +95,7 @@ class _ImplicitSolve(torch.autograd.Function):
         ctx: torch.autograd.function.FunctionCtx, gradient: Tensor
     ) -> tuple[Tensor | None, ...]:
         solution, weight = ctx.saved_tensors  # type: ignore[attr-defined]
-        to_rhs = ctx.solve(gradient, None)  # type: ignore[attr-defined]
+        to_rhs = ctx.solve(gradient)  # type: ignore[attr-defined]
         to_weight = None
         if ctx.needs_input_grad[1]:  # type: ignore[attr-defined]
             to_weight = -_inner(to_rhs, solution).sum_to_size(weight.shape)
@@ -123,8 +121,8 @@ def solve_data_consistency(
         adjoint_kspace: ``(batch, y, x)`` complex64, ``A^H y``.
         image: ``(batch, y, x)`` complex64, ``x_net``; also the starting point.
         weight: mu > 0, float32 of shape () or ``(batch, 1, 1)``.
-        tolerance: relative residual norm at which a slice is done.
-        max_iterations: most iterations of each solve.
+        tolerance: as for `conjugate_gradient`, in each of the two solves.
+        max_iterations: likewise.
 
     Returns:
         ``(batch, y, x)`` complex64.

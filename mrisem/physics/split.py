@@ -7,6 +7,8 @@ from torch import Tensor
 
 from mrisem.errors import InputError
 
+_STD_FRACTION = 0.25  # standard deviation of the density in units of height and width
+
 
 def split_mask(
     mask: Tensor,
@@ -14,7 +16,6 @@ def split_mask(
     generator: torch.Generator,
     loss_share: float = 0.4,
     calibration_size: tuple[int, int] = (24, 24),
-    std_fraction: float = 0.25,
 ) -> tuple[Tensor, Tensor]:
     """Split the sampled entries into two disjoint sets: network input and loss.
 
@@ -32,7 +33,6 @@ def split_mask(
         loss_share: share of the sampled entries that goes to the loss, in (0, 1).
         calibration_size: ``(y, x)`` of the central block that stays in the input; all rows and the
             number of calibration lines keep those lines whole, as the paper does.
-        std_fraction: standard deviation of the density in units of height and width.
 
     Returns:
         ``(mask_dc, mask_loss)``, both ``(batch, y, x)`` bool; their union is ``mask``.
@@ -44,7 +44,7 @@ def split_mask(
         raise ValueError(f"mask must be (batch, y, x) bool, got {tuple(mask.shape)} {mask.dtype}")
     if not 0 < loss_share < 1:
         raise InputError(f"loss_share must lie between 0 and 1, got {loss_share}")
-    log_weights = _log_gaussian(mask.shape[-2:], std_fraction).to(mask.device)
+    log_weights = _log_gaussian(mask.shape[-2:]).to(mask.device)
     uniform = torch.rand(mask.shape, generator=generator, device=generator.device).to(mask.device)
     gumbel = -torch.log(-torch.log(uniform.clamp(1e-20, 1 - 1e-7)))
     eligible = mask & ~_central_block(mask.shape[-2:], calibration_size).to(mask.device)
@@ -62,11 +62,9 @@ def split_mask(
     return mask & ~mask_loss, mask_loss
 
 
-def _log_gaussian(size: torch.Size, std_fraction: float) -> Tensor:
+def _log_gaussian(size: torch.Size) -> Tensor:
     """``(y, x)`` exponent of a Gaussian around the centre of k-space."""
-    height, width = size
-    row = (torch.arange(height) - height // 2) / (std_fraction * height)
-    column = (torch.arange(width) - width // 2) / (std_fraction * width)
+    row, column = ((torch.arange(n) - n // 2) / (_STD_FRACTION * n) for n in size)
     return -(row[:, None] ** 2 + column[None, :] ** 2) / 2
 
 

@@ -182,7 +182,6 @@ def _write(plan: Plan, subject: Any, config: DictConfig) -> None:
         target.contiguous().numpy(),
         acquisition=plan.acquisition,
         patient_id=plan.patient_id,
-        recon_size=(size, size),
         padding=columns,
         pixel_mm=subject.pixel,
         simulation=_simulation(plan, config),

@@ -5,8 +5,7 @@ import torch
 
 from mrisem.anatomy import brain, knee, template
 from mrisem.anatomy.lesions import Lesion, label_lesions
-from mrisem.anatomy.paint import Layer, compose
-from mrisem.anatomy.tissue import Sequence, Tissue
+from mrisem.anatomy.tissue import Layer, Sequence, Tissue, compose
 from mrisem.errors import InputError
 
 SUBJECTS = [brain.Subject, knee.Subject]

@@ -106,7 +106,6 @@ def test_training_keeps_what_reconstruct_takes_out_of_validation(root):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"validation_subjects": -1}, "at least 0, got -1"),
         ({"validation_subjects": 3}, "hold 3 validation subjects and at least one to train on"),
         ({"validation_subjects": 4, "train_subjects": "auxiliary"}, "subjects beside .*, got 3"),
     ],
@@ -120,7 +119,7 @@ def test_sensitivity_maps_are_chosen_by_name(root):
     data = FastMRIBrain(root, MASK, sensitivity_maps="sigpy")
     assert data.predict_dataloader().dataset.sensitivity_maps == "sigpy"
     with pytest.raises(InputError, match=r"must be one of \['torch', 'sigpy'\], got 'bart'"):
-        FastMRIBrain(root, MASK, sensitivity_maps="bart")
+        next(iter(FastMRIBrain(root, MASK, sensitivity_maps="bart").predict_dataloader()))
 
 
 def test_training_on_the_auxiliary_subjects_is_named(root):
@@ -168,8 +167,16 @@ def test_auxiliary_errors_say_what_was_found(root):
         data.auxiliary_slices()
     with pytest.raises(InputError, match="one acquisition must be named"):
         FastMRIBrain(root, MASK, split="train").auxiliary_slices()
-    with pytest.raises(InputError, match=r"got \['n_subject'\]"):
-        FastMRIBrain(root, MASK, auxiliary={"n_subject": 3})
+    with pytest.raises(InputError, match=r"one of \['same', 'cross', 'mixed'\], got 'other'"):
+        FastMRIBrain(root, MASK).auxiliary_slices(contrast="other")
+
+
+def test_subjects_of_other_folders_are_left_out_whatever_their_acquisition(root, make_file):
+    make_file(root / "multicoil_test" / "a.h5", acquisition="OTHER", subject="s1", **SHAPE)
+    (root / "multicoil_test" / "c.h5").write_bytes(b"")
+    data = FastMRIBrain(root, MASK, auxiliary={"n_subjects": 9})
+    chosen = {volume.subject for volume in data.auxiliary_slices("AXT2").volumes}
+    assert chosen == {"s2", "s3", "s4", "s5"}
 
 
 def test_auxiliary_root_may_be_another_data_set(root, tmp_path, make_file):
@@ -264,12 +271,6 @@ def test_root_and_names_are_checked(tmp_path):
         FastMRIBrain(None, MASK)
     with pytest.raises(InputError, match="does not exist"):
         FastMRIBrain(tmp_path / "nowhere", MASK).setup("predict")
-    with pytest.raises(InputError, match="max_volumes must be at least 1, got 0"):
-        FastMRIBrain(tmp_path, MASK, max_volumes=0)
-    with pytest.raises(InputError, match="on_error must be"):
-        FastMRIBrain(tmp_path, MASK, on_error="ignore")
-    with pytest.raises(InputError, match="train_subjects must be"):
-        FastMRIBrain(tmp_path, MASK, train_subjects="all")
 
 
 @pytest.mark.parametrize("path", sorted(CONF.glob("mask/*.yaml")), ids=lambda path: path.stem)
@@ -289,6 +290,8 @@ def test_data_configs_make_data_modules(path, root):
 
     values = yaml.safe_load(path.read_text())
     assert values.pop("name") == path.stem
+    assert values.pop("defaults") == ["/schema/data@_here_", "_self_"]
+    values.pop("paper_subjects", None)
     data = instantiate({**values, "root": str(root)}, mask=MASK, auxiliary={"n_subjects": 2})
     assert data.anatomy == path.stem
 

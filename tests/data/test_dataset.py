@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mrisem.data.dataset import SliceGroups, central_slices, without
+from mrisem.data.dataset import SliceGroups, central_slices
 from mrisem.data.volumes import FailedScan, inspect_volume
 from mrisem.errors import InputError
 from mrisem.physics.coils import ESTIMATORS, estimate_sensitivity_maps, root_sum_of_squares
@@ -102,11 +102,6 @@ def test_groups_never_mix_volumes_and_take_central_slices(tmp_path, make_file):
         [("b.h5", 1), ("b.h5", 2)],
         [("b.h5", 3)],
     ]
-    left = without(data.slices, {("a.h5", 2), ("b.h5", 9)})
-    assert [(p.volume.file, p.slice, p.n_slices) for p in left][:2] == [
-        ("a.h5", 1, 3),
-        ("a.h5", 3, 3),
-    ]
 
 
 def test_files_own_mask_is_used_within_the_padding(tmp_path, make_file):
@@ -197,5 +192,5 @@ def test_mask_of_another_package_serves_and_its_faults_name_class_and_file(tmp_p
     path = make_file(tmp_path / "a.h5")
     batch = groups(path, mask=Third())[0]
     assert torch.equal(batch.mask[0, 0], Third()(48, (2, 46), 0))
-    with pytest.raises(InputError, match=r"a\.h5: a mask must be .* Rows gave \(1, 48\)"):
+    with pytest.raises(InputError, match=r"a\.h5: a mask must be .* Rows gave Tensor \(1, 48\)"):
         groups(path, mask=Rows())[0]

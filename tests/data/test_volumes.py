@@ -4,7 +4,7 @@ import h5py
 import numpy as np
 import pytest
 
-from mrisem.data.folders import Folders, find_volumes, select_acquisition
+from mrisem.data.folders import find_volumes, select_acquisition
 from mrisem.data.volumes import UNNAMED, inspect_volume
 from mrisem.errors import InputError
 
@@ -14,8 +14,6 @@ def test_inspect_volume_reads_the_header_facts(tmp_path, make_file):
     assert (volume.file, volume.acquisition, volume.subject) == ("a.h5", "AXT2", "subject-a")
     assert (volume.shape, volume.n_slices) == ((2, 4, 64, 48), 2)
     assert (volume.padding, volume.crop) == ((2, 46), (32, 32))
-    assert volume.has_target
-    assert not volume.has_mask
 
 
 def test_inspect_volume_takes_the_crop_from_the_target_before_the_header(tmp_path, make_file):
@@ -147,12 +145,3 @@ def test_select_acquisition_takes_unnamed_files_as_the_one_asked_for(tmp_path, m
         (named,) = select_acquisition([volume], "AXT1", ("AXT1",), "brain")
     assert named.acquisition == "AXT1"
     assert select_acquisition([volume], None, ("AXT1",), "brain") == [volume]
-
-
-def test_folders_collect_subjects_of_every_acquisition_and_ignore_missing_splits(
-    tmp_path, make_file
-):
-    make_file(tmp_path / "multicoil_val" / "a.h5", subject="a")
-    make_file(tmp_path / "multicoil_test" / "b.h5", subject="b", acquisition="OTHER")
-    (tmp_path / "multicoil_test" / "c.h5").write_bytes(b"")
-    assert Folders().subjects(tmp_path, ("train", "val", "test")) == {"a", "b"}

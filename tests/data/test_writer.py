@@ -9,7 +9,6 @@ from mrisem.errors import InputError
 FACTS = {
     "acquisition": "AXT2",
     "patient_id": "someone",
-    "recon_size": (8, 8),
     "padding": (1, 11),
 }
 
@@ -50,12 +49,6 @@ def test_write_volume_header_keeps_any_padding(tmp_path, padding, width):
     assert (attributes["padding_left"], attributes["padding_right"]) == padding
 
 
-def test_write_volume_stores_a_mask(tmp_path, volume):
-    mask = np.arange(12) % 2 == 0
-    write_volume(tmp_path / "a.h5", *volume, mask=mask, **FACTS)
-    np.testing.assert_array_equal(SliceDataset(tmp_path, "multicoil")[0][1], mask)
-
-
 def test_write_volume_equal_data_give_equal_files(tmp_path, volume):
     for name in ("a.h5", "b.h5"):
         write_volume(tmp_path / name, *volume, **FACTS)
@@ -73,12 +66,14 @@ def test_write_volume_leaves_nothing_half_written(tmp_path, volume, monkeypatch)
     ("change", "word"),
     [
         ({"padding": (0, 99)}, "padding"),
-        ({"recon_size": (9, 8)}, "target"),
+        ({"lesions": np.zeros((2, 8, 8))}, r"lesions must be uint8 \(2, 8, 8\), got float64"),
     ],
 )
 def test_write_volume_rejects_what_does_not_fit(tmp_path, volume, change, word):
     with pytest.raises(InputError, match=word):
         write_volume(tmp_path / "a.h5", *volume, **(FACTS | change))
-    with pytest.raises(InputError, match="kspace"):
+    with pytest.raises(InputError, match=r"kspace must be complex64 \(slice, coil, y, x\)"):
         write_volume(tmp_path / "a.h5", volume[0][0], volume[1], **FACTS)
+    with pytest.raises(InputError, match=r"target must be float32 \(2, Y, X\), got float32 \(1"):
+        write_volume(tmp_path / "a.h5", volume[0], volume[1][:1], **FACTS)
     assert list(tmp_path.iterdir()) == []

@@ -112,7 +112,7 @@ def test_fastmri_mask_near_the_whole_budget_is_a_mask_or_one_line(kind, n_column
 
 @pytest.mark.parametrize("fraction", [-0.1, 1.5, float("nan"), "wide", True])
 def test_fastmri_mask_refuses_a_center_fraction_that_is_no_share(fraction):
-    with pytest.raises(InputError, match="must be a number from 0 to 1, or null, got"):
+    with pytest.raises(InputError, match="must be a number of at least 0 and at most 1, got"):
         FastMRIMask("random", 4, center_fraction=fraction)
 
 
@@ -122,9 +122,9 @@ def test_mask_refuses_an_acceleration_that_is_not_finite(acceleration):
         FastMRIMask("random", acceleration)
 
 
-@pytest.mark.parametrize("lines", [-1, 2.5, "many"])
+@pytest.mark.parametrize("lines", [-1, "many"])
 def test_gaussian_mask_refuses_calibration_lines_that_are_no_count(lines):
-    with pytest.raises(InputError, match="a whole number of at least 0, got"):
+    with pytest.raises(InputError, match="a number of at least 0, got"):
         GaussianMask(4, calibration_lines=lines)
 
 
@@ -215,8 +215,8 @@ def test_mask_of_another_package_is_drawn_paired_and_mixed():
 @pytest.mark.parametrize(
     ("mask", "message"),
     [
-        (Every(give=lambda c: c.float()), r"Every gave \(9,\) torch.float32 for x = 9"),
-        (Every(give=lambda c: c[None]), r"Every gave \(1, 9\) torch.bool"),
+        (Every(give=lambda c: c.float()), r"Every gave Tensor \(9,\) torch.float32 for x = 9"),
+        (Every(give=lambda c: c[None]), r"Every gave Tensor \(1, 9\) torch.bool"),
         (Every(give=lambda c: c.numpy()), "Every gave ndarray"),
         (Every(give=torch.logical_not), r"columns \(2, 8\), Every sampled 3 others"),
         (object(), "got an object of class object"),

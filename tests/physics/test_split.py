@@ -30,9 +30,7 @@ def test_split_mask_is_disjoint_complete_exact_and_keeps_the_calibration_block()
 def test_split_mask_prefers_the_centre_as_sequential_weighted_draws_do():
     mask = torch.ones(400, 9, 9, dtype=torch.bool)
     generator = torch.Generator().manual_seed(0)
-    _, loss = split_mask(
-        mask, generator=generator, loss_share=0.2, calibration_size=(1, 1), std_fraction=0.25
-    )
+    _, loss = split_mask(mask, generator=generator, loss_share=0.2, calibration_size=(1, 1))
     axis = (np.arange(9) - 4) / (0.25 * 9)
     weights = np.exp(-(axis[:, None] ** 2 + axis[None, :] ** 2) / 2)
     weights[4, 4] = 0

@@ -57,7 +57,6 @@ class Scene:
             self.magnitude(self.kspace),
             acquisition="AXT2",
             patient_id="p",
-            recon_size=SIZE,
             padding=(0, X),
         )
 

@@ -1,0 +1,115 @@
+"""What every simulated subject does: paint its tissues once, and give images of any contrast."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate, pad
+
+from mrisem.anatomy.fields import child
+from mrisem.anatomy.lesions import Lesion, label_lesions
+from mrisem.anatomy.tissue import Layer, Sequence, Tissue, compose
+from mrisem.errors import InputError
+
+
+class SimulatedSubject:
+    """One simulated subject; equal seeds give equal subjects.
+
+    Args:
+        seed: decides everything about the subject.
+        size: pixels along the edge of the square field of view.
+    """
+
+    field_of_view: ClassVar[float]  # edge of the square, mm
+    sequences: ClassVar[dict[str, Sequence]]
+    brightest: ClassVar[tuple[str, str]]  # tissues of which one has signal 1
+    stream: ClassVar[int]  # number of the texture's random stream
+    in_air: ClassVar[bool]  # whether nothing reaches beyond the square
+    tissues: dict[str, Tissue]
+    lesions: list[Lesion]
+    shift: tuple[float, float]  # world coordinates (upwards, rightwards) of the centre, mm
+
+    def __init__(self, seed: int, size: int):
+        self.seed, self.size, self.pixel = seed, size, self.field_of_view / size
+        self._cached: tuple[object, list[Layer]] = (None, [])
+
+    def images(
+        self, acquisition: str, positions: Iterable[float], shape: tuple[int, int] | None = None
+    ) -> Tensor:
+        """Clean magnitude images; asking for several contrasts of the same positions is cheap.
+
+        Args:
+            acquisition: fastMRI's name, one of the class's ``acquisitions``.
+            positions: slice positions in [-1, 1].
+            shape: ``(y, x)`` of a larger field of view around the same centre; default
+                ``(size, size)``.
+
+        Returns:
+            ``(slice, y, x)`` float32, brightest tissue about 1.
+
+        Raises:
+            InputError: for an unknown acquisition.
+        """
+        if acquisition not in self.sequences:
+            raise InputError(
+                f"acquisition must be one of {sorted(self.sequences)}, got {acquisition!r}"
+            )
+        square = (self.size, self.size)
+        shape = shape or square
+        sequence = self.sequences[acquisition]
+        layers = self._painted(tuple(positions), square if self.in_air else shape)
+        image = compose(layers, self.tissues, sequence)
+        image = image / max(sequence.signal(self.tissues[name]) for name in self.brightest)
+        margins: list[int] = []  # of air, so that the pixels n // 2 coincide
+        for old, new in zip(image.shape[:0:-1], shape[::-1], strict=True):
+            before = new // 2 - old // 2
+            margins += [before, new - old - before]
+        return pad(image, margins)
+
+    def lesion_labels(self, positions: Iterable[float]) -> Tensor:
+        """``(slice, size, size)`` uint8: 0, or 1 + the place in ``lesions`` of a pixel's lesion."""
+        positions = tuple(positions)
+        if not self.lesions:
+            return torch.zeros(len(positions), self.size, self.size, dtype=torch.uint8)
+        return label_lesions(self.lesions, self._painted(positions, (self.size, self.size)))
+
+    def _layers(self, positions: tuple[float, ...], shape: tuple[int, int]) -> list[Layer]:
+        """Everything in the slices, bottom first."""
+        raise NotImplementedError
+
+    def _painted(self, *place: Any) -> list[Layer]:
+        """As `_layers`, kept for the next contrast."""
+        if self._cached[0] != place:
+            self._cached = (place, self._layers(*place))
+        return self._cached[1]
+
+    def _plane(self, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """In-plane world coordinates (upwards, rightwards), each ``(y, x)``, mm.
+
+        The pixel ``n // 2`` lies at ``shift``; up decreases along y.
+        """
+        rows, columns = (torch.arange(n) - n // 2 for n in shape)
+        up = (self.shift[0] - rows * self.pixel)[:, None].expand(shape)
+        right = (self.shift[1] + columns * self.pixel)[None, :].expand(shape)
+        return up, right
+
+    def _detail(
+        self, positions: tuple[float, ...], shape: tuple[int, int], *wavelength: float
+    ) -> Tensor:
+        """Texture ``(slice, y, x)`` of about unit deviation, the same in every contrast.
+
+        ``wavelength`` is the distance between random control points, mm; along y and x if two.
+        """
+        lengths = (wavelength[0] / self.pixel, wavelength[-1] / self.pixel)
+        control = [max(2, round(n / w) + 1) for n, w in zip(shape, lengths, strict=True)]
+        key = [round(w * 10) for w in wavelength]
+        slices = []
+        for position in positions:
+            generator = child(self.seed, self.stream, round(position * 1e6), *key)
+            noise = torch.randn(1, 1, *control, generator=generator)
+            fine = interpolate(noise, size=shape, mode="bicubic", align_corners=True)[0, 0]
+            slices.append(fine / fine.std().clamp_min(1e-6))
+        return torch.stack(slices)
