@@ -1,10 +1,8 @@
 """The hallucination audit: each run with a prior against the same run without it."""
 
-from __future__ import annotations
-
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +11,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mrisem.data.dataset import read_slice, undersample
+from mrisem.data.volumes import inspect_volume
 from mrisem.errors import InputError
 from mrisem.metrics.hallucination import image_change, kspace_change
 from mrisem.metrics.statistics import summarise
+from mrisem.physics.coils import estimate_sensitivity_maps
+from mrisem.physics.masks import calibration_lines
+from mrisem.physics.sense import SenseOperator
 from mrisem.report.results import Volume, read_reconstruction, read_target
 from mrisem.report.runs import Run, open_file
-from mrisem.report.summary import Column, Row, group_rows
+from mrisem.report.summary import GROUP_COLUMNS, Column, Row, group_rows
 from mrisem.report.tables import DASH, Summary, Table, build_table
 
 log = logging.getLogger(__name__)
@@ -55,26 +58,25 @@ def find_pairs(runs: Sequence[Run]) -> tuple[list[Pair], list[Run]]:
     Returns:
         the pairs, and the runs with a prior that have no partner.
     """
-
-    def settings(run: Run, method: str) -> tuple[str, str, str, frozenset[str]]:
-        kept = frozenset(override for override in run.overrides if not _FREE.match(override))
-        return method, run.anatomy, run.mask, kept
-
     partners: dict[Any, Run] = {}
     for run in runs:
-        partners.setdefault(settings(run, run.method), run)
+        partners.setdefault((run.method, _settings(run)), run)
     pairs: list[Pair] = []
     alone: list[Run] = []
     for run in runs:
         prior = run.recorded("prior.name")
-        if prior in (None, "none"):
-            continue
-        plain = partners.get(settings(run, run.method.removesuffix(f" + {prior}")))
-        if plain is None:
-            alone.append(run)
-        else:
-            pairs.append(Pair(run, plain))
+        if prior not in (None, "none"):
+            plain = partners.get((run.method.removesuffix(f" + {prior}"), _settings(run)))
+            if plain is None:
+                alone.append(run)
+            else:
+                pairs.append(Pair(run, plain))
     return pairs, alone
+
+
+def _settings(run: Run) -> tuple[str, str, frozenset[str]]:
+    kept = frozenset(override for override in run.overrides if not _FREE.match(override))
+    return run.anatomy, run.mask, kept
 
 
 def audit(pair: Pair, targets: Path, cache: Path | None = None) -> list[Row]:
@@ -113,15 +115,15 @@ def _audit_file(
     guided, plain = volumes
     facts = {"file": target_file.name, "method": pair.guided.label, "without": pair.plain.label}
     facts |= {"acquisition": guided.acquisition, "anatomy": pair.guided.anatomy}
+    facts |= {"mask": pair.guided.mask}
     shared = sorted(set(guided.slices) & set(plain.slices))
     target = read_target(target_file, shared).images.numpy()
     for number in shared:
-        places = [volume.slices.index(number) for volume in volumes]
-        images = [v.images[place].numpy() for v, place in zip(volumes, places, strict=True)]
-        row = {"slice": number, "mask": pair.guided.mask, **facts}
-        row["acceleration"] = float(guided.facts["acceleration"][places[0]])
-        samples = [read_samples(v.path, place) for v, place in zip(volumes, places, strict=True)]
-        row |= image_change(images[0], images[1], target[number])
+        places = [(volume, volume.slices.index(number)) for volume in volumes]
+        images = [volume.images[place].numpy() for volume, place in places]
+        row = facts | {"slice": number, **image_change(images[0], images[1], target[number])}
+        row["acceleration"] = float(guided.facts["acceleration"][places[0][1]])
+        samples = [read_samples(volume.path, place) for volume, place in places]
         yield row | _kspace_row(samples, target_file, number, pair, cache)
 
 
@@ -141,8 +143,6 @@ def _kspace_row(
             f"a run and the one without its prior must have the same samples, got others of "
             f"{file.name} in {pair.guided.folder} and {pair.plain.folder}; reconstruct one again"
         )
-    from mrisem.physics.sense import SenseOperator
-
     estimator = pair.guided.recorded("data.sensitivity_maps") or "torch"
     sense = SenseOperator(sensitivity_maps(file, number, mask, estimator, cache), mask[None])
     kspace = [sense.coil_kspace(image[None])[0].numpy() for image in (guided, plain)]
@@ -169,11 +169,6 @@ def sensitivity_maps(
         estimator: of the maps.
         cache: folder where they may lie.
     """
-    from mrisem.data.dataset import read_slice, undersample
-    from mrisem.data.volumes import inspect_volume
-    from mrisem.physics.coils import estimate_sensitivity_maps
-    from mrisem.physics.masks import calibration_lines
-
     columns = mask.all(0)
     masked, _ = undersample(read_slice(inspect_volume(file), number)[0], columns)
     n = calibration_lines(columns)
@@ -182,21 +177,18 @@ def sensitivity_maps(
 
 def audit_summary(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """Return mean, interval and so on of each column, for each pair of methods and group."""
-    keys = ("anatomy", "mask", "method", "without")
-    groups: dict[tuple[str, ...], list[Row]] = {}
-    for row in rows:
-        groups.setdefault(tuple(row[key] for key in keys), []).append(row)
+    keys = (*GROUP_COLUMNS, "method", "without")
     return [
         dict(zip(keys, group, strict=True))
         | {
             name: summarise([row[name] for row in members], [row["file"] for row in members])
             for name in NUMBERS
         }
-        for group, members in sorted(groups.items())
+        for group, members in group_rows(rows, keys).items()
     ]
 
 
-def audit_tables(entries: Sequence[Mapping[str, Any]]) -> list[Table]:
+def audit_tables(entries: Sequence[dict[str, Any]]) -> list[Table]:
     """Return the summary as tables, shown in percent: one for each group."""
     columns = [Column(name, name.replace("_", " "), None, 4) for name in NUMBERS]
     tables = []

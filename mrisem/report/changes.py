@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mrisem.report.figures import DIFFERENCE_MAP, GREY_PERCENTILE, GREYS, View, draw_views
-from mrisem.report.results import read_reconstruction, read_target
+from mrisem.report.panels import read_slice
 from mrisem.report.summary import Row
 
 _CHANGE_PERCENTILE = 99.5
@@ -17,13 +17,9 @@ _WINDOWS = (0.5, 1, 2, 5, 10, 20, 50, 100)  # percent of the grey window
 
 @dataclass(frozen=True)
 class Maps:
-    """One slice of a run with a prior beside the same without.
+    """One slice of a run with a prior (guided) beside the same without (plain).
 
-    Args:
-        title: file and slice.
-        target: ``(y, x)`` magnitude; the others in its units.
-        plain: without the prior.
-        guided: with it.
+    All are ``(y, x)`` magnitudes in the target's units.
     """
 
     title: str
@@ -67,28 +63,19 @@ def load_changes(rows: Sequence[Row], folders: tuple[Path, Path, Path], most: in
     loaded = []
     for row in choose_rows(rows, most):
         file, number = row["file"], row["slice"]
-        runs = [folder / "reconstructions" / file for folder in (plain, guided)]
-        if not all(path.is_file() for path in (*runs, targets / file)):
+        parts = (targets, plain / "reconstructions", guided / "reconstructions")
+        images = [image for at in parts if (image := read_slice(at / file, number)) is not None]
+        if len(images) < len(parts):
             return []
-        volumes = map(read_reconstruction, runs)
-        images = [volume.images[volume.slices.index(number)].numpy() for volume in volumes]
-        target = read_target(targets / file, [number]).images[number].numpy()
-        loaded.append(Maps(f"{file.removesuffix('.h5')}, slice {number}", target, *images))
+        loaded.append(Maps(f"{file.removesuffix('.h5')}, slice {number}", *images))
     return loaded
 
 
 def choose_rows(rows: Sequence[Row], most: int) -> list[Row]:
-    """Choose slices to show: of each acquisition in turn the one that changed most.
-
-    Args:
-        rows: one pair's rows of the audit.
-        most: slices.
-    """
+    """Choose slices to show: of each acquisition in turn the one that changed most, then others."""
     by_change = sorted(rows, key=lambda row: -np.nan_to_num(row["difference"]))
-    first: dict[str, Row] = {}
-    for row in by_change:
-        first.setdefault(row["acquisition"], row)
-    rest = [row for row in by_change if all(row is not chosen for chosen in first.values())]
+    first = {row["acquisition"]: row for row in reversed(by_change)}
+    rest = [row for row in by_change if row is not first[row["acquisition"]]]
     return [*(first[name] for name in sorted(first)), *rest][:most]
 
 

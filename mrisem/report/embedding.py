@@ -203,7 +203,7 @@ def _principal(points: np.ndarray) -> np.ndarray:
     return coordinates
 
 
-def embedding_figure(picture: Picture) -> Figure:
+def draw(picture: Picture) -> Figure:
     """Draw bank, zero-filled images and paths, a panel a level."""
     n = len(picture.panels)
     figure = Figure(figsize=(_PANEL * n, _PANEL + 0.5), layout="constrained")
@@ -221,17 +221,18 @@ def _draw(axes: Axes, points: Points) -> None:
     size = 16 if sum(map(len, points.parts)) < 400 else 6
     for label, side in (("positives", points.positives), ("negatives", points.negatives)):
         look: dict[str, Any] = {"alpha": 0.55, "linewidths": 0, "color": _COLOUR[label]}
-        axes.scatter(*side.T, s=size, label=label, **look)
+        axes.scatter(side[:, 0], side[:, 1], s=size, label=label, **look)
     crossed: dict[str, Any] = {"marker": "x", "linewidths": 1.6, "zorder": 6, "s": 44}
     colour = _COLOUR["zero-filled"]
-    axes.scatter(*points.zero_filled.T, color=colour, label="zero-filled", **crossed)
+    x, y = points.zero_filled.T
+    axes.scatter(x, y, color=colour, label="zero-filled", **crossed)
     strengthening = LinearSegmentedColormap.from_list("path", [FAINT, INK])
     for path in points.paths:
         shades = strengthening(np.linspace(0, 1, len(path)))
         steps = list(np.stack([path[:-1], path[1:]], axis=1))  # (step, end, 2)
-        axes.scatter(*path.T, s=7, color=shades, zorder=3)
+        axes.scatter(path[:, 0], path[:, 1], s=7, color=shades, zorder=3)
         axes.add_collection(LineCollection(steps, colors=shades[1:], linewidths=1.4, zorder=3))
     ends = np.array([path[-1] for path in points.paths if len(path)]).reshape(-1, 2)
     around: dict[str, Any] = {"edgecolors": "white", "linewidths": 0.8, "zorder": 5}
     axes.plot([], [], color=strengthening(0.6), linewidth=1.4, label="reconstruction's path")
-    axes.scatter(*ends.T, s=34, color=INK, label="its end", **around)
+    axes.scatter(ends[:, 0], ends[:, 1], s=34, color=INK, label="its end", **around)

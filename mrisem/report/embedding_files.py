@@ -120,7 +120,8 @@ def points_of(level: str, scans: Sequence[dict[str, np.ndarray]], folder: Path) 
             )
     finite = [scan[path][np.isfinite(scan[path]).all(1)] for scan in scans]
     thinned = tuple(steps[evenly(len(steps), _MOST_STEPS)] for steps in finite)
-    return Points(*(scans[0][s] for s in sides), np.stack([s[zero_filled] for s in scans]), thinned)
+    positives, negatives = (scans[0][side] for side in sides)
+    return Points(positives, negatives, np.stack([s[zero_filled] for s in scans]), thinned)
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import cycle
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -16,8 +17,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 GREY_PERCENTILE = 99.5  # upper end of grey windows: a few very bright pixels must not darken them
-ERROR_MAP = mpl.colormaps["inferno"]
 GREYS = mpl.colormaps["gray"]
+ERROR_MAP = mpl.colormaps["inferno"]
 # Dark where nothing changed, as error maps are. Lightness (CIE L*) grows from 10 to 84 to both
 # sides alike.
 DIFFERENCE_MAP = LinearSegmentedColormap.from_list(
@@ -27,10 +28,10 @@ INK, FAINT = "#1c2128", "#c9d1d9"
 # Okabe & Ito's colours, told apart by colour-blind readers too.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1")
 _SHADES = ((0.0, 0.0), (0.45, 1.0), (0.4, 0.0))  # share and level of the grey mixed in
-_STYLE = {
+_STYLE: Any = {
     **{"axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": FAINT},
-    **{"axes.grid": True, "axes.grid.axis": "y", "grid.color": FAINT, "grid.alpha": 0.6},
-    **{"grid.linewidth": 0.5, "axes.axisbelow": True, "axes.titlesize": 10, "axes.labelsize": 9},
+    **{"axes.grid": True, "grid.color": FAINT, "grid.alpha": 0.6, "grid.linewidth": 0.5},
+    **{"axes.axisbelow": True, "axes.titlesize": 10, "axes.labelsize": 9},
     **{"xtick.labelsize": 8, "ytick.labelsize": 8},
 }
 _DPI = 140
@@ -40,13 +41,9 @@ _TILE = 2.0  # inches
 
 @dataclass(frozen=True)
 class View:
-    """An image in its window.
+    """An image ``(y, x)`` in its window.
 
-    Args:
-        label: what it shows.
-        image: ``(y, x)``.
-        top: upper end of the window; the lower is 0, of signed differences ``-top``.
-        cmap: `GREYS`, `ERROR_MAP` or `DIFFERENCE_MAP`.
+    The window is ``0 .. top``; of signed differences, in `DIFFERENCE_MAP`, ``-top .. top``.
     """
 
     label: str
@@ -67,11 +64,11 @@ class View:
 
 def colours(labels: Sequence[str]) -> dict[str, str]:
     """Return one colour for each method, in order; each turn through the colours has its shade."""
-    shades = [
-        mpl.colors.to_hex((1 - share) * np.array(mpl.colors.to_rgb(colour)) + share * grey)
-        for share, grey in _SHADES
-        for colour in _COLOURS
-    ]
+    shades = []
+    for share, grey in _SHADES:
+        for colour in map(mpl.colors.to_rgb, _COLOURS):
+            red, green, blue = ((1 - share) * c + share * grey for c in colour)
+            shades.append(mpl.colors.to_hex((red, green, blue)))
     return dict(zip(labels, cycle(shades), strict=False))
 
 
@@ -99,9 +96,9 @@ def data_uri(png: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 
-def colour_stops(cmap: Colormap, n: int = 9) -> str:
+def colour_stops(cmap: Colormap) -> str:
     """Return the colour map as the stops of a CSS gradient."""
-    return ", ".join(mpl.colors.to_hex(shade) for shade in cmap(np.linspace(0, 1, n)))
+    return ", ".join(mpl.colors.to_hex(shade) for shade in cmap(np.linspace(0, 1, 9)))
 
 
 def plain_axes(size: tuple[float, float], title: str, xlabel: str = "") -> tuple[Figure, Axes]:
@@ -109,8 +106,7 @@ def plain_axes(size: tuple[float, float], title: str, xlabel: str = "") -> tuple
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.add_subplot()
-    axes.set_title(title)
-    axes.set_xlabel(xlabel)
+    axes.set(title=title, xlabel=xlabel)
     return figure, axes
 
 
@@ -149,23 +145,23 @@ def draw_views(
         title: of the whole.
         names: one a row, or none.
     """
-    height, width = next(view for view in grid[0] if view is not None).image.shape
+    views = [view for row in grid for view in row]
+    height, width = next(view for view in views if view).image.shape
     size = (_TILE * len(grid[0]) + 0.7, (_TILE * height / width + 0.1) * len(grid) + 0.6)
     figure = Figure(figsize=size, layout="constrained")
     figure.suptitle(title, fontsize=10)
     axes = figure.subplots(len(grid), len(grid[0]), squeeze=False)
-    for ax, view in zip(axes.flat, (view for row in grid for view in row), strict=True):
+    for ax, view in zip(axes.flat, views, strict=True):
         ax.set(xticks=[], yticks=[], frame_on=False)
-        if view is not None:
-            window = {"vmin": view.low, "vmax": view.top, "interpolation": "nearest"}
-            ax.imshow(view.image, view.cmap, **window)
+        if view:
+            ax.imshow(view.image, view.cmap, vmin=view.low, vmax=view.top, interpolation="nearest")
     for ax, view in zip(axes[0], grid[0], strict=True):
         ax.set_title(folded(view.label) if view else "", fontsize=8)
     for ax, name in zip(axes[:, 0], names, strict=False):
         ax.set_ylabel(name, fontsize=7)
-    for view in [v for row in grid for v in row if v is not None and v.cmap != GREYS][-1:]:
+    for view in [view for view in views if view and view.cmap != GREYS][-1:]:
         scale = ScalarMappable(Normalize(percent * view.low / view.top, percent), view.cmap)
-        bar = figure.colorbar(scale, ax=list(axes[-1]), shrink=0.9, pad=0.01, extend="max")
+        bar = figure.colorbar(scale, ax=list(axes[-1]), shrink=0.9, pad=0.01)
         bar.set_label(unit, fontsize=7)
         bar.ax.tick_params(labelsize=7)
     return figure

@@ -1,8 +1,6 @@
 """Lesions, kept or lost: what a method shows of each, against another method."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from mrisem.metrics.statistics import paired_test, summarise
@@ -26,6 +24,7 @@ _SHOWN = (
     Column("contrast", "contrast kept", None, 3),  # best is 1
     Column("error", "NMSE", "lower", 4),
 )
+_KEYS = (*GROUP_COLUMNS, "file", "slice", "lesion")
 
 
 def lesion_table(rows: Sequence[Row], method: str, reference: str | None) -> dict[str, Any]:
@@ -44,25 +43,20 @@ def lesion_table(rows: Sequence[Row], method: str, reference: str | None) -> dic
         ``error_test``.
     """
     own, other = (
-        {
-            tuple(row[key] for key in (*GROUP_COLUMNS, "file", "slice", "lesion")): row
-            for row in rows
-            if row["method"] == label
-        }
+        {tuple(row[key] for key in _KEYS): row for row in rows if row["method"] == label}
         for label in (method, reference)
     )
     keys = sorted(own.keys() if reference is None else own.keys() & other.keys())
     files = [own[key]["file"] for key in keys]
     table: dict[str, Any] = {"method": method, "reference": reference, "n": len(keys)}
-    for name in ("contrast", "error"):
+    for name, ideal in (("contrast", 1), ("error", 0)):
         values = [own[key][name] for key in keys]
         table[name] = summarise(values, files)
         if reference is not None:
             others = [other[key][name] for key in keys]
             table[f"reference_{name}"] = summarise(others, files)
-            ideal = 1 if name == "contrast" else 0
-            losses = [[abs(v - ideal) for v in side] for side in (values, others)]
-            table[f"{name}_test"] = paired_test(*losses, "lower").as_row()
+            losses, their_losses = ([abs(v - ideal) for v in side] for side in (values, others))
+            table[f"{name}_test"] = paired_test(losses, their_losses, "lower").as_row()
     return table
 
 
@@ -81,7 +75,7 @@ def lesion_tables(rows: Sequence[Row], wanted: str | None = None) -> list[dict[s
     ]
 
 
-def page_tables(tables: Sequence[Mapping[str, Any]]) -> list[Table]:
+def page_tables(tables: Sequence[dict[str, Any]]) -> list[Table]:
     """Return the tables of `lesion_tables` as one table for each group.
 
     Its tests are corrected over the methods of the group, as those of scores are.

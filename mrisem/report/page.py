@@ -13,8 +13,8 @@ import mrisem
 from mrisem.metrics.statistics import SMALLEST_CLUSTERS
 from mrisem.report.evaluated import Evaluated
 from mrisem.report.figures import DIFFERENCE_MAP, ERROR_MAP, colour_stops
-from mrisem.report.runs import Run
-from mrisem.report.sections import drawn_columns, make_groups, make_samplings
+from mrisem.report.runs import Run, slug
+from mrisem.report.sections import make_sections
 from mrisem.report.tables import Table, as_csv, as_latex, p_text
 
 _KINDS = ("panel", "dots", "sweep", "loss", "embedding", "audit")  # of figures
@@ -59,9 +59,7 @@ def make_page(runs: Sequence[Run], found: Evaluated, config: DictConfig) -> Page
         config: of `mrisem report`.
     """
     pictures: dict[str, bytes] = {}
-    groups = make_groups(runs, found, config, pictures)
-    drawn = {c.name: c for group in groups for c in drawn_columns(group["table"])}
-    samplings = make_samplings(runs, found, list(drawn.values()), pictures)
+    groups, samplings = make_sections(runs, found, config, pictures)
     environment = Environment(
         loader=PackageLoader("mrisem.report", "."),
         autoescape=True,
@@ -69,7 +67,7 @@ def make_page(runs: Sequence[Run], found: Evaluated, config: DictConfig) -> Page
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"p_text": p_text, "yaml": _as_yaml, "stops": colour_stops}
+    environment.filters |= {"p_text": p_text, "yaml": _as_yaml, "stops": colour_stops, "slug": slug}
     html = environment.get_template("page.html.j2").render(
         title=config.title,
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, mrisem {mrisem.__version__}",
@@ -81,7 +79,8 @@ def make_page(runs: Sequence[Run], found: Evaluated, config: DictConfig) -> Page
         error_map=ERROR_MAP,
         difference_map=DIFFERENCE_MAP,
     )
-    return Page(html, pictures, [table for group in groups for table in group["tables"]])
+    tables = [t for g in groups for t in (g["table"], *g["audits"], *g["lesions"])]
+    return Page(html, pictures, tables)
 
 
 def _as_yaml(config: object) -> str:

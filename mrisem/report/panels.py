@@ -12,17 +12,12 @@ from mrisem.report.figures import ERROR_MAP, GREY_PERCENTILE, GREYS, View, draw_
 from mrisem.report.runs import open_file
 from mrisem.report.summary import Row, labels_of
 
-_MOST_PANELS = 4  # for each comparable group
-
 
 @dataclass(frozen=True)
 class Tile:
-    """One method's image of a slice, or the target.
+    """One method's magnitude image, error map (None without a target) and scores of a slice.
 
-    Args:
-        view: the magnitude.
-        error: absolute difference to the target, or None without a target.
-        row: the slice's scores; None for the target.
+    The target is a tile without error map and scores.
     """
 
     view: View
@@ -38,6 +33,7 @@ class Panel:
         file: the input file's name.
         slice: index in that file.
         acquisition: fastMRI's name of the sequence.
+        grey: upper end of the grey window, in the file's units.
         percent: upper end of the error maps, of the grey window.
         tiles: the target first, when it was found.
         note: what is missing, for the reader; or an empty string.
@@ -46,12 +42,13 @@ class Panel:
     file: str
     slice: int
     acquisition: str
+    grey: float
     percent: float
     tiles: tuple[Tile, ...]
     note: str = ""
 
 
-def choose_slices(rows: Sequence[Row], most: int = _MOST_PANELS) -> list[tuple[str, int]]:
+def choose_slices(rows: Sequence[Row], most: int = 4) -> list[tuple[str, int]]:
     """Choose representative slices: per acquisition files of middling PSNR, their middle slice.
 
     Only slices that every method reconstructed, unless there are none; one or two files for each
@@ -64,8 +61,8 @@ def choose_slices(rows: Sequence[Row], most: int = _MOST_PANELS) -> list[tuple[s
     chosen = []
     for _, members in acquisitions:
         psnr = members[members["method"] == labels[-1]].reindex(columns=["file", "psnr"])
-        means = psnr.groupby("file")["psnr"].mean().reindex(members["file"].unique())
-        off = (means - means.median()).abs().sort_index().sort_values(kind="stable")
+        means = psnr.groupby("file")["psnr"].mean().reindex(sorted(members["file"].unique()))
+        off = (means - means.median()).abs().sort_values(kind="stable")
         for file in off.index[: min(2, max(1, most // len(acquisitions)))]:
             slices = sorted(members.loc[members["file"] == file, "slice"].unique())
             chosen.append((str(file), int(slices[len(slices) // 2])))
@@ -86,11 +83,10 @@ def load_panel(
     file, number = key
     own = [row for row in rows if (row["file"], row["slice"]) == key]
     own.sort(key=lambda row: labels_of(rows).index(row["method"]))
-    folders = [targets[run] for row in own if (run := Path(row["run"])) in targets]
-    truths = (_read_slice(folder / file, "reconstruction_rss", number) for folder in folders)
+    runs = [Path(row["run"]) for row in own]
+    images = [read_slice(run / "reconstructions" / file, number) for run in runs]
+    truths = (read_slice(targets[run] / file, number) for run in runs if run in targets)
     truth = next((image for image in truths if image is not None), None)
-    recons = [Path(row["run"]) / "reconstructions" / file for row in own]
-    images = [_read_slice(path, "reconstruction", number) for path in recons]
     shown = [image for image in (truth, *images) if image is not None]
     grey = (float(np.percentile(shown[0], GREY_PERCENTILE)) if shown else 0.0) or 1.0
     tiles = [] if truth is None else [Tile(View("target", truth, grey, GREYS), None, None)]
@@ -106,24 +102,29 @@ def load_panel(
         notes.append("The target file was not found where it was evaluated: no error maps.")
     if any(image is None for image in images):
         notes.append("Some reconstruction files were moved or removed since: their images miss.")
-    acquisition = own[0]["acquisition"]
-    return Panel(file, number, acquisition, 100 * error_window, tuple(tiles), " ".join(notes))
+    acquisition, percent = own[0]["acquisition"], 100 * error_window
+    return Panel(file, number, acquisition, grey, percent, tuple(tiles), " ".join(notes))
 
 
-def _read_slice(file: Path, dataset: str, number: int) -> np.ndarray | None:
-    """Return one slice by its index in the input file, or None when file or slice are not there."""
+def read_slice(file: Path, number: int) -> np.ndarray | None:
+    """Return a slice ``(y, x)`` float32 of a reconstruction or target by its index in the input.
+
+    None when file or slice are not there.
+    """
     if not file.is_file():
         return None
     with open_file(file) as content:
-        if dataset not in content:
+        dataset = content.get("reconstruction", content.get("reconstruction_rss"))
+        if dataset is None:
             return None
-        slices = content["slices"][()] if "slices" in content else np.arange(len(content[dataset]))
+        slices = content["slices"][()] if "slices" in content else np.arange(len(dataset))
         places = np.flatnonzero(slices == number)
-        return content[dataset][places[0]].astype(np.float32) if places.size else None
+        return dataset[places[0]].astype(np.float32) if places.size else None
 
 
 def panel_figure(panel: Panel) -> Figure:
     """Draw a panel: images above, error maps below, with the colour bar of the error window."""
+    images: list[View | None] = [tile.view for tile in panel.tiles]
     errors = [tile.error for tile in panel.tiles]
-    grid = [[tile.view for tile in panel.tiles], *([errors] if any(errors) else [])]
+    grid = [images, errors] if any(errors) else [images]
     return draw_views(grid, panel.percent, "|error|, % of the grey window")

@@ -1,8 +1,6 @@
 """Figures of scores: every slice, over a swept parameter, over the iterations of a fit."""
 
-import textwrap
 from collections.abc import Mapping, Sequence
-from itertools import count
 from typing import Any
 
 import numpy as np
@@ -15,39 +13,30 @@ from mrisem.report.figures import FAINT, INK, colours, folded, legend_below, pla
 from mrisem.report.summary import Column, Row, labels_of, value
 from mrisem.report.sweeps import Points, Sweep
 
-_LETTERS = 52  # that fit below the axes of `paired_dots` side by side; more stand upright
-_LINES = 30  # that fit there upright
+_NAME_LINE = 0.13  # inches
 _MOST_TICKS = 8
 _WIDE_RANGE = 20  # positive losses whose largest is more times the smallest: logarithmic
 
 
 def paired_dots(rows: Sequence[Row], column: Column) -> Figure:
-    """Draw every slice as a dot for each method, joined by a line, and the methods' means."""
-    facts = ("file", "slice", "method")
-    scores = [{key: row[key] for key in facts} | {"score": value(row, column)} for row in rows]
-    frame = pd.DataFrame(scores).dropna()
+    """Draw every slice as a dot for each method that has the score, joined by a line, and means."""
+    facts = [{k: row[k] for k in ("file", "slice", "method")} for row in rows]
+    frame = pd.DataFrame(facts).assign(score=[value(row, column) for row in rows]).dropna()
     slices = frame.pivot_table(index=["file", "slice"], columns="method", values="score")
     colour_of = colours(labels_of(rows))
     labels = [label for label in colour_of if label in slices]
     names = [folded(label) for label in labels]
-    longest = max(len(line) for name in names for line in name.splitlines())
-    upright = len(labels) * (longest + 1) > _LETTERS
-    figure, axes = plain_axes((4.4, 5.0 if upright else 3.4), column.title)
-    axes.plot(range(len(labels)), slices[labels].T, color=FAINT, linewidth=0.7, zorder=1)
-    for i, label in enumerate(labels):
-        heights = frame.loc[frame["method"] == label, "score"]
-        axes.plot([i] * len(heights), heights, "o", color=colour_of[label], ms=4, alpha=0.75)
-        mean = heights[np.isfinite(heights)].mean()
-        axes.plot([i - 0.28, i + 0.28], [mean, mean], color=INK, linewidth=2)
-    if upright:  # from top to bottom, so that no two names overlap
-        n_lines = max(1, _LINES // len(labels))  # of each name
-        fits = (w for w in count(32) if all(len(textwrap.wrap(x, w)) <= n_lines for x in labels))
-        width = next(fits)
-        names = [textwrap.fill(label, width) for label in labels]
-        axes.set_xticks(range(len(labels)), names, rotation=90, linespacing=1.15, fontsize=6)
-    else:
-        axes.set_xticks(range(len(labels)), names)
-    axes.set_xlim(-0.6, len(labels) - 0.4)
+    places = range(len(labels))
+    n_lines = sum(1.5 + name.count("\n") for name in names)
+    figure, axes = plain_axes((4.4, max(2.6, 0.8 + _NAME_LINE * n_lines)), column.title)
+    axes.plot(slices[labels].T, places, color=FAINT, linewidth=0.7, zorder=1)
+    for place, label in zip(places, labels, strict=True):
+        scores = frame.loc[frame["method"] == label, "score"]
+        axes.plot(scores, [place] * len(scores), "o", color=colour_of[label], ms=4, alpha=0.75)
+        mean = scores[np.isfinite(scores)].mean()
+        axes.plot([mean, mean], [place - 0.28, place + 0.28], color=INK, linewidth=2)
+    axes.set_yticks(places, names, fontsize=7)
+    axes.set_ylim(len(labels) - 0.4, -0.6)
     return figure
 
 
@@ -85,7 +74,6 @@ def _bar(summary: Mapping[str, Any]) -> tuple[float, float]:
 
 
 def _name_values(axes: Axes, sweep: Sweep) -> None:
-    """Mark the values that were run."""
     if sweep.axis == "log":
         axes.set_xscale("log")
         axes.minorticks_off()
@@ -112,12 +100,11 @@ def fit_curves(title: str, curves: Mapping[str, pd.DataFrame], labels: Sequence[
             colour = colours(labels)[label]
             for _, scan in own.groupby(["file", "slice"], sort=False):
                 line = scan.sort_values("iteration")
-                thin = {"color": colour, "linewidth": 0.6, "alpha": 0.35}
-                axes.plot(line["iteration"], line["value"], style, **thin)
+                axes.plot(line["iteration"], line["value"], style, color=colour, lw=0.6, alpha=0.35)
             mean = own.groupby("iteration")["value"].mean()
             named = label if style == "-" else None
             axes.plot(mean.index, mean, style, color=colour, linewidth=2, label=named)
-    values = pd.concat(curves.values())["value"]
+    values = curves["-"]["value"]
     values = values[np.isfinite(values)]
     if len(curves) == 1 and 0 < _WIDE_RANGE * values.min() < values.max():
         axes.set_yscale("log")

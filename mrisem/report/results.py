@@ -1,7 +1,5 @@
 """Reconstructed volumes and their targets: read, checked, scored."""
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -82,25 +80,22 @@ def score_file(
     result = metrics.compute()
     lesions: list[Row] = []
     for row in result["slices"]:
-        index = volume.slices.index(int(row["slice"] or 0))
+        number = int(row["slice"] or 0)
+        index = volume.slices.index(number)
         row |= {k: float(v[index]) for k, v in volume.facts.items() if k != "slices"}
         row["acquisition"] = volume.acquisition
         if labels is not None:
-            found = _lesion_rows(row, shown[index], target[index], labels[int(row["slice"] or 0)])
-            row["lesions"] = len(found)
+            pair = (shown[index].numpy(), target[index].numpy())
+            scores = [asdict(score) for score in score_lesions(*pair, labels[number].numpy())]
+            row["lesions"] = len(scores)
             for name in ("contrast", "error"):
-                scores = [lesion[name] for lesion in found]
-                row[f"lesion_{name}"] = float(np.mean(scores)) if scores else float("nan")
-            lesions += found
-    facts = {"acceleration": float(np.mean(volume.facts["acceleration"]))}
-    facts |= {"acquisition": volume.acquisition}
-    return result["slices"], [row | facts for row in result["volumes"]], lesions
-
-
-def _lesion_rows(row: Row, image: Tensor, target: Tensor, labels: Tensor) -> list[Row]:
-    facts = {key: row[key] for key in ("file", "slice", "acceleration", "acquisition")}
-    scores = score_lesions(image.numpy(), target.numpy(), labels.numpy())
-    return [facts | asdict(score) for score in scores]
+                values = [score[name] for score in scores]
+                row[f"lesion_{name}"] = float(np.mean(values)) if values else float("nan")
+            facts = {key: row[key] for key in ("file", "slice", "acceleration", "acquisition")}
+            lesions += [facts | score for score in scores]
+    mean = float(np.mean(volume.facts["acceleration"]))
+    whole_file = {"acceleration": mean, "acquisition": volume.acquisition}
+    return result["slices"], [row | whole_file for row in result["volumes"]], lesions
 
 
 def read_reconstruction(file: Path) -> Volume:

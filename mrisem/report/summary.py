@@ -1,6 +1,5 @@
 """Rows of scores to means and paired tests: what `summary.json` holds."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -66,19 +65,14 @@ def columns_of(scores: Mapping[str, Score]) -> list[Column]:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Read ``metrics.csv``: numbers as float (slice as int), empty cells as NaN."""
-    with path.open(newline="") as file:
-        return [
-            {key: _cell(key, text) for key, text in row.items()} for row in csv.DictReader(file)
-        ]
-
-
-def _cell(key: str, text: str) -> str | int | float:
-    if key in TEXT_COLUMNS:
-        return text
-    if key == "slice":
-        return int(text)
-    return float(text) if text else float("nan")
+    """Read ``metrics.csv`` and its like: empty cells of numbers as NaN."""
+    text = dict.fromkeys(TEXT_COLUMNS, "object")
+    frame = pd.read_csv(
+        path, dtype=text, keep_default_na=False, na_values=[""], float_precision="round_trip"
+    )
+    filled = frame.fillna(dict.fromkeys(TEXT_COLUMNS & {*frame.columns}, ""))
+    rows: list[Row] = filled.to_dict("records")
+    return rows
 
 
 def rows_as_csv(rows: Sequence[Row], columns: Sequence[str]) -> str:
@@ -99,11 +93,13 @@ def check_reference(reference: str | None, rows: Sequence[Row]) -> None:
         raise InputError(f"reference must be one of {labels}, got {reference!r}")
 
 
-def group_rows(rows: Sequence[Row]) -> dict[tuple[str, ...], list[Row]]:
+def group_rows(
+    rows: Sequence[Row], keys: Sequence[str] = GROUP_COLUMNS
+) -> dict[tuple[str, ...], list[Row]]:
     """Split the rows into what may be compared: one anatomy and one sampling mask."""
     groups: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
-        groups.setdefault(tuple(row[key] for key in GROUP_COLUMNS), []).append(row)
+        groups.setdefault(tuple(row[key] for key in keys), []).append(row)
     return dict(sorted(groups.items()))
 
 
@@ -184,9 +180,12 @@ def paired_tests(
         for column in columns:
             if column == SECONDS or column.better is None:
                 continue
-            pair = [[value(slices[m][key], column) for key in shared] for m in (label, reference)]
+            own, other = (
+                [value(slices[method][key], column) for key in shared]
+                for method in (label, reference)
+            )
             facts = {"metric": column.name, "method": label, "reference": reference}
-            tests.append({**facts, **paired_test(*pair, column.better).as_row()})
+            tests.append({**facts, **paired_test(own, other, column.better).as_row()})
     return corrected(tests)
 
 

@@ -17,25 +17,17 @@ Summary = Mapping[str, Any]  # mean, std, n, low, high: of mrisem.metrics.statis
 
 @dataclass(frozen=True)
 class Cell:
-    """One number of the table: its summary and what is shown of it.
+    """One number of the table.
 
     Args:
-        mean: over slices; None when there is none.
-        std: sample standard deviation; None for fewer than two slices.
-        n: slices.
-        low: lower end of the mean's 95 % interval; None for too few files.
-        high: its upper end.
+        summary: of the number over slices.
         text: mean and standard deviation as shown.
         interval: as shown; or an empty string.
         best: whether it is the column's best mean (among two methods or more).
         test: the paired test against the method's reference; empty for none.
     """
 
-    mean: float | None
-    std: float | None
-    n: int
-    low: float | None
-    high: float | None
+    summary: Summary
     text: str
     interval: str
     best: bool
@@ -54,13 +46,7 @@ class TableRow:
 
 @dataclass(frozen=True)
 class Table:
-    """Methods by numbers, of slices that may be compared.
-
-    Args:
-        title: anatomy and sampling, after what it tells when that is not the scores.
-        columns: those with at least one number.
-        rows: one a method.
-    """
+    """Methods by numbers, of slices that may be compared; columns without a number are left out."""
 
     title: str
     columns: tuple[Column, ...]
@@ -69,8 +55,8 @@ class Table:
     @property
     def reasons(self) -> list[str]:
         """Why some of its tests have no p-value."""
-        tests = [cell.test for row in self.rows for cell in row.cells]
-        return sorted({test["reason"] for test in tests if test.get("reason")})
+        reasons = {cell.test.get("reason") for row in self.rows for cell in row.cells}
+        return sorted(filter(None, reasons))
 
     def frame(self, show: Callable[[Cell], str]) -> pd.DataFrame:
         """Return methods by ``n`` and columns, each cell as ``show`` writes it."""
@@ -102,7 +88,7 @@ def build_table(
 
     Args:
         group: ``anatomy``, ``mask``, ``methods`` (method to column to summary), ``paired_tests``.
-        columns: those without any number are left out.
+        columns: of numbers.
         show: summary and digits to text and interval of a cell.
     """
     methods = group["methods"]
@@ -111,14 +97,18 @@ def build_table(
     rows = []
     for label, summaries in methods.items():
         tests = {test["metric"]: test for test in group["paired_tests"] if test["method"] == label}
-        cells = []
-        for column in filled:
-            summary = {k: summaries[column.name][k] for k in ("mean", "std", "n", "low", "high")}
-            text, interval = show(summary, column.digits)
-            marked, test = label in best[column.name], tests.get(column.name, {})
-            cells.append(Cell(**summary, text=text, interval=interval, best=marked, test=test))
+        cells = [
+            Cell(
+                summaries[column.name],
+                *show(summaries[column.name], column.digits),
+                best=label in best[column.name],
+                test=tests.get(column.name, {}),
+            )
+            for column in filled
+        ]
         reference = next((test["reference"] for test in tests.values()), None)
-        rows.append(TableRow(label, max((c.n for c in cells), default=0), reference, tuple(cells)))
+        n = max((cell.summary["n"] for cell in cells), default=0)
+        rows.append(TableRow(label, n, reference, tuple(cells)))
     title = ", ".join(filter(None, (group["anatomy"], group["mask"])))
     return Table(title or "all slices", filled, tuple(rows))
 
@@ -151,9 +141,9 @@ def as_csv(tables: Sequence[Table]) -> str:
     """Return all tables in long form: one line a group, method and metric."""
     lines = [
         {"group": table.title, "method": row.method, "metric": column.name, "n": row.n}
-        | {"mean": cell.mean, "std": cell.std, "best": int(cell.best)}
+        | {"mean": cell.summary["mean"], "std": cell.summary["std"], "best": int(cell.best)}
         | {key: cell.test.get(key) for key in _TEST_KEYS}
-        | {"low": cell.low, "high": cell.high}
+        | {"low": cell.summary["low"], "high": cell.summary["high"]}
         for table in tables
         for row in table.rows
         for column, cell in zip(table.columns, row.cells, strict=True)
