@@ -30,7 +30,7 @@ def _read(folder: Path) -> pd.DataFrame:
     path = folder / "fit.csv"
     if not path.is_file():
         return pd.DataFrame(columns=list(_COLUMNS))
-    frame = pd.read_csv(path, dtype={"file": str, "name": str}, float_precision="round_trip")
+    frame = pd.read_csv(path, dtype={"file": str, "name": str})
     if missing := set(_COLUMNS) - set(frame.columns):
         raise InputError(
             f"fit.csv must have columns {sorted(_COLUMNS)}, got {path} without "

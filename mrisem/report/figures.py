@@ -81,8 +81,8 @@ def as_png(figure: Figure) -> bytes:
 
 def image_png(image: np.ndarray, top: float, cmap: Colormap = GREYS, low: float = 0.0) -> bytes:
     """Render ``(y, x)`` pixel by pixel, the window ``low .. top`` over the colour map."""
-    levels = np.clip(255 * (image - low) / (top - low), 0, 255).round().astype(np.uint8)
-    picture = Image.fromarray(levels)
+    shares = (image.astype(np.float64) - low) / (top - low)
+    picture = Image.fromarray(np.clip(255 * shares, 0, 255).round().astype(np.uint8))
     if cmap != GREYS:  # one byte a pixel and a palette: a third of the size of RGB
         picture = picture.convert("P")
         picture.putpalette(cmap(np.arange(256), bytes=True)[:, :3].tobytes())

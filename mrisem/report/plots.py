@@ -13,7 +13,7 @@ from mrisem.report.figures import FAINT, INK, colours, folded, legend_below, pla
 from mrisem.report.summary import Column, Row, labels_of, value
 from mrisem.report.sweeps import Points, Sweep
 
-_NAME_LINE = 0.13  # inches
+_NAME_LINE = 0.145  # inches
 _MOST_TICKS = 8
 _WIDE_RANGE = 20  # positive losses whose largest is more times the smallest: logarithmic
 

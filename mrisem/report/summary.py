@@ -67,9 +67,7 @@ def columns_of(scores: Mapping[str, Score]) -> list[Column]:
 def read_rows(path: Path) -> list[Row]:
     """Read ``metrics.csv`` and its like: empty cells of numbers as NaN."""
     text = dict.fromkeys(TEXT_COLUMNS, "object")
-    frame = pd.read_csv(
-        path, dtype=text, keep_default_na=False, na_values=[""], float_precision="round_trip"
-    )
+    frame = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""])
     filled = frame.fillna(dict.fromkeys(TEXT_COLUMNS & {*frame.columns}, ""))
     rows: list[Row] = filled.to_dict("records")
     return rows
