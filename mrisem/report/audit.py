@@ -1,10 +1,8 @@
 """The hallucination audit: each run with a prior against the same run without it."""
 
-from __future__ import annotations
-
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,26 +11,30 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mrisem.data.dataset import read_slice, undersample
+from mrisem.data.volumes import inspect_volume
 from mrisem.errors import InputError
 from mrisem.metrics.hallucination import image_change, kspace_change
 from mrisem.metrics.statistics import summarise
-from mrisem.report.results import Volume, open_file, read_reconstruction, read_target
-from mrisem.report.runs import Run
-from mrisem.report.summary import Column
-from mrisem.report.tables import DASH, Cell, Table, TableRow, as_lines
+from mrisem.physics.coils import estimate_sensitivity_maps
+from mrisem.physics.masks import calibration_lines
+from mrisem.physics.sense import SenseOperator
+from mrisem.report.results import Volume, read_reconstruction, read_target
+from mrisem.report.runs import Run, open_file
+from mrisem.report.summary import GROUP_COLUMNS, Column, Row, group_rows
+from mrisem.report.tables import DASH, Summary, Table, build_table
 
 log = logging.getLogger(__name__)
-Row = dict[str, Any]
 
-IMAGE_COLUMNS = ("difference", "false_detail")
 KSPACE_COLUMNS = tuple(
     f"{what}_{where}"
     for where in ("measured", "unmeasured")
     for what in ("changed", "added", "removed")
 )
+NUMBERS = ("difference", "false_detail", *KSPACE_COLUMNS)
 COLUMNS = (
     *("file", "slice", "method", "without", "acceleration"),
-    *(*IMAGE_COLUMNS, *KSPACE_COLUMNS),
+    *NUMBERS,
     *("acquisition", "anatomy", "mask", "run", "without_run"),
 )
 # Overrides in which a run and the same run without its prior may differ.
@@ -56,25 +58,25 @@ def find_pairs(runs: Sequence[Run]) -> tuple[list[Pair], list[Run]]:
     Returns:
         the pairs, and the runs with a prior that have no partner.
     """
+    partners: dict[Any, Run] = {}
+    for run in runs:
+        partners.setdefault((run.method, _settings(run)), run)
     pairs: list[Pair] = []
     alone: list[Run] = []
     for run in runs:
         prior = run.recorded("prior.name")
-        if prior in (None, "none"):
-            continue
-        wanted = (run.method.removesuffix(f" + {prior}"), run.anatomy, run.mask, _settings(run))
-        plain = next(
-            (o for o in runs if (o.method, o.anatomy, o.mask, _settings(o)) == wanted), None
-        )
-        if plain is None:
-            alone.append(run)
-        else:
-            pairs.append(Pair(run, plain))
+        if prior not in (None, "none"):
+            plain = partners.get((run.method.removesuffix(f" + {prior}"), _settings(run)))
+            if plain is None:
+                alone.append(run)
+            else:
+                pairs.append(Pair(run, plain))
     return pairs, alone
 
 
-def _settings(run: Run) -> frozenset[str]:
-    return frozenset(override for override in run.overrides if not _FREE.match(override))
+def _settings(run: Run) -> tuple[str, str, frozenset[str]]:
+    kept = frozenset(override for override in run.overrides if not _FREE.match(override))
+    return run.anatomy, run.mask, kept
 
 
 def audit(pair: Pair, targets: Path, cache: Path | None = None) -> list[Row]:
@@ -96,7 +98,8 @@ def audit(pair: Pair, targets: Path, cache: Path | None = None) -> list[Row]:
     for file in pair.guided.files:
         partner = pair.plain.folder / "reconstructions" / file.name
         if partner.is_file():
-            rows += _audit_file(pair, file, partner, targets / file.name, cache)
+            volumes = (read_reconstruction(file), read_reconstruction(partner))
+            rows += _audit_file(pair, volumes, targets / file.name, cache)
     if any(np.isnan(row["changed_measured"]) for row in rows):
         log.warning(
             "%s: without complex images of both runs k-space is not audited; reconstruct them "
@@ -107,20 +110,20 @@ def audit(pair: Pair, targets: Path, cache: Path | None = None) -> list[Row]:
 
 
 def _audit_file(
-    pair: Pair, file: Path, partner: Path, target_file: Path, cache: Path | None
+    pair: Pair, volumes: tuple[Volume, Volume], target_file: Path, cache: Path | None
 ) -> Iterator[Row]:
-    guided, plain = read_reconstruction(file), read_reconstruction(partner)
-    shared = sorted(set(guided.slices.tolist()) & set(plain.slices.tolist()))
-    known = {"file": file.name, "method": pair.guided.label, "without": pair.plain.label}
-    known |= {"acquisition": guided.acquisition, "anatomy": pair.guided.anatomy}
-    known |= {"mask": pair.guided.mask}
+    guided, plain = volumes
+    facts = {"file": target_file.name, "method": pair.guided.label, "without": pair.plain.label}
+    facts |= {"acquisition": guided.acquisition, "anatomy": pair.guided.anatomy}
+    facts |= {"mask": pair.guided.mask}
+    shared = sorted(set(guided.slices) & set(plain.slices))
+    target = read_target(target_file, shared).images.numpy()
     for number in shared:
-        places = [int(np.flatnonzero(one.slices == number)[0]) for one in (guided, plain)]
-        target = read_target(target_file, np.array([number]))[0].numpy()
-        images = [o.images[at].numpy() for o, at in zip((guided, plain), places, strict=True)]
-        row = {"slice": number, **known, **image_change(images[0], images[1], target)}
-        row["acceleration"] = float(guided.facts["acceleration"][places[0]])
-        samples = [read_samples(o, at) for o, at in zip((guided, plain), places, strict=True)]
+        places = [(volume, volume.slices.index(number)) for volume in volumes]
+        images = [volume.images[place].numpy() for volume, place in places]
+        row = facts | {"slice": number, **image_change(images[0], images[1], target[number])}
+        row["acceleration"] = float(guided.facts["acceleration"][places[0][1]])
+        samples = [read_samples(volume.path, place) for volume, place in places]
         yield row | _kspace_row(samples, target_file, number, pair, cache)
 
 
@@ -140,21 +143,18 @@ def _kspace_row(
             f"a run and the one without its prior must have the same samples, got others of "
             f"{file.name} in {pair.guided.folder} and {pair.plain.folder}; reconstruct one again"
         )
-    from mrisem.physics.sense import SenseOperator
-
     estimator = pair.guided.recorded("data.sensitivity_maps") or "torch"
-    maps = sensitivity_maps(file, number, mask, estimator, cache)
-    sense = SenseOperator(maps, mask[None])
+    sense = SenseOperator(sensitivity_maps(file, number, mask, estimator, cache), mask[None])
     kspace = [sense.coil_kspace(image[None])[0].numpy() for image in (guided, plain)]
     return dict(kspace_change(kspace[0], kspace[1], mask.numpy()))
 
 
-def read_samples(volume: Volume, at: int) -> tuple[Tensor, Tensor] | None:
+def read_samples(file: Path, place: int) -> tuple[Tensor, Tensor] | None:
     """Return a slice's complex image and its mask, both ``(y, x)``; None where not kept."""
-    with open_file(volume.path) as content:
+    with open_file(file) as content:
         if "image" not in content or "mask" not in content:
             return None
-        return torch.from_numpy(content["image"][at]), torch.from_numpy(content["mask"][at])
+        return torch.from_numpy(content["image"][place]), torch.from_numpy(content["mask"][place])
 
 
 def sensitivity_maps(
@@ -169,11 +169,6 @@ def sensitivity_maps(
         estimator: of the maps.
         cache: folder where they may lie.
     """
-    from mrisem.data.dataset import read_slice, undersample
-    from mrisem.data.volumes import inspect_volume
-    from mrisem.physics.coils import estimate_sensitivity_maps
-    from mrisem.physics.masks import calibration_lines
-
     columns = mask.all(0)
     masked, _ = undersample(read_slice(inspect_volume(file), number)[0], columns)
     n = calibration_lines(columns)
@@ -182,43 +177,28 @@ def sensitivity_maps(
 
 def audit_summary(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """Return mean, interval and so on of each column, for each pair of methods and group."""
-    keys = ("anatomy", "mask", "method", "without")
-    groups: dict[tuple[str, ...], list[Row]] = {}
-    for row in rows:
-        groups.setdefault(tuple(row[key] for key in keys), []).append(row)
+    keys = (*GROUP_COLUMNS, "method", "without")
     return [
         dict(zip(keys, group, strict=True))
         | {
             name: summarise([row[name] for row in members], [row["file"] for row in members])
-            for name in (*IMAGE_COLUMNS, *KSPACE_COLUMNS)
+            for name in NUMBERS
         }
-        for group, members in sorted(groups.items())
+        for group, members in group_rows(rows, keys).items()
     ]
 
 
-def audit_tables(entries: Sequence[Mapping[str, Any]]) -> list[Table]:
+def audit_tables(entries: Sequence[dict[str, Any]]) -> list[Table]:
     """Return the summary as tables, shown in percent: one for each group."""
-    names = (*IMAGE_COLUMNS, *KSPACE_COLUMNS)
-    columns = tuple(Column(name, name.replace("_", " "), None, 4) for name in names)
-    rows: dict[str, list[TableRow]] = {}
-    for entry in entries:
-        title = f"prior against no prior: {entry['anatomy']}, {entry['mask']}"
-        row = TableRow(
-            method=entry["method"],
-            n=entry["difference"]["n"],
-            reference=None,
-            cells=tuple(_cell(entry[name]) for name in names),
-        )
-        rows.setdefault(title, []).append(row)
-    return [Table(title, columns, tuple(found)) for title, found in rows.items()]
+    columns = [Column(name, name.replace("_", " "), None, 4) for name in NUMBERS]
+    tables = []
+    for (anatomy, mask), members in group_rows(entries).items():
+        group = {"anatomy": f"prior against no prior: {anatomy}", "mask": mask, "paired_tests": ()}
+        methods = {"methods": {entry["method"]: entry for entry in members}}
+        tables.append(build_table(group | methods, columns, _percent))
+    return tables
 
 
-def _cell(summary: Mapping[str, Any]) -> Cell:
-    mean, std, low, high = (summary[key] for key in ("mean", "std", "low", "high"))
-    text = DASH if mean is None else f"{100 * mean:.3g} %"
-    return Cell(mean, std, text, best=False, test=None, low=low, high=high, interval="")
-
-
-def text_tables(entries: Sequence[Mapping[str, Any]]) -> dict[str, list[list[str]]]:
-    """Return the tables of `audit_tables` as cells, by title."""
-    return {table.title: as_lines(table) for table in audit_tables(entries)}
+def _percent(summary: Summary, _: int) -> tuple[str, str]:
+    mean = summary["mean"]
+    return DASH if mean is None else f"{100 * mean:.3g} %", ""

@@ -1,35 +1,100 @@
-"""What a prior changed in the images of a run, as the page shows it."""
+"""Difference maps: what a prior changed, beside what there was to change."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mrisem.report.audit_figure import Maps, choose_rows, load_maps
+import numpy as np
+from matplotlib.figure import Figure
+
+from mrisem.report.figures import DIFFERENCE_MAP, GREY_PERCENTILE, GREYS, View, draw_views
+from mrisem.report.panels import read_slice
 from mrisem.report.summary import Row
+
+_CHANGE_PERCENTILE = 99.5
+_WINDOWS = (0.5, 1, 2, 5, 10, 20, 50, 100)  # percent of the grey window
 
 
 @dataclass(frozen=True)
-class Changes:
-    """A run with a prior beside the same run without.
+class Maps:
+    """One slice of a run with a prior (guided) beside the same without (plain).
 
-    Args:
-        picture: that the evaluation drew.
-        plain: folder of the run without.
-        guided: folder of the run with it.
-        targets: folder of the input files.
-        rows: of the audit.
+    All are ``(y, x)`` magnitudes in the target's units.
     """
 
-    picture: Path
-    plain: Path
-    guided: Path
-    targets: Path
-    rows: Sequence[Row]
+    title: str
+    target: np.ndarray
+    plain: np.ndarray
+    guided: np.ndarray
 
-    def load(self, most: int) -> list[Maps]:
-        """Load the slices that changed most; none where one of their files is not there."""
-        rows = choose_rows(self.rows, most)
-        folders = (self.plain / "reconstructions", self.guided / "reconstructions", self.targets)
-        if not all((folder / row["file"]).is_file() for folder in folders for row in rows):
+    @property
+    def top(self) -> float:
+        """Upper end of the grey window."""
+        return float(np.percentile(self.target, GREY_PERCENTILE)) or 1.0
+
+    def views(self, window: float) -> list[View]:
+        """Return the images and two signed differences: what was changed, what should have been.
+
+        Args:
+            window: of the differences, as a share of the grey window.
+        """
+        grey, signed = (self.top, GREYS), (window * self.top, DIFFERENCE_MAP)
+        return [
+            View("target", self.target, *grey),
+            View("no prior", self.plain, *grey),
+            View("prior", self.guided, *grey),
+            View("prior - no prior", self.guided - self.plain, *signed),
+            View("target - no prior", self.target - self.plain, *signed),
+        ]
+
+
+def load_changes(rows: Sequence[Row], folders: tuple[Path, Path, Path], most: int) -> list[Maps]:
+    """Load the slices that changed most, of each acquisition in turn.
+
+    Args:
+        rows: one pair's rows of the audit.
+        folders: the run without the prior, the run with it, the input files.
+        most: slices.
+
+    Returns:
+        the slices; none where one of their files is not there.
+    """
+    plain, guided, targets = folders
+    loaded = []
+    for row in choose_rows(rows, most):
+        file, number = row["file"], row["slice"]
+        parts = (targets, plain / "reconstructions", guided / "reconstructions")
+        images = [image for at in parts if (image := read_slice(at / file, number)) is not None]
+        if len(images) < len(parts):
             return []
-        return [load_maps(self.plain, self.guided, self.targets, row) for row in rows]
+        loaded.append(Maps(f"{file.removesuffix('.h5')}, slice {number}", *images))
+    return loaded
+
+
+def choose_rows(rows: Sequence[Row], most: int) -> list[Row]:
+    """Choose slices to show: of each acquisition in turn the one that changed most, then others."""
+    by_change = sorted(rows, key=lambda row: -np.nan_to_num(row["difference"]))
+    first = {row["acquisition"]: row for row in reversed(by_change)}
+    rest = [row for row in by_change if row is not first[row["acquisition"]]]
+    return [*(first[name] for name in sorted(first)), *rest][:most]
+
+
+def difference_window(maps: Sequence[Maps]) -> float:
+    """Return the smallest round share of the grey windows that 99.5 % of the changes fit in.
+
+    >>> image = np.ones((4, 4))
+    >>> difference_window([Maps("", image, image, image + 0.03)])
+    0.05
+    """
+    changes = [np.abs(one.guided - one.plain) / one.top for one in maps]
+    share = max(float(np.percentile(change, _CHANGE_PERCENTILE)) for change in changes)
+    return next((w for w in _WINDOWS if w >= 100 * share), _WINDOWS[-1]) / 100
+
+
+def draw_changes(maps: Sequence[Maps], title: str) -> Figure:
+    """Draw a row of `Maps.views` for each slice, all differences in one symmetrical window."""
+    window = difference_window(maps)
+    grid = [slice_maps.views(window) for slice_maps in maps]
+    names = [slice_maps.title.replace(", ", "\n") for slice_maps in maps]
+    unit = "signed difference, %\nof the target's grey window"
+    return draw_views(grid, 100 * window, unit, title, names)

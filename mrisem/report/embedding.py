@@ -1,4 +1,4 @@
-"""Where reconstructions stand among the bank: the points of the UMAP picture.
+"""Where reconstructions stand among the bank: the UMAP picture.
 
 Paper: Feng et al., arXiv:2511.19641, Figure 5.
 """
@@ -6,22 +6,23 @@ Paper: Feng et al., arXiv:2511.19641, Figure 5.
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
 
-from mrisem.report.embedding_files import (
-    Points,
-    kept_files,
-    levels_of,
-    points_of,
-    read_kept,
-    spread,
-    unit,
-)
+from mrisem.report import embedding_files
+from mrisem.report.embedding_files import Points, unit
+from mrisem.report.figures import FAINT, INK, colours
 from mrisem.report.runs import Run
 
 _FEWEST = 6  # bank entries that UMAP can lay out sensibly
 _N_NEIGHBORS = 15
+_PANEL = 3.4  # inches
+_COLOUR = colours(("positives", "negatives", "zero-filled"))
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,7 @@ class Picture:
     def caption(self) -> str:
         """What is shown, how it came into the plane, and what it must not be read for."""
         first = self.panels[0].points
-        n, few = len(first.paths), [panel for panel in self.panels if panel.method == "PCA"]
-        n_bank = len(first.positives) + len(first.negatives)
-        shown = _counted(n, "slice") if n == self.n_scans else f"{n} of {self.n_scans} slices"
+        n, n_bank = len(first.paths), len(first.positives) + len(first.negatives)
         moved = ", ".join(f"{p.title} {p.n_towards_positives} of {n}" for p in self.panels)
         plane = (
             "The bank is laid out by UMAP (cosine, fixed seed); images and paths are placed "
@@ -78,14 +77,15 @@ class Picture:
             "entries, so that even what resembles none of them lands among them. UMAP keeps "
             "neighbours; its distances, directions and sizes of clusters are not metric."
         )
-        if few:
+        if n_bank < _FEWEST:
             plane = f"PCA to two dimensions: a bank below {_FEWEST} entries is too small for UMAP."
         return (
             f"{len(first.positives)} positives and {len(first.negatives)} negatives of the bank, "
-            f"the zero-filled images of {shown} (crosses) and their reconstructions' paths from "
-            f"iteration {self.iterations[0]} to {self.iterations[1]}, faint to strong, a large "
-            f"dot at the end. {plane} In the encoder's own space, paths that end more like the "
-            f"positives, against the negatives, than they began (cosine of means): {moved}."
+            f"the zero-filled images of {n} of {self.n_scans} slices (crosses) and their "
+            f"reconstructions' paths from iteration {self.iterations[0]} to {self.iterations[1]}, "
+            f"faint to strong, a large dot at the end. {plane} In the encoder's own space, paths "
+            "that end more like the positives, against the negatives, than they began (cosine of "
+            f"means): {moved}."
         )
 
 
@@ -102,16 +102,28 @@ def make_pictures(runs: Iterable[Run], most_scans: int, seed: int = 0) -> list[P
     """
     pictures = []
     for run in runs if most_scans else ():
-        for acquisition, files in kept_files(run).items():
-            found = [read_kept(file) for file in spread(files, most_scans)]
-            panels = tuple(
-                _panel(level, points_of(level, found, files[0].parents[1]), seed)
-                for level in levels_of(found[0], files[0])
-            )
-            iterations = np.concatenate([one["iterations"] for one in found])
-            ends = (int(iterations.min()), int(iterations.max()))
-            pictures.append(Picture(run.label, acquisition, panels, ends, len(files)))
+        for acquisition, files in embedding_files.kept_files(run).items():
+            shown = [files[i] for i in embedding_files.evenly(len(files), most_scans)]
+            scans = [embedding_files.read_kept(file) for file in shown]
+            panels = []
+            for level in embedding_files.levels_of(scans[0], files[0]):
+                points = embedding_files.points_of(level, scans, files[0].parents[1])
+                flat, method = lay_out(points, seed)
+                panels.append(Panel(level, method, flat, points.n_towards_positives))
+            steps = np.concatenate([scan["iterations"] for scan in scans])
+            ends = (int(steps.min()), int(steps.max()))
+            pictures.append(Picture(run.label, acquisition, tuple(panels), ends, len(files)))
     return pictures
+
+
+def missing_pictures(runs: Iterable[Run], drawn: set[str], most_scans: int) -> str:
+    """Say which runs have no picture of their embeddings, and why; or return an empty string."""
+    if not most_scans:
+        return "Not drawn: embedding_slices=0."
+    without = [run.label for run in runs if run.has_prior and run.label not in drawn]
+    if without:
+        return f"No embeddings were kept in {', '.join(without)}, though a prior guided them."
+    return "" if drawn else "No embeddings were kept: no prior in these runs."
 
 
 def lay_out(points: Points, seed: int = 0) -> tuple[Points, str]:
@@ -131,7 +143,7 @@ def lay_out(points: Points, seed: int = 0) -> tuple[Points, str]:
     Returns:
         the points in the plane, and ``UMAP`` or ``PCA``.
     """
-    directions = unit(points.stacked)
+    directions = unit(np.concatenate(points.parts))
     n_bank = len(points.positives) + len(points.negatives)
     if n_bank < _FEWEST:
         return points.moved_to(_principal(directions)), "PCA"
@@ -170,8 +182,7 @@ def place(others: np.ndarray, bank: np.ndarray, flat: np.ndarray) -> np.ndarray:
     nearest = np.argsort(distances, axis=1)[:, : n_placing(len(bank))]
     beyond = np.take_along_axis(distances, nearest, 1)
     beyond -= beyond[:, :1]
-    scale = np.maximum(beyond.mean(1, keepdims=True), 1e-9)
-    weights = np.exp(-beyond / scale)
+    weights = np.exp(-beyond / np.maximum(beyond.mean(1, keepdims=True), 1e-9))
     weights /= weights.sum(1, keepdims=True)
     placed = (weights[..., None] * flat[nearest]).sum(1)
     return np.asarray(placed, dtype=np.float32)
@@ -182,20 +193,46 @@ def n_placing(n_bank: int) -> int:
     return min(_N_NEIGHBORS, max(2, n_bank // 4))
 
 
-def _panel(level: str, points: Points, seed: int) -> Panel:
-    flat, method = lay_out(points, seed)
-    return Panel(level, method, flat, points.n_towards_positives)
-
-
 def _principal(points: np.ndarray) -> np.ndarray:
     """Return the two principal coordinates, ``(n, 2)`` float32; zeros where there is no second."""
     centred = np.asarray(points - points.mean(0), dtype=np.float64)
     _, axes = np.linalg.eigh(centred.T @ centred)  # ascending
     coordinates = np.zeros((len(points), 2), dtype=np.float32)
-    found = centred @ axes[:, ::-1][:, :2]
-    coordinates[:, : found.shape[1]] = found
+    plane = centred @ axes[:, ::-1][:, :2]
+    coordinates[:, : plane.shape[1]] = plane
     return coordinates
 
 
-def _counted(n: int, what: str) -> str:
-    return f"{n} {what}" if n == 1 else f"{n} {what}s"
+def draw(picture: Picture) -> Figure:
+    """Draw bank, zero-filled images and paths, a panel a level."""
+    n = len(picture.panels)
+    figure = Figure(figsize=(_PANEL * n, _PANEL + 0.5), layout="constrained")
+    for axes, panel in zip(figure.subplots(1, n, squeeze=False)[0], picture.panels, strict=True):
+        axes.set(xticks=[], yticks=[])  # the plane's coordinates mean nothing
+        axes.set_title(f"{panel.title} ({panel.method})", fontsize=10)
+        _draw(axes, panel.points)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    look: dict[str, Any] = {"ncols": len(labels) if n > 1 else 2, "fontsize": 8, "frameon": False}
+    figure.legend(handles, labels, loc="outside lower center", **look)
+    return figure
+
+
+def _draw(axes: Axes, points: Points) -> None:
+    size = 16 if sum(map(len, points.parts)) < 400 else 6
+    for label, side in (("positives", points.positives), ("negatives", points.negatives)):
+        look: dict[str, Any] = {"alpha": 0.55, "linewidths": 0, "color": _COLOUR[label]}
+        axes.scatter(side[:, 0], side[:, 1], s=size, label=label, **look)
+    crossed: dict[str, Any] = {"marker": "x", "linewidths": 1.6, "zorder": 6, "s": 44}
+    colour = _COLOUR["zero-filled"]
+    x, y = points.zero_filled.T
+    axes.scatter(x, y, color=colour, label="zero-filled", **crossed)
+    strengthening = LinearSegmentedColormap.from_list("path", [FAINT, INK])
+    for path in points.paths:
+        shades = strengthening(np.linspace(0, 1, len(path)))
+        steps = list(np.stack([path[:-1], path[1:]], axis=1))  # (step, end, 2)
+        axes.scatter(path[:, 0], path[:, 1], s=7, color=shades, zorder=3)
+        axes.add_collection(LineCollection(steps, colors=shades[1:], linewidths=1.4, zorder=3))
+    ends = np.array([path[-1] for path in points.paths if len(path)]).reshape(-1, 2)
+    around: dict[str, Any] = {"edgecolors": "white", "linewidths": 0.8, "zorder": 5}
+    axes.plot([], [], color=strengthening(0.6), linewidth=1.4, label="reconstruction's path")
+    axes.scatter(ends[:, 0], ends[:, 1], s=34, color=INK, label="its end", **around)

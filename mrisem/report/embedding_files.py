@@ -31,14 +31,13 @@ class Points:
     paths: tuple[np.ndarray, ...]
 
     @property
-    def stacked(self) -> np.ndarray:
-        """All points, ``(n, feature)``, in the order of the arguments."""
-        return np.concatenate([self.positives, self.negatives, self.zero_filled, *self.paths])
+    def parts(self) -> list[np.ndarray]:
+        """All arrays, in the order of the arguments."""
+        return [self.positives, self.negatives, self.zero_filled, *self.paths]
 
     def moved_to(self, stacked: np.ndarray) -> "Points":
-        """Return the same points at other coordinates, ``(n, 2)`` in the order of `stacked`."""
-        parts = (self.positives, self.negatives, self.zero_filled, *self.paths)
-        ends = np.cumsum([len(part) for part in parts])[:-1]
+        """Return the same points at other coordinates, ``(n, 2)`` in the order of `parts`."""
+        ends = np.cumsum([len(part) for part in self.parts])[:-1]
         positives, negatives, zero_filled, *paths = np.split(stacked, ends)
         return Points(positives, negatives, zero_filled, tuple(paths))
 
@@ -95,21 +94,17 @@ def _natural(text: str) -> tuple[str | int, ...]:
     return tuple(int(part) if part.isdigit() else part for part in re.split(r"(\d+)", text))
 
 
-def spread(files: Sequence[Path], most: int) -> list[Path]:
-    """Return at most ``most`` of the files, evenly spread."""
-    return [files[i] for i in _evenly(len(files), most)]
-
-
-def _evenly(n: int, most: int) -> np.ndarray:
+def evenly(n: int, most: int) -> list[int]:
     """Return at most ``most`` of ``n`` indices, evenly spread, the first and the last among them.
 
-    >>> _evenly(9, 3).tolist(), _evenly(2, 3).tolist()
+    >>> evenly(9, 3), evenly(2, 3)
     ([0, 4, 8], [0, 1])
     """
-    return np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(int))
+    places: list[int] = np.linspace(0, n - 1, min(n, most)).round().astype(int).tolist()
+    return places
 
 
-def points_of(level: str, found: Sequence[dict[str, np.ndarray]], folder: Path) -> Points:
+def points_of(level: str, scans: Sequence[dict[str, np.ndarray]], folder: Path) -> Points:
     """Gather one level of several scans, which share one bank; long paths are thinned.
 
     Steps that are not finite (a fit that diverged) are left out.
@@ -117,20 +112,16 @@ def points_of(level: str, found: Sequence[dict[str, np.ndarray]], folder: Path) 
     sides = [f"positives_{level}", f"negatives_{level}"]
     zero_filled, path = f"zero_filled_{level}", f"path_{level}"
     keys = {*sides, zero_filled, path}
-    for one in found:
-        if not (one.keys() >= keys and all(np.array_equal(one[s], found[0][s]) for s in sides)):
+    for scan in scans:
+        if not (scan.keys() >= keys and all(np.array_equal(scan[s], scans[0][s]) for s in sides)):
             raise InputError(
                 f"embeddings of one run must be of one bank with arrays {sorted(keys)}, got others "
                 f"in {folder}; reconstruct again with skip_existing=false"
             )
-    finite = [one[path][np.isfinite(one[path]).all(1)] for one in found]
-    thinned = tuple(steps[_evenly(len(steps), _MOST_STEPS)] for steps in finite)
-    return Points(
-        positives=found[0][sides[0]],
-        negatives=found[0][sides[1]],
-        zero_filled=np.stack([one[zero_filled] for one in found]),
-        paths=thinned,
-    )
+    finite = [scan[path][np.isfinite(scan[path]).all(1)] for scan in scans]
+    thinned = tuple(steps[evenly(len(steps), _MOST_STEPS)] for steps in finite)
+    positives, negatives = (scans[0][side] for side in sides)
+    return Points(positives, negatives, np.stack([s[zero_filled] for s in scans]), thinned)
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:

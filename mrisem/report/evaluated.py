@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from mrisem.errors import InputError
-from mrisem.report.audit_figure import figure_name
-from mrisem.report.changes import Changes
-from mrisem.report.runs import Run
-from mrisem.report.summary import Row, read_rows
+from mrisem.report.runs import Run, slug
+from mrisem.report.summary import Column, Row, read_rows
 
 Summary = dict[str, Any]
 
@@ -23,7 +21,7 @@ class Evaluated:
         rows: of slices.
         audit: of slices of runs with a prior beside the same without.
         lesions: one lesion in one slice by one method each.
-        figures: run folder to what its prior changed, where the evaluation drew it.
+        pictures: run folder to the picture of what its prior changed, where there is one.
         targets: run folder to its target folder.
         summaries: evaluated folder to its summary.
     """
@@ -31,9 +29,24 @@ class Evaluated:
     rows: list[Row] = field(default_factory=list)
     audit: list[Row] = field(default_factory=list)
     lesions: list[Row] = field(default_factory=list)
-    figures: dict[Path, Changes] = field(default_factory=dict)
+    pictures: dict[Path, Path] = field(default_factory=dict)
     targets: dict[Path, Path] = field(default_factory=dict)
     summaries: dict[Path, Summary] = field(default_factory=dict)
+
+    @property
+    def columns(self) -> list[Column]:
+        """All columns of scores."""
+        columns = [Column(**c) for s in self.summaries.values() for c in s["columns"].values()]
+        return list({column.name: column for column in columns}.values())
+
+
+def audit_picture(anatomy: str, mask: str, method: str) -> str:
+    """Return the file name of the picture of what a prior changed.
+
+    >>> audit_picture("brain", "gaussian R=4", "unrolled + image_same")
+    'audit_brain_gaussian_r_4_unrolled_image_same.png'
+    """
+    return f"audit_{slug(f'{anatomy}, {mask} {method}')}.png"
 
 
 def read_evaluated(roots: Sequence[Path], runs: Sequence[Run]) -> Evaluated:
@@ -45,32 +58,32 @@ def read_evaluated(roots: Sequence[Path], runs: Sequence[Run]) -> Evaluated:
     Raises:
         InputError: a run was not evaluated, or has new files since.
     """
-    found = Evaluated()
+    evaluated = Evaluated()
     labels = {run.folder: run.label for run in runs}
     tables: dict[Path, list[Row]] = {}
     for run in runs:
-        folder, name = _evaluation(run, roots, found.summaries)
-        found.targets[run.folder] = Path(found.summaries[folder]["targets"][name])
-        own = {}
-        for table in ("metrics", "audit", "lesions"):
+        folder, name = _evaluation(run, roots, evaluated.summaries)
+        evaluated.targets[run.folder] = Path(evaluated.summaries[folder]["targets"][name])
+        for table, rows in (
+            ("metrics", evaluated.rows),
+            ("audit", evaluated.audit),
+            ("lesions", evaluated.lesions),
+        ):
             path = folder / f"{table}.csv"
             if path not in tables:
                 tables[path] = read_rows(path) if path.is_file() else []
-            own[table] = [row for row in tables[path] if row["run"] == name]
-        if {file.name for file in run.files} - {row["file"] for row in own["metrics"]}:
-            raise _not_evaluated(run, folder)
-        picture = _picture(folder, own["audit"])
-        if picture is not None:
-            plain = (folder / own["audit"][0]["without_run"]).resolve()
-            where = found.targets[run.folder]
-            found.figures[run.folder] = Changes(picture, plain, run.folder, where, own["audit"])
-        known = {"run": str(run.folder), "method": run.label}
-        found.rows += [row | known for row in own["metrics"]]
-        found.lesions += [row | known for row in own["lesions"]]
-        for row in own["audit"]:
-            without = labels.get((folder / row["without_run"]).resolve(), row["without"])
-            found.audit.append(row | known | {"without": without})
-    return found
+            own = [row for row in tables[path] if row["run"] == name]
+            if table == "metrics" and {f.name for f in run.files} - {row["file"] for row in own}:
+                raise _not_evaluated(run, folder)
+            if table == "audit" and own:
+                drawn = audit_picture(*(own[0][key] for key in ("anatomy", "mask", "method")))
+                if (folder / "figures" / drawn).is_file():
+                    evaluated.pictures[run.folder] = folder / "figures" / drawn
+                plain = (folder / own[0]["without_run"]).resolve()
+                without = labels.get(plain, own[0]["without"])
+                own = [row | {"without_run": str(plain), "without": without} for row in own]
+            rows += [row | {"run": str(run.folder), "method": run.label} for row in own]
+    return evaluated
 
 
 def _evaluation(
@@ -85,14 +98,6 @@ def _evaluation(
             summaries[folder] = summary
             return folder, name
     raise _not_evaluated(run, (above or [run.folder])[0])
-
-
-def _picture(folder: Path, audit: Sequence[Row]) -> Path | None:
-    """Return the picture that the evaluation drew of a run, or None."""
-    if not audit:
-        return None
-    path = folder / "figures" / figure_name(*(audit[0][k] for k in ("anatomy", "mask", "method")))
-    return path if path.is_file() else None
 
 
 def _not_evaluated(run: Run, folder: Path) -> InputError:

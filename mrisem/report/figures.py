@@ -1,143 +1,113 @@
-"""Matplotlib figures, each drawable for light and for dark pages, and images as PNG bytes."""
+"""Parts that all figures share, and images as PNG bytes."""
 
+import base64
 import io
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import count
+from itertools import cycle
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Colormap, Normalize
+from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from PIL import Image
 
-from mrisem.report.panels import Panel
-from mrisem.report.summary import Column, Row, labels_of, value
-
-ERROR_MAP = "inferno"
-# Okabe & Ito's colours, told apart by colour-blind readers too; black follows the page.
+GREY_PERCENTILE = 99.5  # upper end of grey windows: a few very bright pixels must not darken them
+GREYS = mpl.colormaps["gray"]
+ERROR_MAP = mpl.colormaps["inferno"]
+# Dark where nothing changed, as error maps are. Lightness (CIE L*) grows from 10 to 84 to both
+# sides alike.
+DIFFERENCE_MAP = LinearSegmentedColormap.from_list(
+    "difference", ["#a6dbff", "#2b83c6", "#1a1a1a", "#c05f1c", "#ffc48f"]
+)
+INK, FAINT = "#1c2128", "#c9d1d9"
+# Okabe & Ito's colours, told apart by colour-blind readers too.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1")
-_SHADES = (0.0, 0.45, -0.4)
+_SHADES = ((0.0, 0.0), (0.45, 1.0), (0.4, 0.0))  # share and level of the grey mixed in
+_STYLE: Any = {
+    **{"axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": FAINT},
+    **{"axes.grid": True, "grid.color": FAINT, "grid.alpha": 0.6, "grid.linewidth": 0.5},
+    **{"axes.axisbelow": True, "axes.titlesize": 10, "axes.labelsize": 9},
+    **{"xtick.labelsize": 8, "ytick.labelsize": 8},
+}
 _DPI = 140
 _LEGEND_LINE = 0.14  # inches
-_LETTERS = 52  # that fit below the axes of `paired_dots` side by side; more stand upright
-_LINES = 30  # that fit there upright
+_TILE = 2.0  # inches
 
 
 @dataclass(frozen=True)
-class Palette:
-    """Colours of a page: its name, the ink and the paper."""
+class View:
+    """An image ``(y, x)`` in its window.
 
-    name: str
-    ink: str
-    paper: str
-    faint: str
+    The window is ``0 .. top``; of signed differences, in `DIFFERENCE_MAP`, ``-top .. top``.
+    """
 
+    label: str
+    image: np.ndarray
+    top: float
+    cmap: Colormap
 
-LIGHT = Palette("light", "#1c2128", "#ffffff", "#c9d1d9")
-DARK = Palette("dark", "#e6edf3", "#161b22", "#444c56")
+    @property
+    def low(self) -> float:
+        """Lower end of the window."""
+        return -self.top if self.cmap == DIFFERENCE_MAP else 0.0
+
+    @property
+    def uri(self) -> str:
+        """The image pixel by pixel, as a ``data:`` address."""
+        return data_uri(image_png(self.image, self.top, self.cmap, self.low))
 
 
 def colours(labels: Sequence[str]) -> dict[str, str]:
     """Return one colour for each method, in order; each turn through the colours has its shade."""
-    n = len(_COLOURS)
-    return {label: _shade(_COLOURS[i % n], _SHADES[i // n % 3]) for i, label in enumerate(labels)}
-
-
-def _shade(colour: str, shade: float) -> str:
-    """Mix a colour with white (``shade`` > 0) or black (< 0)."""
-    end = float(shade > 0)
-    red, green, blue = (c + abs(shade) * (end - c) for c in mpl.colors.to_rgb(colour))
-    return mpl.colors.to_hex((red, green, blue))
+    shades = []
+    for share, grey in _SHADES:
+        for colour in map(mpl.colors.to_rgb, _COLOURS):
+            red, green, blue = ((1 - share) * c + share * grey for c in colour)
+            shades.append(mpl.colors.to_hex((red, green, blue)))
+    return dict(zip(labels, cycle(shades), strict=False))
 
 
 def as_png(figure: Figure) -> bytes:
     """Render a figure."""
     out = io.BytesIO()
-    figure.savefig(out, format="png", dpi=_DPI, facecolor=figure.get_facecolor())
+    figure.savefig(out, format="png", dpi=_DPI)
     return out.getvalue()
 
 
-def image_png(image: np.ndarray, top: float, cmap: str | Colormap = "gray") -> bytes:
-    """Render ``(y, x)`` pixel by pixel, the window 0 .. ``top`` over the colour map."""
-    levels = np.clip(255 * image / top, 0, 255).round().astype(np.uint8)
-    picture = Image.fromarray(levels)
-    if cmap != "gray":  # one byte a pixel and a palette: a third of the size of RGB
+def image_png(image: np.ndarray, top: float, cmap: Colormap = GREYS, low: float = 0.0) -> bytes:
+    """Render ``(y, x)`` pixel by pixel, the window ``low .. top`` over the colour map."""
+    shares = (image.astype(np.float64) - low) / (top - low)
+    picture = Image.fromarray(np.clip(255 * shares, 0, 255).round().astype(np.uint8))
+    if cmap != GREYS:  # one byte a pixel and a palette: a third of the size of RGB
         picture = picture.convert("P")
-        shades = mpl.colormaps.get_cmap(cmap)(np.arange(256), bytes=True)
-        picture.putpalette(shades[:, :3].tobytes())
+        picture.putpalette(cmap(np.arange(256), bytes=True)[:, :3].tobytes())
     out = io.BytesIO()
     picture.save(out, format="png", optimize=True)
     return out.getvalue()
 
 
-def colour_stops(cmap: str | Colormap = ERROR_MAP, n: int = 9) -> str:
+def data_uri(png: bytes) -> str:
+    """Return PNG bytes as a ``data:`` address."""
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+
+
+def colour_stops(cmap: Colormap) -> str:
     """Return the colour map as the stops of a CSS gradient."""
-    shades = mpl.colormaps.get_cmap(cmap)(np.linspace(0, 1, n))
-    return ", ".join(mpl.colors.to_hex(shade) for shade in shades)
+    return ", ".join(mpl.colors.to_hex(shade) for shade in cmap(np.linspace(0, 1, 9)))
 
 
-def as_webp(png: bytes) -> bytes:
-    """Return a figure's PNG as lossless WebP: the same pixels in less than half the bytes."""
-    out = io.BytesIO()
-    Image.open(io.BytesIO(png)).convert("RGB").save(out, format="webp", lossless=True, method=4)
-    return out.getvalue()
-
-
-def plain_axes(size: tuple[float, float], palette: Palette) -> tuple[Figure, Axes]:
-    """Return a figure of that many inches and its axes, in the palette's colours."""
-    figure = Figure(figsize=size, facecolor=palette.paper, layout="constrained")
-    axes = figure.add_subplot(facecolor=palette.paper)
-    axes.tick_params(colors=palette.ink, labelsize=8)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("bottom", "left"):
-        axes.spines[side].set_color(palette.faint)
-    axes.grid(axis="y", color=palette.faint, linewidth=0.5, alpha=0.6)
-    axes.set_axisbelow(True)
+def plain_axes(size: tuple[float, float], title: str, xlabel: str = "") -> tuple[Figure, Axes]:
+    """Return a figure of that many inches and its axes."""
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.add_subplot()
+    axes.set(title=title, xlabel=xlabel)
     return figure, axes
-
-
-def paired_dots(rows: Sequence[Row], column: Column, palette: Palette) -> Figure:
-    """Draw every slice as a dot for each method, joined by a line, and the methods' means."""
-    labels = labels_of(rows)
-    names = [folded(label) for label in labels]
-    longest = max(len(line) for name in names for line in name.splitlines())
-    upright = len(labels) * (longest + 1) > _LETTERS
-    figure, axes = plain_axes((4.4, 5.0 if upright else 3.4), palette)
-    slices: dict[tuple[str, int], dict[str, float]] = {}
-    for row in rows:
-        key = (row["file"], row["slice"])
-        slices.setdefault(key, {})[row["method"]] = value(row, column)
-    for found in slices.values():
-        heights = [found.get(label, np.nan) for label in labels]
-        axes.plot(heights, color=palette.faint, linewidth=0.7, zorder=1)
-    for i, (label, colour) in enumerate(colours(labels).items()):
-        heights = [found[label] for found in slices.values() if label in found]
-        axes.plot([i] * len(heights), heights, "o", color=colour, markersize=4, alpha=0.75)
-        finite = [h for h in heights if np.isfinite(h)]
-        if finite:
-            axes.plot([i - 0.28, i + 0.28], [np.mean(finite)] * 2, color=palette.ink, linewidth=2)
-    if upright:
-        _name_upright(axes, labels)
-    else:
-        axes.set_xticks(range(len(labels)), names)
-    axes.set_xlim(-0.6, len(labels) - 0.4)
-    direction = "higher is better" if column.better == "higher" else "lower is better"
-    axes.set_title(f"{column.label}, {direction}", fontsize=10, color=palette.ink)
-    return figure
-
-
-def _name_upright(axes: Axes, labels: Sequence[str]) -> None:
-    """Write the methods below the axis from top to bottom, so that no two names overlap."""
-    n_lines = max(1, _LINES // len(labels))  # of each name
-    width = next(w for w in count(32) if all(len(textwrap.wrap(x, w)) <= n_lines for x in labels))
-    names = [textwrap.fill(label, width) for label in labels]
-    axes.set_xticks(range(len(labels)), names, rotation=90, linespacing=1.15)
-    axes.tick_params(axis="x", labelsize=6)
 
 
 def folded(label: str) -> str:
@@ -150,42 +120,48 @@ def folded(label: str) -> str:
     return "\n".join(part for line in lines for part in textwrap.wrap(line, 28))
 
 
-def legend_below(figure: Figure, palette: Palette) -> None:
+def legend_below(figure: Figure) -> None:
     """Name the lines below the axes, where they cover nothing; the figure grows by as much."""
     handles, labels = figure.axes[0].get_legend_handles_labels()
     names = [textwrap.fill(label, 62) for label in labels]
     n_lines = sum(1 + name.count("\n") for name in names)
     figure.set_figheight(figure.get_figheight() + _LEGEND_LINE * n_lines)
-    figure.legend(
-        handles,
-        names,
-        loc="outside lower center",
-        fontsize=7,
-        frameon=False,
-        labelcolor=palette.ink,
-    )
+    figure.legend(handles, names, loc="outside lower center", fontsize=7, frameon=False)
 
 
-def panel_figure(panel: Panel, palette: Palette = LIGHT) -> Figure:
-    """Draw a panel: images above, error maps below, with the colour bar of the error window."""
-    n = len(panel.tiles)
-    height, width = panel.tiles[0].image.shape
-    with_errors = any(tile.error is not None for tile in panel.tiles)
-    n_rows = 1 + with_errors
-    size = (2.0 * n + 0.7 * with_errors, 2.0 * n_rows * height / width + 0.6)
-    figure = Figure(figsize=size, facecolor=palette.paper, layout="constrained")
-    grid = figure.subplots(n_rows, n, squeeze=False)
-    for axes in grid.flat:
-        axes.set_axis_off()
-    for tile, column in zip(panel.tiles, grid.T, strict=True):
-        column[0].imshow(tile.image, cmap="gray", vmin=0, vmax=panel.grey)
-        column[0].set_title(folded(tile.label), fontsize=8, color=palette.ink)
-        if tile.error is not None:
-            top = panel.error_window * panel.grey
-            column[1].imshow(tile.error, cmap=ERROR_MAP, vmin=0, vmax=top)
-    if with_errors:
-        scale = ScalarMappable(Normalize(0, 100 * panel.error_window), ERROR_MAP)
-        bar = figure.colorbar(scale, ax=list(grid[1]), shrink=0.9, pad=0.01)
-        bar.set_label("|error|, % of the grey window", fontsize=7, color=palette.ink)
-        bar.ax.tick_params(labelsize=7, colors=palette.ink)
+def draw_views(
+    grid: Sequence[Sequence[View | None]],
+    percent: float,
+    unit: str,
+    title: str = "",
+    names: Sequence[str] = (),
+) -> Figure:
+    """Draw rows of images, labelled above, with one colour bar.
+
+    Args:
+        grid: rows of as many views; None leaves a place empty.
+        percent: of the grey window, where the windows in colour end.
+        unit: label of the colour bar.
+        title: of the whole.
+        names: one a row, or none.
+    """
+    views = [view for row in grid for view in row]
+    height, width = next(view for view in views if view).image.shape
+    size = (_TILE * len(grid[0]) + 0.7, (_TILE * height / width + 0.1) * len(grid) + 0.6)
+    figure = Figure(figsize=size, layout="constrained")
+    figure.suptitle(title, fontsize=10)
+    axes = figure.subplots(len(grid), len(grid[0]), squeeze=False)
+    for ax, view in zip(axes.flat, views, strict=True):
+        ax.set(xticks=[], yticks=[], frame_on=False)
+        if view:
+            ax.imshow(view.image, view.cmap, vmin=view.low, vmax=view.top, interpolation="nearest")
+    for ax, view in zip(axes[0], grid[0], strict=True):
+        ax.set_title(folded(view.label) if view else "", fontsize=8)
+    for ax, name in zip(axes[:, 0], names, strict=False):
+        ax.set_ylabel(name, fontsize=7)
+    for view in [view for view in views if view and view.cmap != GREYS][-1:]:
+        scale = ScalarMappable(Normalize(percent * view.low / view.top, percent), view.cmap)
+        bar = figure.colorbar(scale, ax=list(axes[-1]), shrink=0.9, pad=0.01)
+        bar.set_label(unit, fontsize=7)
+        bar.ax.tick_params(labelsize=7)
     return figure

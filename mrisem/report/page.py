@@ -1,62 +1,65 @@
 """The HTML page: one file that needs no network, and the same pictures as PNG files."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from pathlib import Path
 
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from omegaconf import DictConfig
 
 import mrisem
 from mrisem.metrics.statistics import SMALLEST_CLUSTERS
-from mrisem.report import audit, drawings, lesions
-from mrisem.report.audit_figure import DIFFERENCE_MAP
-from mrisem.report.figures import colour_stops
-from mrisem.report.group import Group, Samplings
-from mrisem.report.inline import Pictures, slug
-from mrisem.report.runs import Run
-from mrisem.report.summary import Column
-from mrisem.report.sweeps import Sweep
-from mrisem.report.tables import p_text
+from mrisem.report.evaluated import Evaluated
+from mrisem.report.figures import DIFFERENCE_MAP, ERROR_MAP, colour_stops
+from mrisem.report.runs import Run, slug
+from mrisem.report.sections import make_sections
+from mrisem.report.tables import Table, as_csv, as_latex, p_text
 
-_SWEEP_LEGEND = (
-    "A line is a method whose runs differ in this parameter alone; a point is a mean over the "
-    "slices that all of them have. Bars: 95 % interval (from few files: standard deviation) of "
-    "what remains when each slice's own level is taken out."
-)
+_KINDS = ("panel", "dots", "sweep", "loss", "embedding", "audit")  # of figures
 
 
-@dataclass
+@dataclass(frozen=True)
 class Page:
-    """The page and the PNG files beside it.
+    """The page and the files beside it.
 
     Args:
         html: the page's text.
         pictures: file name to PNG bytes.
+        tables: of all groups.
     """
 
-    html: str = ""
-    pictures: Pictures = field(default_factory=dict)
+    html: str
+    pictures: dict[str, bytes]
+    tables: list[Table]
+
+    def write(self, folder: Path) -> None:
+        """Write page, figures and tables; the page last, so that it never stands without them."""
+        figures = folder / "figures"
+        figures.mkdir(parents=True, exist_ok=True)
+        (folder / "index.html").unlink(missing_ok=True)
+        for old in (old for kind in _KINDS for old in figures.glob(f"{kind}_*.png")):
+            old.unlink()
+        for name, png in self.pictures.items():
+            (figures / name).write_bytes(png)
+        (folder / "table.csv").write_text(as_csv(self.tables), encoding="utf-8")
+        (folder / "table.tex").write_text(as_latex(self.tables), encoding="utf-8")
+        partial = folder / "index.html.partial"
+        partial.write_text(self.html, encoding="utf-8")
+        partial.replace(folder / "index.html")
 
 
-def make_page(
-    title: str,
-    groups: Sequence[Group],
-    runs: Sequence[Run],
-    evaluations: Sequence[str],
-    samplings: Sequence[Samplings] = (),
-) -> Page:
+def make_page(runs: Sequence[Run], found: Evaluated, config: DictConfig) -> Page:
     """Draw everything and fill the template.
 
     Args:
-        title: the page's heading.
-        groups: in the order of the page.
         runs: in table order.
-        evaluations: the commands that made the scores.
-        samplings: what compares the groups of one anatomy.
+        found: their scores.
+        config: of `mrisem report`.
     """
-    page = Page()
+    pictures: dict[str, bytes] = {}
+    groups, samplings = make_sections(runs, found, config, pictures)
     environment = Environment(
         loader=PackageLoader("mrisem.report", "."),
         autoescape=True,
@@ -64,55 +67,21 @@ def make_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["p_text"] = p_text
-    page.html = environment.get_template("page.html.j2").render(
-        title=title,
+    environment.filters |= {"p_text": p_text, "yaml": _as_yaml, "stops": colour_stops, "slug": slug}
+    html = environment.get_template("page.html.j2").render(
+        title=config.title,
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, mrisem {mrisem.__version__}",
-        groups=[_group(group, page.pictures) for group in groups],
-        samplings=[_samplings(one, page.pictures) for one in samplings],
-        runs=[_run(run) for run in runs],
-        evaluations=evaluations,
+        groups=groups,
+        samplings=samplings,
+        runs=runs,
+        evaluations=dict.fromkeys(s["command"] for s in found.summaries.values()),
         fewest_files=SMALLEST_CLUSTERS,
-        sweep_legend=_SWEEP_LEGEND,
-        error_stops=colour_stops(),
-        difference_stops=colour_stops(DIFFERENCE_MAP),
+        error_map=ERROR_MAP,
+        difference_map=DIFFERENCE_MAP,
     )
-    return page
+    tables = [t for g in groups for t in (g["table"], *g["audits"], *g["lesions"])]
+    return Page(html, pictures, tables)
 
 
-def _group(group: Group, pictures: Pictures) -> dict[str, object]:
-    title = group.table.title
-    return {
-        "table": group.table,
-        "id": slug(title),
-        "has_intervals": any(cell.interval for row in group.table.rows for cell in row.cells),
-        "panels": [drawings.draw_panel(panel, title, pictures) for panel in group.panels],
-        "dots": [drawings.draw_dots(column, group, pictures) for column in group.drawn],
-        "sweeps": _sweeps(group.sweeps, title, group.drawn, pictures),
-        "curves": drawings.draw_curves(group, pictures),
-        "pictures": drawings.draw_embeddings(group, pictures),
-        "note": group.note,
-        "audit": next(iter(audit.audit_tables(group.audit)), None),
-        "maps": [drawings.draw_maps(*one, pictures) for one in group.maps],
-        "lesions": next(iter(lesions.page_tables(group.lesions)), None),
-    }
-
-
-def _samplings(one: Samplings, pictures: Pictures) -> dict[str, object]:
-    title = f"{one.anatomy or 'all'}, across samplings"
-    sweeps = _sweeps(one.sweeps, title, one.columns, pictures)
-    return {"title": title, "id": slug(title), "sweeps": sweeps}
-
-
-def _sweeps(
-    sweeps: Sequence[Sweep], title: str, columns: Sequence[Column], pictures: Pictures
-) -> list[dict[str, Any]]:
-    return [
-        {"sweep": sweep, "figures": drawings.draw_sweep(sweep, title, columns, pictures)}
-        for sweep in sweeps
-    ]
-
-
-def _run(run: Run) -> dict[str, object]:
-    settings = yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True)
-    return {"run": run, "settings": settings if run.config else ""}
+def _as_yaml(config: object) -> str:
+    return yaml.safe_dump(config, sort_keys=False, allow_unicode=True)

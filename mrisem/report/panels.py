@@ -3,31 +3,25 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import h5py
 import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
 
+from mrisem.report.figures import ERROR_MAP, GREY_PERCENTILE, GREYS, View, draw_views
+from mrisem.report.runs import open_file
 from mrisem.report.summary import Row, labels_of
-
-_MOST_PANELS = 4  # for each comparable group
-_GREY_PERCENTILE = 99.5  # a few very bright pixels must not darken the image
 
 
 @dataclass(frozen=True)
 class Tile:
-    """One method's image.
+    """One method's magnitude image, error map (None without a target) and scores of a slice.
 
-    Args:
-        label: the method, or ``target``.
-        image: ``(y, x)`` magnitude in the file's units.
-        error: ``(y, x)`` absolute difference to the target, or None without a target.
-        row: the slice's scores; None for the target.
+    The target is a tile without error map and scores.
     """
 
-    label: str
-    image: np.ndarray
-    error: np.ndarray | None
+    view: View
+    error: View | None
     row: Row | None
 
 
@@ -40,7 +34,7 @@ class Panel:
         slice: index in that file.
         acquisition: fastMRI's name of the sequence.
         grey: upper end of the grey window, in the file's units.
-        error_window: upper end of the error maps, as a share of ``grey``.
+        percent: upper end of the error maps, of the grey window.
         tiles: the target first, when it was found.
         note: what is missing, for the reader; or an empty string.
     """
@@ -49,43 +43,30 @@ class Panel:
     slice: int
     acquisition: str
     grey: float
-    error_window: float
+    percent: float
     tiles: tuple[Tile, ...]
     note: str = ""
 
 
-def choose_slices(rows: Sequence[Row], most: int = _MOST_PANELS) -> list[tuple[str, int]]:
+def choose_slices(rows: Sequence[Row], most: int = 4) -> list[tuple[str, int]]:
     """Choose representative slices: per acquisition files of middling PSNR, their middle slice.
 
     Only slices that every method reconstructed, unless there are none; one or two files for each
     acquisition, so that about ``most`` slices are shown.
     """
-    labels = labels_of(rows)
-    methods: dict[tuple[str, int], set[str]] = {}
-    for row in rows:
-        methods.setdefault((row["file"], row["slice"]), set()).add(row["method"])
-    shared = {key for key, found in methods.items() if len(found) == len(labels)} or set(methods)
-    acquisitions = sorted({row["acquisition"] for row in rows})
-    each = min(2, max(1, most // len(acquisitions)))
+    labels, frame = labels_of(rows), pd.DataFrame(rows)
+    n_methods = frame.groupby(["file", "slice"])["method"].transform("nunique")
+    shared = frame[n_methods == len(labels)] if n_methods.max() == len(labels) else frame
+    acquisitions = list(shared.groupby("acquisition"))[:most]
     chosen = []
-    for acquisition in acquisitions[:most]:
-        mine = [r for r in rows if r["acquisition"] == acquisition]
-        keys = {(r["file"], r["slice"]) for r in mine} & shared
-        for file in _middling_files([r for r in mine if r["method"] == labels[-1]], keys)[:each]:
-            slices = sorted(number for name, number in keys if name == file)
-            chosen.append((file, slices[len(slices) // 2]))
+    for _, members in acquisitions:
+        psnr = members[members["method"] == labels[-1]].reindex(columns=["file", "psnr"])
+        means = psnr.groupby("file")["psnr"].mean().reindex(sorted(members["file"].unique()))
+        off = (means - means.median()).abs().sort_values(kind="stable")
+        for file in off.index[: min(2, max(1, most // len(acquisitions)))]:
+            slices = sorted(members.loc[members["file"] == file, "slice"].unique())
+            chosen.append((str(file), int(slices[len(slices) // 2])))
     return chosen
-
-
-def _middling_files(rows: Sequence[Row], keys: set[tuple[str, int]]) -> list[str]:
-    """Return the files by how close their mean PSNR lies to the median of all."""
-    files = sorted({name for name, _ in keys})
-    means = {
-        file: float(np.mean([r.get("psnr", 0.0) for r in rows if r["file"] == file] or [0.0]))
-        for file in files
-    }
-    median = float(np.median(list(means.values()))) if means else 0.0
-    return sorted(files, key=lambda file: (abs(means[file] - median), file))
 
 
 def load_panel(
@@ -99,55 +80,51 @@ def load_panel(
         targets: run folder to the folder of its targets.
         error_window: upper end of the error maps, as a share of the grey window.
     """
-    mine = [row for row in rows if (row["file"], row["slice"]) == key]
-    mine.sort(key=lambda row: labels_of(rows).index(row["method"]))
-    target = next(filter(None, (_target(Path(r["run"]), key, targets) for r in mine)), None)
-    truth = None if target is None else target.image
-    tiles = [tile for row in mine if (tile := _method_tile(row, key, truth)) is not None]
-    shown = tiles if target is None else [target, *tiles]
-    grey = float(np.percentile(shown[0].image, _GREY_PERCENTILE)) if shown else 1.0
+    file, number = key
+    own = [row for row in rows if (row["file"], row["slice"]) == key]
+    own.sort(key=lambda row: labels_of(rows).index(row["method"]))
+    runs = [Path(row["run"]) for row in own]
+    images = [read_slice(run / "reconstructions" / file, number) for run in runs]
+    truths = (read_slice(targets[run] / file, number) for run in runs if run in targets)
+    truth = next((image for image in truths if image is not None), None)
+    shown = [image for image in (truth, *images) if image is not None]
+    grey = (float(np.percentile(shown[0], GREY_PERCENTILE)) if shown else 0.0) or 1.0
+    tiles = [] if truth is None else [Tile(View("target", truth, grey, GREYS), None, None)]
+    for row, image in zip(own, images, strict=True):
+        if image is None:
+            continue
+        label, error = row["method"], None
+        if truth is not None and truth.shape == image.shape:
+            error = View(label, np.abs(image - truth), error_window * grey, ERROR_MAP)
+        tiles.append(Tile(View(label, image, grey, GREYS), error, row))
     notes = []
-    if target is None:
+    if truth is None:
         notes.append("The target file was not found where it was evaluated: no error maps.")
-    if len(tiles) < len(mine):
+    if any(image is None for image in images):
         notes.append("Some reconstruction files were moved or removed since: their images miss.")
-    return Panel(
-        file=key[0],
-        slice=key[1],
-        acquisition=mine[0]["acquisition"],
-        grey=grey or 1.0,
-        error_window=error_window,
-        tiles=tuple(shown),
-        note=" ".join(notes),
-    )
+    acquisition, percent = own[0]["acquisition"], 100 * error_window
+    return Panel(file, number, acquisition, grey, percent, tuple(tiles), " ".join(notes))
 
 
-def _target(run: Path, key: tuple[str, int], targets: Mapping[Path, Path]) -> Tile | None:
-    if run not in targets:
-        return None
-    image = _read_slice(targets[run] / key[0], "reconstruction_rss", key[1])
-    return None if image is None else Tile("target", image, None, None)
+def read_slice(file: Path, number: int) -> np.ndarray | None:
+    """Return a slice ``(y, x)`` float32 of a reconstruction or target by its index in the input.
 
-
-def _method_tile(row: Row, key: tuple[str, int], truth: np.ndarray | None) -> Tile | None:
-    file = Path(row["run"]) / "reconstructions" / key[0]
-    image = _read_slice(file, "reconstruction", key[1])
-    if image is None:
-        return None
-    fits = truth is not None and truth.shape == image.shape
-    return Tile(row["method"], image, np.abs(image - truth) if fits else None, row)
-
-
-def _read_slice(file: Path, dataset: str, number: int) -> np.ndarray | None:
-    """Return one slice by its index in the input file, or None when file or slice are not there."""
+    None when file or slice are not there.
+    """
     if not file.is_file():
         return None
-    with h5py.File(file) as content:
-        if dataset not in content:
+    with open_file(file) as content:
+        dataset = content.get("reconstruction", content.get("reconstruction_rss"))
+        if dataset is None:
             return None
-        slices = content["slices"][()] if "slices" in content else np.arange(len(content[dataset]))
-        position = np.flatnonzero(slices == number)
-        if position.size == 0:
-            return None
-        image: Any = content[dataset][int(position[0])]
-        return np.asarray(image, dtype=np.float32)
+        slices = content["slices"][()] if "slices" in content else np.arange(len(dataset))
+        places = np.flatnonzero(slices == number)
+        return dataset[places[0]].astype(np.float32) if places.size else None
+
+
+def panel_figure(panel: Panel) -> Figure:
+    """Draw a panel: images above, error maps below, with the colour bar of the error window."""
+    images: list[View | None] = [tile.view for tile in panel.tiles]
+    errors = [tile.error for tile in panel.tiles]
+    grid = [images, errors] if any(errors) else [images]
+    return draw_views(grid, panel.percent, "|error|, % of the grey window")

@@ -1,13 +1,9 @@
 """Reconstructed volumes and their targets: read, checked, scored."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import torch
 from torch import Tensor
@@ -16,6 +12,7 @@ from mrisem.errors import InputError
 from mrisem.metrics.lesions import score_lesions
 from mrisem.metrics.volume import VolumeMetrics
 from mrisem.physics.fourier import center_crop
+from mrisem.report.runs import open_file
 
 Row = dict[str, Any]
 _FACTS = ("slices", "acceleration", "data_consistency", "seconds")
@@ -38,9 +35,24 @@ class Volume:
     acquisition: str
 
     @property
-    def slices(self) -> np.ndarray:
+    def slices(self) -> list[int]:
         """Index of each slice in the input."""
-        return self.facts["slices"]
+        numbers: list[int] = self.facts["slices"].tolist()
+        return numbers
+
+
+@dataclass(frozen=True)
+class Target:
+    """The targets of one input file.
+
+    Args:
+        images: ``(slice, y, x)`` float32.
+        lesions: ``(slice, y, x)`` uint8, the lesion that a pixel belongs to, or 0; None where the
+            file does not say, as no scanner's file does.
+    """
+
+    images: Tensor
+    lesions: Tensor | None
 
 
 def score_file(
@@ -55,48 +67,35 @@ def score_file(
         crop: full, or width: the central ``(x, x)``.
     """
     volume = read_reconstruction(file)
-    target = read_target(target_file, volume.slices)
-    peak = read_peak(target_file, crop)
-    labels = read_lesions(target_file, volume.slices)
-    images = volume.images
-    if crop not in ("full", "width"):
-        raise InputError(f"crop must be full or width, got {crop}")
-    if images.shape == target.shape and crop == "width":
-        size = _central(target.shape)
-        images, target = center_crop(images, size), center_crop(target, size)
+    whole = read_target(target_file, volume.slices)
+    shown, truth, labels = volume.images, whole.images, whole.lesions
+    if crop == "width" and shown.shape[1:] == truth.shape[1:]:  # else the metrics refuse it
+        size = (min(truth.shape[-2:]), truth.shape[-1])
+        shown, truth = center_crop(shown, size), center_crop(truth, size)
         labels = None if labels is None else center_crop(labels, size)
+    target = truth[volume.slices]
     metrics.reset()
-    names = [file.name] * len(images)
-    metrics.update(images, target, names, volume.slices.tolist(), {file.name: peak})
+    names = [file.name] * len(shown)
+    metrics.update(shown, target, names, volume.slices, {file.name: float(truth.max())})
     result = metrics.compute()
-    at = {int(number): index for index, number in enumerate(volume.slices)}
     lesions: list[Row] = []
     for row in result["slices"]:
-        index = at[int(row["slice"] or 0)]
+        number = int(row["slice"] or 0)
+        index = volume.slices.index(number)
         row |= {k: float(v[index]) for k, v in volume.facts.items() if k != "slices"}
         row["acquisition"] = volume.acquisition
         if labels is not None:
-            found = _lesion_rows(row, images[index], target[index], labels[index])
-            row |= _lesion_means(found)
-            lesions += found
+            pair = (shown[index].numpy(), target[index].numpy())
+            scores = [asdict(score) for score in score_lesions(*pair, labels[number].numpy())]
+            row["lesions"] = len(scores)
+            for name in ("contrast", "error"):
+                values = [score[name] for score in scores]
+                row[f"lesion_{name}"] = float(np.mean(values)) if values else float("nan")
+            facts = {key: row[key] for key in ("file", "slice", "acceleration", "acquisition")}
+            lesions += [facts | score for score in scores]
     mean = float(np.mean(volume.facts["acceleration"]))
-    known = {"acceleration": mean, "acquisition": volume.acquisition}
-    return result["slices"], [row | known for row in result["volumes"]], lesions
-
-
-def _lesion_rows(row: Row, image: Tensor, target: Tensor, labels: Tensor) -> list[Row]:
-    known = {key: row[key] for key in ("file", "slice", "acceleration", "acquisition")}
-    scores = score_lesions(image.numpy(), target.numpy(), labels.numpy())
-    return [known | asdict(score) for score in scores]
-
-
-def _lesion_means(rows: list[Row]) -> Row:
-    """Return the slice's number of lesions and their mean scores; NaN without any."""
-    means = {
-        f"lesion_{name}": float(np.mean([row[name] for row in rows])) if rows else float("nan")
-        for name in ("contrast", "error")
-    }
-    return {"lesions": len(rows), **means}
+    whole_file = {"acceleration": mean, "acquisition": volume.acquisition}
+    return result["slices"], [row | whole_file for row in result["volumes"]], lesions
 
 
 def read_reconstruction(file: Path) -> Volume:
@@ -109,11 +108,10 @@ def read_reconstruction(file: Path) -> Volume:
         if "reconstruction" not in content or content["reconstruction"].ndim != 3:
             raise InputError(f"{file} must hold a dataset reconstruction (slice, y, x); remake it")
         images = torch.from_numpy(content["reconstruction"][()].astype(np.float32))
-        facts = {"slices": np.arange(len(images))}
-        for name in _FACTS:
-            if name in content:
-                facts[name] = np.asarray(content[name][()])
-            facts.setdefault(name, np.full(len(images), np.nan))
+        facts = {name: np.full(len(images), np.nan) for name in _FACTS}
+        facts["slices"] = np.arange(len(images))
+        for name in facts.keys() & content.keys():
+            facts[name] = np.asarray(content[name][()])
             if facts[name].shape != (len(images),):
                 raise InputError(
                     f"{file}: dataset {name} must have one value for each of the {len(images)} "
@@ -122,11 +120,15 @@ def read_reconstruction(file: Path) -> Volume:
         return Volume(file, images, facts, str(content.attrs.get("acquisition", "")))
 
 
-def read_target(file: Path, slices: np.ndarray) -> Tensor:
-    """Read the targets of some slices, ``(slice, y, x)`` float32.
+def read_target(file: Path, slices: list[int]) -> Target:
+    """Read the targets of an input file.
+
+    Args:
+        file: the input file.
+        slices: those that are needed.
 
     Raises:
-        InputError: file, target or slices are missing.
+        InputError: file, targets or slices are missing, or lesions are not the target's pixels.
     """
     if not file.is_file():
         raise InputError(
@@ -139,55 +141,16 @@ def read_target(file: Path, slices: np.ndarray) -> Tensor:
                 f"a target file must hold reconstruction_rss, got none in {file} (test files have "
                 "none); evaluate files of a split that has targets"
             )
-        target = content["reconstruction_rss"][()]
-    if slices.size and slices.max() >= len(target):
+        images = content["reconstruction_rss"][()].astype(np.float32)
+        labels = content["lesions"][()] if "lesions" in content else None
+    if max(slices, default=0) >= len(images):
         raise InputError(
-            f"slices must lie in the target's 0..{len(target) - 1}, got {slices.max()} "
+            f"slices must lie in the target's 0..{len(images) - 1}, got {max(slices)} "
             f"for {file.name}; was it reconstructed from this file?"
         )
-    return torch.from_numpy(target[slices].astype(np.float32))
-
-
-def read_peak(file: Path, crop: str) -> float:
-    """Return the maximum of a file's whole target, within the part that is scored."""
-    with open_file(file) as content:
-        target = torch.from_numpy(content["reconstruction_rss"][()])
-    return float((center_crop(target, _central(target.shape)) if crop == "width" else target).max())
-
-
-def _central(shape: Sequence[int]) -> tuple[int, int]:
-    """Return the size of the central ``(x, x)`` of ``(..., y, x)``."""
-    return min(shape[-1], shape[-2]), shape[-1]
-
-
-def read_lesions(file: Path, slices: np.ndarray) -> Tensor | None:
-    """Read which pixels of a target belong to which lesion.
-
-    Returns:
-        ``(slice, y, x)`` uint8, or None where the file does not say, as no scanner's file does.
-
-    Raises:
-        InputError: they are not the target's pixels.
-    """
-    with open_file(file) as content:
-        if "lesions" not in content:
-            return None
-        labels, target = content["lesions"], content["reconstruction_rss"]
-        if labels.shape != target.shape or labels.dtype != np.uint8:
-            raise InputError(
-                f"{file}: dataset lesions must be uint8 of the target's shape {target.shape}, got "
-                f"{labels.dtype} {labels.shape}; simulate the file again"
-            )
-        return torch.from_numpy(labels[()][slices])
-
-
-def open_file(file: Path) -> h5py.File:
-    """Open an HDF5 file to read.
-
-    Raises:
-        InputError: it cannot be opened.
-    """
-    try:
-        return h5py.File(file)
-    except OSError as error:
-        raise InputError(f"{file} must be a whole HDF5 file ({error}); make it again") from error
+    if labels is not None and (labels.shape != images.shape or labels.dtype != np.uint8):
+        raise InputError(
+            f"{file}: dataset lesions must be uint8 of the target's shape {images.shape}, got "
+            f"{labels.dtype} {labels.shape}; simulate the file again"
+        )
+    return Target(torch.from_numpy(images), None if labels is None else torch.from_numpy(labels))

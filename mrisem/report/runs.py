@@ -3,6 +3,7 @@
 import logging
 import re
 import shlex
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -16,6 +17,7 @@ from mrisem.errors import InputError
 
 log = logging.getLogger(__name__)
 
+Settings = dict[str, str | None]  # dotted key to text; None: unknown
 # Overrides that do not tell two runs of one method apart: paths, data and how, not what, was run.
 _NOT_NAMING = re.compile(
     r"^\+*((output_dir|data|auxiliary\.root|hydra|on_error|skip_existing|logger|trainer)\b"
@@ -80,14 +82,15 @@ def find_runs(roots: Iterable[Path]) -> list[Run]:
     for root in roots:
         if not root.is_dir():
             raise InputError(f"a run folder must exist, got {root}; check the path")
-        found = sorted({file.parent.parent for file in root.rglob("reconstructions/*.h5")})
-        if not found:
+        below = sorted({file.parent.parent for file in root.rglob("reconstructions/*.h5")})
+        if not below:
             raise InputError(
                 f"a run folder must hold reconstructions/*.h5, got none in or below {root}; "
                 f"make them: mrisem reconstruct ... output_dir={root}"
             )
-        folders |= dict.fromkeys(folder.resolve() for folder in found)
-    return sorted(label_runs([read_run(folder) for folder in folders]), key=table_order)
+        folders |= dict.fromkeys(folder.resolve() for folder in below)
+    runs = label_runs([read_run(folder) for folder in folders])
+    return sorted(runs, key=lambda run: method_order(run.label))
 
 
 def read_run(folder: Path) -> Run:
@@ -104,19 +107,29 @@ def read_run(folder: Path) -> Run:
     return Run(folder, files, method, mask, config, tuple(map(str, overrides)), method)
 
 
-def read_attributes(file: Path) -> dict[str, Any]:
-    """Return the attributes of an HDF5 file.
+def _load(path: Path) -> Any:
+    if not path.is_file():
+        log.warning("%s is missing: this run's command and settings are not known", path)
+        return None
+    return OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+
+
+def open_file(file: Path) -> h5py.File:
+    """Open an HDF5 file to read.
 
     Raises:
-        InputError: the file cannot be opened.
+        InputError: it cannot be opened.
     """
     try:
-        with h5py.File(file) as content:
-            return dict(content.attrs)
+        return h5py.File(file)
     except OSError as error:
-        raise InputError(
-            f"a reconstruction must be a whole HDF5 file, got {file} ({error}); make it again"
-        ) from error
+        raise InputError(f"{file} must be a whole HDF5 file ({error}); make it again") from error
+
+
+def read_attributes(file: Path) -> dict[str, Any]:
+    """Return the attributes of an HDF5 file."""
+    with open_file(file) as content:
+        return dict(content.attrs)
 
 
 def label_runs(runs: Sequence[Run]) -> list[Run]:
@@ -125,24 +138,23 @@ def label_runs(runs: Sequence[Run]) -> list[Run]:
     A method's runs are named by the same settings whatever their anatomy and mask. Of one swept
     parameter every value is named; of several, those that are not the default.
     """
-    labels = {run.folder: run.method for run in runs}
+    labels: dict[Path, str] = {}
     for method in sorted({run.method for run in runs}):
-        mine = [run for run in runs if run.method == method]
-        settings = settings_of(mine)
-        kinds = [
-            [run for run in mine if (run.anatomy, run.mask) == kind]
-            for kind in sorted({(run.anatomy, run.mask) for run in mine})
-        ]
-        confused = [same for same in kinds if _share_files(same)]
+        variants = [run for run in runs if run.method == method]
+        settings = settings_of(variants)
+        groups: dict[tuple[str, str], list[Run]] = defaultdict(list)
+        for run in variants:
+            groups[run.anatomy, run.mask].append(run)
+        confused = [group for group in groups.values() if _share_files(group)]
         differing = {
             key
-            for same in confused
-            for key in settings[same[0].folder]
-            if len({settings[run.folder][key] for run in same}) > 1
+            for group in confused
+            for key in settings[group[0].folder]
+            if len({settings[run.folder][key] for run in group}) > 1
         }
-        for same in kinds if confused else []:
-            labels |= _distinct_labels(same, settings, sorted(differing))
-    return [replace(run, label=labels[run.folder]) for run in runs]
+        for group in groups.values() if confused else ():
+            labels |= _distinct_labels(group, settings, sorted(differing))
+    return [replace(run, label=labels.get(run.folder, run.method)) for run in runs]
 
 
 def _share_files(runs: Sequence[Run]) -> bool:
@@ -150,25 +162,22 @@ def _share_files(runs: Sequence[Run]) -> bool:
     return any(a & b for a, b in combinations(names, 2))
 
 
-def settings_of(runs: Sequence[Run]) -> dict[Path, dict[str, str | None]]:
+def settings_of(runs: Sequence[Run]) -> dict[Path, Settings]:
     """Return what each run used of all that any of them overrode, by its folder."""
     keys = sorted({key for run in runs for key in _overridden(run)})
     return {run.folder: {key: _setting(run, key) for key in keys} for run in runs}
 
 
 def _overridden(run: Run) -> set[str]:
-    named = (text for text in run.overrides if "=" in text and _naming(text))
+    named = (text for text in run.overrides if "=" in text and not _NOT_NAMING.match(text))
     return {text.lstrip("+").split("=", 1)[0] for text in named}
 
 
 def _distinct_labels(
-    runs: Sequence[Run], settings: dict[Path, dict[str, str | None]], keys: Sequence[str]
+    runs: Sequence[Run], settings: dict[Path, Settings], keys: Sequence[str]
 ) -> dict[Path, str]:
     defaults = {
-        key: settings[run.folder][key]
-        for run in runs
-        for key in keys
-        if key not in _overridden(run)
+        key: settings[run.folder][key] for run in runs for key in {*keys} - _overridden(run)
     }
     suffixes = []
     for run in runs:
@@ -190,25 +199,15 @@ def _setting(run: Run, key: str) -> str | None:
     if isinstance(used, DictConfig):  # a choice of a group, most of which record their name
         used = used.get("name")
     if used is None:
-        written = (o.lstrip("+").partition("=") for o in run.overrides)
-        given = [text for name, _, text in written if name == key]
-        return given[-1] if given else None
+        written = (override.lstrip("+").partition("=") for override in run.overrides)
+        return {name: text for name, _, text in written}.get(key)
     if isinstance(used, float) and used.is_integer():
         used = int(used)  # 1 and 1.0 are one setting
     return str(used).lower() if isinstance(used, bool) else str(used).replace(" ", "")
 
 
-def _naming(override: str) -> bool:
-    return _NOT_NAMING.match(override) is None
-
-
-def table_order(run: Run) -> tuple[int, str, str, tuple[float, ...], str]:
-    """Sort key: baselines, then networks, each without a prior before with one."""
-    return method_order(run.label)
-
-
 def method_order(label: str) -> tuple[int, str, str, tuple[float, ...], str]:
-    """Sort key of a method's label; settings by their numbers, not their digits.
+    """Sort key of labels: baselines, networks, those with a prior; settings by their numbers.
 
     >>> sorted(["unrolled + image_same", "tv", "unrolled", "zero_filled"], key=method_order)
     ['zero_filled', 'tv', 'unrolled', 'unrolled + image_same']
@@ -221,8 +220,10 @@ def method_order(label: str) -> tuple[int, str, str, tuple[float, ...], str]:
     return (place, model, _NUMBER.sub("", label), numbers, label)
 
 
-def _load(path: Path) -> Any:
-    if not path.is_file():
-        log.warning("%s is missing: this run's command and settings are not known", path)
-        return None
-    return OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+def slug(text: str) -> str:
+    """Return a text as part of a file name.
+
+    >>> slug("brain, gaussian R=4")
+    'brain_gaussian_r_4'
+    """
+    return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")

@@ -1,11 +1,13 @@
 """Rows of scores to means and paired tests: what `summary.json` holds."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
+from mrisem.errors import InputError
 from mrisem.metrics.score import Better, Score
 from mrisem.metrics.statistics import holm, paired_test, summarise
 from mrisem.report.runs import method_order
@@ -35,47 +37,46 @@ class Column:
     digits: int
 
     @property
-    def arrow(self) -> str:
-        """Which way better values lie."""
-        return {"higher": "↑", "lower": "↓", None: ""}[self.better]
+    def heading(self) -> str:
+        """Label and an arrow that says which way better values lie."""
+        return self.label + {"higher": " ↑", "lower": " ↓", None: ""}[self.better]
 
     @property
-    def heading(self) -> str:
-        """Label and arrow."""
-        return f"{self.label} {self.arrow}".rstrip()
+    def title(self) -> str:
+        """Label and direction in words, above a figure."""
+        return f"{self.label}, {self.better} is better" if self.better else self.label
 
 
-# Columns that the reconstruction itself wrote down; only the first is tested.
-RESIDUAL = Column("data_consistency", "data residual", "lower", 4)
-SECONDS = Column("seconds", "s / slice", "lower", 2)
-# What only some slices have: those with lesions marked in the target, those that a prior guided.
-LESION_ERROR = Column("lesion_error", "lesion NMSE", "lower", 4)
-SIMILARITIES = (
+SECONDS = Column("seconds", "s / slice", "lower", 2)  # neither tested nor drawn
+# What reconstructions wrote down, and what only some slices have: those with lesions marked in the
+# target, those that a prior guided.
+_MORE = (
+    Column("lesion_error", "lesion NMSE", "lower", 4),
     Column("similarity_positives", "similarity to positives", "higher", 3),
     Column("similarity_negatives", "similarity to negatives", "lower", 3),
+    Column("data_consistency", "data residual", "lower", 4),
+    SECONDS,
 )
 
 
 def columns_of(scores: Mapping[str, Score]) -> list[Column]:
     """Return the number columns of a table of these scores."""
-    made = [Column(name, s.label, s.better, s.digits) for name, s in scores.items()]
-    return [*made, LESION_ERROR, *SIMILARITIES, RESIDUAL, SECONDS]
+    return [*(Column(name, s.label, s.better, s.digits) for name, s in scores.items()), *_MORE]
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Read ``metrics.csv``: numbers as float (slice as int), empty cells as NaN."""
-    with path.open(newline="") as file:
-        return [
-            {key: _cell(key, text) for key, text in row.items()} for row in csv.DictReader(file)
-        ]
+    """Read ``metrics.csv`` and its like: empty cells of numbers as NaN."""
+    text = dict.fromkeys(TEXT_COLUMNS, "object")
+    frame = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""])
+    filled = frame.fillna(dict.fromkeys(TEXT_COLUMNS & {*frame.columns}, ""))
+    rows: list[Row] = filled.to_dict("records")
+    return rows
 
 
-def _cell(key: str, text: str) -> str | int | float:
-    if key in TEXT_COLUMNS:
-        return text
-    if key == "slice":
-        return int(text)
-    return float(text) if text else float("nan")
+def rows_as_csv(rows: Sequence[Row], columns: Sequence[str]) -> str:
+    """Return these columns of the rows as CSV; None and NaN as empty cells."""
+    frame = pd.DataFrame(rows, columns=list(columns), dtype=object)
+    return str(frame.to_csv(index=False, lineterminator="\n"))
 
 
 def labels_of(rows: Sequence[Row]) -> list[str]:
@@ -83,12 +84,27 @@ def labels_of(rows: Sequence[Row]) -> list[str]:
     return sorted({row["method"] for row in rows}, key=method_order)
 
 
-def group_rows(rows: Sequence[Row]) -> dict[tuple[str, ...], list[Row]]:
+def check_reference(reference: str | None, rows: Sequence[Row]) -> None:
+    """Raise InputError unless the reference is None or one of the methods."""
+    labels = labels_of(rows)
+    if reference is not None and reference not in labels:
+        raise InputError(f"reference must be one of {labels}, got {reference!r}")
+
+
+def group_rows(
+    rows: Sequence[Row], keys: Sequence[str] = GROUP_COLUMNS
+) -> dict[tuple[str, ...], list[Row]]:
     """Split the rows into what may be compared: one anatomy and one sampling mask."""
     groups: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
-        groups.setdefault(tuple(row[key] for key in GROUP_COLUMNS), []).append(row)
+        groups.setdefault(tuple(row[key] for key in keys), []).append(row)
     return dict(sorted(groups.items()))
+
+
+def value(row: Row, column: Column) -> float:
+    """Return a row's number, NaN when the cell is missing or empty."""
+    number = row.get(column.name)
+    return float("nan") if number is None else float(number)
 
 
 def method_summaries(rows: Sequence[Row], columns: Sequence[Column]) -> dict[str, dict[str, Any]]:
@@ -101,12 +117,6 @@ def method_summaries(rows: Sequence[Row], columns: Sequence[Column]) -> dict[str
             column.name: summarise([value(row, column) for row in own], files) for column in columns
         }
     return summaries
-
-
-def value(row: Row, column: Column) -> float:
-    """Return a row's number, NaN when the cell is missing or empty."""
-    number = row.get(column.name)
-    return float("nan") if number is None else float(number)
 
 
 def reference_of(label: str, labels: Sequence[str], wanted: str | None = None) -> str | None:
@@ -126,10 +136,14 @@ def reference_of(label: str, labels: Sequence[str], wanted: str | None = None) -
     if wanted is None:
         method, settings = _parts(label)
         base = method.rpartition(" + ")[0]
+
+        def distance(other: str) -> tuple[int, int]:
+            others = _parts(other)[1]
+            return len(settings - others), len(others - settings)
+
         plain = [other for other in labels if base and _parts(other)[0] == base]
-        candidates = sorted(plain, key=lambda other: _distance(_parts(other)[1], settings))
-        candidates += [other for other in labels if other.startswith("zero_filled")]
-        wanted = [*candidates, labels[0]][0]
+        zero_filled = [other for other in labels if other.startswith("zero_filled")]
+        wanted = [*sorted(plain, key=distance), *zero_filled, labels[0]][0]
     return None if wanted == label else wanted
 
 
@@ -137,10 +151,6 @@ def _parts(label: str) -> tuple[str, set[str]]:
     """Split ``method [key=value, key=value]`` into the method and its settings."""
     method, _, settings = label.partition(" [")
     return method, set(settings.removesuffix("]").split(", ")) - {""}
-
-
-def _distance(settings: set[str], wanted: set[str]) -> tuple[int, int]:
-    return len(wanted - settings), len(settings - wanted)
 
 
 def paired_tests(
@@ -156,56 +166,50 @@ def paired_tests(
         wanted: one reference for all, or None (see `reference_of`).
     """
     labels = labels_of(rows)
-    by_method: dict[str, dict[tuple[Any, ...], Row]] = {label: {} for label in labels}
+    slices: dict[str, dict[tuple[Any, ...], Row]] = {label: {} for label in labels}
     for row in rows:
-        by_method[row["method"]][_slice_key(row)] = row
+        slices[row["method"]][tuple(row[key] for key in (*GROUP_COLUMNS, "file", "slice"))] = row
     tests: list[dict[str, Any]] = []
     for label in labels:
         reference = reference_of(label, labels, wanted)
         if reference is None:
             continue
-        shared = sorted(by_method[label].keys() & by_method[reference].keys())
+        shared = sorted(slices[label].keys() & slices[reference].keys())
         for column in columns:
             if column == SECONDS or column.better is None:
                 continue
-            own = [value(by_method[label][key], column) for key in shared]
-            other = [value(by_method[reference][key], column) for key in shared]
-            known = {"metric": column.name, "method": label, "reference": reference}
-            tests.append({**known, **paired_test(own, other, column.better).as_row()})
+            own, other = (
+                [value(slices[method][key], column) for key in shared]
+                for method in (label, reference)
+            )
+            facts = {"metric": column.name, "method": label, "reference": reference}
+            tests.append({**facts, **paired_test(own, other, column.better).as_row()})
     return corrected(tests)
 
 
 def corrected(tests: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the tests, each with ``p_holm``, corrected over all tests of its metric."""
-    families: dict[str, list[int]] = {}
-    for index, test in enumerate(tests):
-        families.setdefault(test["metric"], []).append(index)
-    p_holm: dict[int, float | None] = {}
-    for family in families.values():
-        found = holm([tests[index]["p_value"] for index in family])
-        p_holm |= dict(zip(family, found, strict=True))
-    return [test | {"p_holm": p_holm[index]} for index, test in enumerate(tests)]
-
-
-def _slice_key(row: Row) -> tuple[Any, ...]:
-    return (*(row[key] for key in GROUP_COLUMNS), row["file"], row["slice"])
+    """Give each test its ``p_holm``, corrected over all tests of its metric."""
+    for metric in {test["metric"] for test in tests}:
+        family = [test for test in tests if test["metric"] == metric]
+        for test, p in zip(family, holm([test["p_value"] for test in family]), strict=True):
+            test["p_holm"] = p
+    return tests
 
 
 def summary_of(
     rows: Sequence[Row], columns: Sequence[Column], wanted: str | None = None
 ) -> dict[str, Any]:
     """Return the scores' part of `summary.json`: all together, and each comparable group."""
-    groups = [
-        dict(zip(GROUP_COLUMNS, key, strict=True))
-        | {
+
+    def scores(members: Sequence[Row]) -> dict[str, Any]:
+        return {
             "methods": method_summaries(members, columns),
             "paired_tests": paired_tests(members, columns, wanted),
         }
+
+    groups = [
+        dict(zip(GROUP_COLUMNS, key, strict=True)) | scores(members)
         for key, members in group_rows(rows).items()
     ]
-    return {
-        "columns": {column.name: asdict(column) for column in columns},
-        "methods": method_summaries(rows, columns),
-        "paired_tests": paired_tests(rows, columns, wanted),
-        "groups": groups,
-    }
+    named = {column.name: asdict(column) for column in columns}
+    return {"columns": named, **scores(rows), "groups": groups}

@@ -1,11 +1,12 @@
 """Swept parameters: runs that differ in one setting alone, and their scores on the same slices."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from mrisem.metrics.statistics import summarise
 from mrisem.report.runs import Run, settings_of
@@ -14,9 +15,9 @@ from mrisem.report.summary import Column, Row, labels_of, reference_of, value
 MASK_KEYS = ("mask", "mask.acceleration")
 _NOT_SET = "default"
 _DECADE = 10.0  # positive numbers that span more stand on a logarithmic axis
-Key = tuple[str, int]  # file, slice
-Named = tuple[Run, str, dict[str, str]]  # a run, its line's name, and its settings
-Runs = dict[str, dict[str, list[Run]]]  # line, value of the parameter, runs
+Named = tuple[Run, str, dict[str, str]]  # a run, its method, and its settings
+Lines = dict[str, dict[str, list[Run]]]  # line, value of the parameter, runs
+Points = Mapping[str, Mapping[str, Mapping[str, Any]]]  # line, value, summary
 
 
 @dataclass(frozen=True)
@@ -38,21 +39,23 @@ class Sweep:
     n: int
 
     @property
-    def positions(self) -> dict[str, float]:
-        """Return where each value stands on the axis: its number, or its place."""
-        numbers = [_number(text) for text in self.values]
-        if any(number is None for number in numbers):
-            return {text: float(i) for i, text in enumerate(self.values)}
-        return {t: float(n) for t, n in zip(self.values, numbers, strict=True) if n is not None}
-
-    @property
     def axis(self) -> str:
         """Return ``categories``, ``log`` or ``linear``."""
-        numbers = [_number(text) for text in self.values]
-        known = [number for number in numbers if number is not None]
-        if len(known) < len(numbers):
+        numbers = [number for text in self.values if (number := _number(text)) is not None]
+        if len(numbers) < len(self.values):
             return "categories"
-        return "log" if min(known) > 0 and max(known) > _DECADE * min(known) else "linear"
+        return "log" if min(numbers) > 0 and max(numbers) > _DECADE * min(numbers) else "linear"
+
+    @property
+    def positions(self) -> dict[str, float]:
+        """Return where each value stands on the axis: its number, or its place."""
+        places = self.axis == "categories"
+        return {text: float(i if places else text) for i, text in enumerate(self.values)}
+
+    def points(self, column: Column) -> Points:
+        """Return `line_points` of each line that has the score."""
+        found = {name: line_points(line, column) for name, line in self.lines.items()}
+        return {name: points for name, points in found.items() if points}
 
 
 def find_sweeps(runs: Sequence[Run], rows: Sequence[Row], wanted: str | None = None) -> list[Sweep]:
@@ -79,8 +82,8 @@ def find_sampling_sweeps(runs: Sequence[Run], rows: Sequence[Row]) -> list[Sweep
     named = []
     for run, method, settings in _named(runs):
         pattern, _, acceleration = run.mask.partition(" R=")
-        mask = _told({"mask": pattern, "mask.acceleration": acceleration})
-        named.append((run, method, settings | mask))
+        mask = zip(MASK_KEYS, (pattern or _NOT_SET, acceleration or _NOT_SET), strict=True)
+        named.append((run, method, settings | dict(mask)))
     swept = _swept(named)
     return [_sweep(key, swept[key], rows, ()) for key in MASK_KEYS if key in swept]
 
@@ -104,98 +107,80 @@ def line_points(
         value to mean, std, n, low and high (`mrisem.metrics.statistics.summarise`); empty when no
         slice has the score everywhere.
     """
-    found = {text: _by_slice(rows, column) for text, rows in line.items()}
-    keys = sorted(set.intersection(*(set(scores) for scores in found.values())))
-    if not keys:
+    facts = [
+        {"file": row["file"], "slice": row["slice"], "at": text, "score": value(row, column)}
+        for text, rows in line.items()
+        for row in rows
+    ]
+    scored = pd.DataFrame(facts).groupby(["file", "slice", "at"])["score"]
+    table = scored.mean().unstack("at")[list(line)]  # the mean where runs repeat a slice
+    shared = table.replace([np.inf, -np.inf], np.nan).dropna()
+    if shared.empty:
         return {}
-    scores = np.array([[scores[key] for key in keys] for scores in found.values()])
+    scores = shared.to_numpy().T
     within = scores - scores.mean(0)
     within -= within.mean(1, keepdims=True)
     spread = scores.mean(1, keepdims=True) + within * np.sqrt(len(scores) / (len(scores) - 1))
-    files = [file for file, _ in keys]
-    return {text: summarise(row, files) for text, row in zip(found, spread.tolist(), strict=True)}
-
-
-def _by_slice(rows: Iterable[Row], column: Column) -> dict[Key, float]:
-    """Return the finite scores by slice; the mean where runs repeat a slice."""
-    found: dict[Key, list[float]] = {}
-    for row in rows:
-        found.setdefault(_key(row), []).append(value(row, column))
-    means = {key: float(np.mean(scores)) for key, scores in found.items()}
-    return {key: mean for key, mean in means.items() if np.isfinite(mean)}
+    files = shared.index.get_level_values("file").tolist()
+    return {text: summarise(row, files) for text, row in zip(line, spread.tolist(), strict=True)}
 
 
 def _named(runs: Sequence[Run]) -> list[Named]:
     """Return each run with its method and all settings that any run of the method overrode."""
     named: list[Named] = []
     for method in sorted({run.method for run in runs}):
-        mine = [run for run in runs if run.method == method]
-        settings = settings_of(mine)
-        named += [(run, method, _told(settings[run.folder])) for run in mine]
+        variants = [run for run in runs if run.method == method]
+        for folder, settings in settings_of(variants).items():
+            run = next(run for run in variants if run.folder == folder)
+            named.append((run, method, {key: text or _NOT_SET for key, text in settings.items()}))
     return named
 
 
-def _told(settings: Mapping[str, str | None]) -> dict[str, str]:
-    return {key: text or _NOT_SET for key, text in settings.items()}
+def _swept(named: Sequence[Named]) -> dict[str, Lines]:
+    """Return parameter to lines of at least two values, each line by its name.
 
-
-def _swept(named: Sequence[Named]) -> dict[str, Runs]:
-    """Return parameter to lines of at least two values, each line by its name."""
-    parameters = sorted({key for _, _, settings in named for key in settings})
-    swept = {}
-    for parameter in parameters:
-        lines: dict[tuple[str, tuple[tuple[str, str], ...]], dict[str, list[Run]]] = {}
-        for run, name, settings in named:
+    A line is named by its method and by the other settings in which that method's lines differ.
+    """
+    swept: dict[str, Lines] = {}
+    for parameter in sorted({key for _, _, settings in named for key in settings}):
+        lines: dict[Any, dict[str, list[Run]]] = defaultdict(lambda: defaultdict(list))
+        for run, method, settings in named:
             if parameter in settings:
                 others = tuple(item for item in settings.items() if item[0] != parameter)
-                line = lines.setdefault((name, others), {})
-                line.setdefault(settings[parameter], []).append(run)
+                lines[method, others][settings[parameter]].append(run)
         long = {key: line for key, line in lines.items() if len(line) > 1}
-        if long:
-            swept[parameter] = _name_lines(long)
+        for (method, others), line in long.items():
+            rivals = [dict(rival) for name, rival in long if name == method]
+            parts = [f"{k}={v}" for k, v in others if len({rival[k] for rival in rivals}) > 1]
+            name = f"{method} [{', '.join(parts)}]" if parts else method
+            swept.setdefault(parameter, {})[name] = line
     return swept
 
 
-def _name_lines(lines: Mapping[Any, dict[str, list[Run]]]) -> Runs:
-    """Name lines by their method and by the other settings in which that method's lines differ."""
-    named: Runs = {}
-    for (name, others), line in lines.items():
-        rivals = [dict(other) for method, other in lines if method == name]
-        parts = [f"{k}={v}" for k, v in others if len({rival[k] for rival in rivals}) > 1]
-        named[f"{name} [{', '.join(parts)}]" if parts else name] = line
-    return named
-
-
-def _sweep(parameter: str, lines: Runs, rows: Sequence[Row], against: Sequence[str]) -> Sweep:
-    by_run: dict[Path, list[Row]] = {}
+def _sweep(parameter: str, lines: Lines, rows: Sequence[Row], against: Sequence[str]) -> Sweep:
+    slices: dict[str, dict[tuple[str, int], Row]] = defaultdict(dict)
     for row in rows:
-        by_run.setdefault(Path(row["run"]), []).append(row)
-    shared = set.intersection(
-        *({_key(row) for row in by_run.get(run.folder, [])} for run in _all(lines))
-    )
+        slices[row["run"]][row["file"], row["slice"]] = row
+    shared = set.intersection(*({*slices[str(run.folder)]} for run in _all(lines)))
     values = sorted({text for line in lines.values() for text in line}, key=_axis_order)
     on_lines = {
         name: {
-            text: [row for run in line[text] for row in by_run[run.folder] if _key(row) in shared]
+            text: [slices[str(run.folder)][key] for run in line[text] for key in sorted(shared)]
             for text in values
             if text in line
         }
         for name, line in sorted(lines.items())
     }
-    references = {
-        label: [row for row in rows if row["method"] == label and _key(row) in shared]
-        for label in against
-    }
-    whole = {label: own for label, own in references.items() if {_key(r) for r in own} == shared}
-    return Sweep(parameter, tuple(values), on_lines if shared else {}, whole, len(shared))
+    references = {}
+    for label in against:
+        own = [r for r in rows if r["method"] == label and (r["file"], r["slice"]) in shared]
+        if {(row["file"], row["slice"]) for row in own} == shared:
+            references[label] = own
+    return Sweep(parameter, tuple(values), on_lines if shared else {}, references, len(shared))
 
 
-def _all(lines: Runs) -> list[Run]:
+def _all(lines: Lines) -> list[Run]:
     return [run for line in lines.values() for runs in line.values() for run in runs]
-
-
-def _key(row: Row) -> Key:
-    return row["file"], row["slice"]
 
 
 def _number(text: str) -> float | None:

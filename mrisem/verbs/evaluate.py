@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import shlex
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from mrisem.errors import InputError
@@ -20,7 +18,6 @@ from mrisem.verbs.scores import load_scores
 if TYPE_CHECKING:
     from mrisem.metrics.score import Score
     from mrisem.report.runs import Run
-    from mrisem.report.summary import Column
 
 Row = dict[str, Any]
 _FIRST = ("file", "slice", "method", "acceleration")
@@ -37,30 +34,44 @@ def run(config: DictConfig) -> int:
     Also, where there is something to write: ``lesions.csv`` (lesions that targets mark),
     ``audit.csv`` and ``figures/audit_*.png`` (runs with a prior beside the same without).
     """
-    from mrisem.report.audit import audit_summary
-    from mrisem.report.lesions import lesion_tables
+    from mrisem.report import audit, lesions, summary, tables
     from mrisem.report.runs import find_runs
-    from mrisem.report.summary import columns_of, summary_of
 
-    folder = _output_folder(config)
-    scores = load_scores(config.metrics)
-    runs = find_runs([folder])
-    targets = {one.folder: target_folder(one, config) for one in runs}
-    rows, volumes, lesions = score_runs(folder, runs, targets, config, scores)
-    columns = columns_of(scores)
-    _check_reference(config.reference, {row["method"] for row in rows})
+    if OmegaConf.is_missing(config, "output_dir") or not config.output_dir:
+        raise InputError("output_dir must be the run folder to score, got none; add output_dir=RUN")
+    folder = Path(config.output_dir).expanduser().resolve()
+    scores, runs = load_scores(config.metrics), find_runs([folder])
+    targets = {run.folder: target_folder(run, config) for run in runs}
+    rows, volumes, marked = score_runs(folder, runs, targets, config, scores)
+    summary.check_reference(config.reference, rows)
     audited = audit_runs(folder, runs, targets, config)
-    summary = summary_of(rows, columns, config.reference)
-    summary |= {"targets": {_name(at, folder): str(where) for at, where in targets.items()}}
-    summary |= {"crop": config.crop, "reference": config.reference}
-    summary |= {"audit": audit_summary(audited)}
-    summary |= {"lesions": lesion_tables(lesions, config.reference)}
-    summary["command"] = shlex.join(["mrisem", "evaluate", *_overrides()])
-    write_tables(folder, scores, rows, volumes, lesions, audited)
-    write(folder / "summary.json", json.dumps(finite(summary), indent=2, allow_nan=False) + "\n")
+    columns = summary.columns_of(scores)
+    overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    told = summary.summary_of(rows, columns, config.reference) | {
+        "targets": {_name(at, folder): str(where) for at, where in targets.items()},
+        "crop": config.crop,
+        "reference": config.reference,
+        "audit": audit.audit_summary(audited),
+        "lesions": lesions.lesion_tables(marked, config.reference),
+        "command": shlex.join(["mrisem", "evaluate", *overrides]),
+    }
+    for name, table, names in (
+        ("metrics.csv", rows, (*_FIRST, *scores, *_LAST)),
+        ("volumes.csv", volumes, volumes[0]),
+        ("lesions.csv", marked, lesions.COLUMNS),
+        ("audit.csv", audited, audit.COLUMNS),
+    ):
+        if table:
+            write(folder / name, summary.rows_as_csv(table, list(names)))
+        else:
+            (folder / name).unlink(missing_ok=True)
+    write(folder / "summary.json", json.dumps(finite(told), indent=2, allow_nan=False) + "\n")
     placed = [row | {"run": str(folder / row["run"])} for row in rows]
     log_scores(config.logger, runs, placed, targets)
-    print_tables(summary, columns)
+    shown = [tables.build_table(group, columns) for group in told["groups"]]
+    shown += [*audit.audit_tables(told["audit"]), *lesions.page_tables(told["lesions"])]
+    for one in shown:
+        print(tables.as_text(one), end="\n\n")
     print(f"scores: {folder / 'metrics.csv'}")
     return 0
 
@@ -79,16 +90,16 @@ def score_runs(
 
     metrics = VolumeMetrics(scores)
     tables: tuple[list[Row], list[Row], list[Row]] = ([], [], [])
-    for one in runs:
-        known = {"method": one.label, "anatomy": one.anatomy or config.data.name}
-        known |= {"mask": one.mask, "run": _name(one.folder, folder)}
-        similarities = final_similarities(one)
-        for file in one.files:
-            found = score_file(file, targets[one.folder] / file.name, metrics, config.crop)
-            for row in found[0]:
+    for run in runs:
+        facts = {"method": run.label, "anatomy": run.anatomy or config.data.name}
+        facts |= {"mask": run.mask, "run": _name(run.folder, folder)}
+        similarities = final_similarities(run)
+        for file in run.files:
+            parts = score_file(file, targets[run.folder] / file.name, metrics, config.crop)
+            for row in parts[0]:
                 row |= similarities.get((file.name, int(row["slice"])), {})
-            for table, part in zip(tables, found, strict=True):
-                table += [row | known for row in part]
+            for table, part in zip(tables, parts, strict=True):
+                table += [row | facts for row in part]
     return tables
 
 
@@ -97,31 +108,37 @@ def audit_runs(
 ) -> list[Row]:
     """Audit each run with a prior against the same run without: rows of slices, and pictures."""
     from mrisem.report.audit import audit, find_pairs
-    from mrisem.report.audit_figure import write_figure
+    from mrisem.report.changes import draw_changes, load_changes
+    from mrisem.report.evaluated import audit_picture
+    from mrisem.report.figures import as_png
 
-    for old in (folder / "figures").glob("audit_*.png"):
+    figures = folder / "figures"
+    for old in figures.glob("audit_*.png"):
         old.unlink()
     pairs, alone = find_pairs(runs)
     for run in alone:
         print(f"not audited: beside {run.label} there is no run of the same settings, prior=none")
     rows: list[Row] = []
     for pair in pairs:
-        where = targets[pair.guided.folder]
-        found = audit(pair, where, Path(config.paths.cache) / "sensitivity_maps")
-        if found and config.audit_slices:
-            write_figure(folder / "figures", pair, found, where, config.audit_slices)
-        known = {"run": _name(pair.guided.folder, folder)}
-        known |= {"without_run": _name(pair.plain.folder, folder)}
-        rows += [row | known for row in found]
+        guided, plain, where = pair.guided, pair.plain, targets[pair.guided.folder]
+        audited = audit(pair, where, Path(config.paths.cache) / "sensitivity_maps")
+        maps = load_changes(audited, (plain.folder, guided.folder, where), config.audit_slices)
+        if maps:
+            title = f"{guided.anatomy}, {guided.mask}: {guided.label} against {plain.label}"
+            figures.mkdir(parents=True, exist_ok=True)
+            path = figures / audit_picture(guided.anatomy, guided.mask, guided.label)
+            path.write_bytes(as_png(draw_changes(maps, title)))
+        folders = {"run": _name(guided.folder, folder), "without_run": _name(plain.folder, folder)}
+        rows += [row | folders for row in audited]
     return rows
 
 
-def target_folder(one: Run, config: DictConfig) -> Path:
+def target_folder(run: Run, config: DictConfig) -> Path:
     """Return ``<data.root>/multicoil_<data.split>``, from the configuration, else as recorded."""
-    root = config.data.root or one.recorded("data.root")
-    split = config.data.split or one.recorded("data.split") or "val"
+    root = config.data.root or run.recorded("data.root")
+    split = config.data.split or run.recorded("data.split") or "val"
     if root is None:
-        raise InputError(f"data.root must be given: {one.folder} recorded none; add data.root=DIR")
+        raise InputError(f"data.root must be given: {run.folder} recorded none; add data.root=DIR")
     folder = Path(root).expanduser().resolve() / f"multicoil_{split}"
     if not folder.is_dir():
         raise InputError(
@@ -131,36 +148,8 @@ def target_folder(one: Run, config: DictConfig) -> Path:
     return folder
 
 
-def _output_folder(config: DictConfig) -> Path:
-    if OmegaConf.is_missing(config, "output_dir") or not config.output_dir:
-        raise InputError("output_dir must be the run folder to score, got none; add output_dir=RUN")
-    return Path(config.output_dir).expanduser().resolve()
-
-
 def _name(run: Path, folder: Path) -> str:
     return run.relative_to(folder).as_posix()
-
-
-def _overrides() -> list[str]:
-    from hydra.core.hydra_config import HydraConfig
-
-    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
-
-
-def _check_reference(reference: str | None, methods: set[str]) -> None:
-    if reference is not None and reference not in methods:
-        raise InputError(f"reference must be one of {sorted(methods)}, got {reference!r}")
-
-
-def as_csv(rows: Sequence[Row], columns: Sequence[str]) -> str:
-    """Return rows as CSV; None and NaN as empty cells."""
-    out = io.StringIO()
-    writer = csv.DictWriter(out, columns, lineterminator="\n", extrasaction="ignore")
-    writer.writeheader()
-    for row in rows:
-        empty = {k: "" for k, v in row.items() if isinstance(v, float) and math.isnan(v)}
-        writer.writerow(row | empty)
-    return out.getvalue()
 
 
 def finite(value: Any) -> Any:
@@ -172,43 +161,6 @@ def finite(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
-
-
-def write_tables(
-    folder: Path,
-    scores: dict[str, Score],
-    rows: list[Row],
-    volumes: list[Row],
-    lesions: list[Row],
-    audited: list[Row],
-) -> None:
-    """Write the CSV files; an earlier evaluation's are replaced or removed."""
-    from mrisem.report import audit
-    from mrisem.report import lesions as lesion_rows
-
-    write(folder / "metrics.csv", as_csv(rows, [*_FIRST, *scores, *_LAST]))
-    write(folder / "volumes.csv", as_csv(volumes, list(volumes[0])))
-    for name, found, columns in (
-        ("lesions.csv", lesions, lesion_rows.COLUMNS),
-        ("audit.csv", audited, audit.COLUMNS),
-    ):
-        if found:
-            write(folder / name, as_csv(found, columns))
-        else:
-            (folder / name).unlink(missing_ok=True)
-
-
-def print_tables(summary: dict[str, Any], columns: Sequence[Column]) -> None:
-    """Print the scores, the audit and the lesions."""
-    from mrisem.report import audit, lesions
-    from mrisem.report.tables import aligned, as_text, build_table
-
-    for group in summary["groups"]:
-        print(as_text(build_table(group, columns)), end="\n\n")
-    for title, lines in audit.text_tables(summary["audit"]).items():
-        print(f"{title}\n{aligned(lines)}", end="\n\n")
-    for title, lines in lesions.text_tables(summary["lesions"]).items():
-        print(f"{title}\n{aligned(lines)}", end="\n\n")
 
 
 def write(path: Path, text: str) -> None:

@@ -145,8 +145,7 @@ def log_scores(
 
 def _log_run(logger: Logger, rows: Sequence[Row], targets: Mapping[Path, Path]) -> None:
     """Log means, the table of slices, and comparisons with the target."""
-    from mrisem.report.figures import panel_figure
-    from mrisem.report.panels import choose_slices, load_panel
+    from mrisem.report.panels import choose_slices, load_panel, panel_figure
     from mrisem.tasks.callbacks.logging import log_picture, log_table
 
     names = [key for key, value in rows[0].items() if isinstance(value, float)]

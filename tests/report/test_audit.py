@@ -22,19 +22,13 @@ from mrisem.report.audit import (
     audit_tables,
     find_pairs,
     sensitivity_maps,
-    text_tables,
 )
-from mrisem.report.audit_figure import (
-    DIFFERENCE_MAP,
-    Maps,
-    choose_rows,
-    difference_window,
-    write_figure,
-)
-from mrisem.report.changes import Changes
-from mrisem.report.drawings import draw_maps
+from mrisem.report.changes import Maps, choose_rows, difference_window, draw_changes, load_changes
+from mrisem.report.evaluated import Evaluated
+from mrisem.report.figures import DIFFERENCE_MAP, as_png
 from mrisem.report.runs import find_runs
-from mrisem.report.tables import as_csv, as_latex
+from mrisem.report.sections import Section, draw_maps
+from mrisem.report.tables import as_csv, as_latex, as_text
 
 CONF = Path(__file__).parents[2] / "conf"
 Y, X, SIZE = 48, 24, (24, 20)
@@ -116,16 +110,16 @@ def test_audit_finds_a_line_that_the_prior_doubled(scene):
     assert rows[0]["difference"] == pytest.approx(expected, rel=1e-4)
     (entry,) = audit_summary(rows)
     assert entry["changed_measured"]["mean"] == pytest.approx(1 / 24, rel=1e-4)
-    ((title, (head, line)),) = text_tables([entry]).items()
-    assert title == "prior against no prior: brain, gaussian R=4"
-    assert line[:2] == ["unrolled + image_same", "2"]
-    assert line[head.index("changed measured")] == "4.17 %"
     (table,) = audit_tables([entry])
+    assert table.title == "prior against no prior: brain, gaussian R=4"
+    assert (table.rows[0].method, table.rows[0].n) == ("unrolled + image_same", 2)
+    headings = [column.heading for column in table.columns]
+    assert table.rows[0].cells[headings.index("changed measured")].text == "4.17 %"
     assert not any(cell.best for cell in table.rows[0].cells)  # no change is no merit
     written = list(csv.DictReader(io.StringIO(as_csv([table]))))
     (changed,) = (row for row in written if row["metric"] == "changed_measured")
     assert float(changed["mean"]) == pytest.approx(1 / 24, rel=1e-4)
-    assert (changed["group"], changed["n"]) == (title, "2")
+    assert (changed["group"], changed["n"]) == (table.title, "2")
     assert r" & 4.17 \% & " in as_latex([table])
 
 
@@ -167,7 +161,9 @@ def test_audit_without_complex_images_says_so(scene, caplog):
     assert np.isnan([row["changed_measured"] for row in rows]).all()
     assert [row["difference"] for row in rows] == pytest.approx([0.25] * 2, rel=1e-4)
     assert "skip_existing=false" in caplog.text
-    assert text_tables(audit_summary(rows))
+    (table,) = audit_tables(audit_summary(rows))
+    assert "25 %" in as_text(table)
+    assert [column.name for column in table.columns] == ["difference", "false_detail"]
 
 
 def test_audit_refuses_runs_of_other_samples(scene):
@@ -187,9 +183,9 @@ def test_audit_figure_shows_the_slices_that_changed_most(scene):
     rows = audit(pair, scene.targets)
     assert [row["slice"] for row in choose_rows(rows, 1)] == [1]
     assert [row["slice"] for row in choose_rows(rows, 9)] == [1, 0]
-    path = write_figure(scene.root / "figures", pair, rows, scene.targets, 2)
-    assert path.name == "audit_brain_gaussian_r_4_unrolled_image_same.png"
-    assert path.stat().st_size > 10_000
+    maps = load_changes(rows, (pair.plain.folder, pair.guided.folder, scene.targets), 2)
+    assert [one.title for one in maps] == ["a, slice 1", "a, slice 0"]
+    assert len(as_png(draw_changes(maps, "a against b"))) > 10_000
 
 
 @pytest.mark.parametrize(("change", "window"), [(0.004, 0.005), (0.03, 0.05), (7.0, 1.0)])
@@ -200,7 +196,7 @@ def test_difference_window_is_the_next_round_one(change, window):
 
 
 def picture_of(tile):
-    png = base64.b64decode(tile["image"].partition(",")[2])
+    png = base64.b64decode(tile.uri.partition(",")[2])
     return np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
 
 
@@ -209,13 +205,19 @@ def test_page_shows_signed_differences_dark_at_zero_bluish_below_reddish_above(s
     scene.add("2", "image_same", 1.5 * scene.kspace)
     ((pair,), _) = scene.pairs()
     rows = audit(pair, scene.targets)
-    path = write_figure(scene.root / "figures", pair, rows, scene.targets, 1)
-    changes = Changes(path, pair.plain.folder, pair.guided.folder, scene.targets, rows)
-    pictures = {}
-    drawn = draw_maps("a against b", changes, pictures)
-    assert pictures == {path.name: path.read_bytes()}
+    folders = {"run": str(pair.guided.folder), "without_run": str(pair.plain.folder)}
+    rows = [row | folders for row in rows]
+    path = scene.root / "audit.png"
+    path.write_bytes(b"picture")
+    found = Evaluated(
+        pictures={pair.guided.folder: path}, targets={pair.guided.folder: scene.targets}
+    )
+    section = Section("brain", [pair.plain, pair.guided], [], {})
+    (drawn,) = draw_maps(section, rows, found)
+    assert section.pictures == {path.name: b"picture"}
+    assert drawn["title"] == "unrolled + image_same against unrolled"
     assert len(drawn["slices"]) == 2
-    *images, changed, wanted = (picture_of(tile) for tile in drawn["slices"][0]["tiles"])
+    *images, changed, wanted = (picture_of(view) for view in drawn["slices"][0][1])
     assert len(images) == 3
     red, _, blue = np.moveaxis(changed, -1, 0)
     assert (red - blue).min() > -10  # all of it became brighter
@@ -223,9 +225,9 @@ def test_page_shows_signed_differences_dark_at_zero_bluish_below_reddish_above(s
     neutral = np.array(DIFFERENCE_MAP(128, bytes=True))[:3]
     assert (wanted == neutral).all()  # without the prior it was the target
     (scene.targets / "a.h5").unlink()
-    fallen = draw_maps("a against b", changes, pictures)
+    (fallen,) = draw_maps(section, rows, found)
     assert fallen["slices"] == []
-    assert fallen["image"].startswith("data:image/webp")
+    assert base64.b64decode(fallen["image"].removeprefix("data:image/png;base64,")) == b"picture"
 
 
 def test_difference_map_is_as_light_on_both_sides_and_darkest_at_zero():

@@ -11,13 +11,11 @@ from PIL import Image
 
 from mrisem.errors import InputError
 from mrisem.report import curves as curves_of_fits
-from mrisem.report.curve_figure import similarity_curves
-from mrisem.report.embedding import lay_out, make_pictures, place
-from mrisem.report.embedding_figure import embedding_figure
+from mrisem.report.embedding import draw, lay_out, make_pictures, missing_pictures, place
 from mrisem.report.embedding_files import Points
-from mrisem.report.figures import DARK, LIGHT, as_png
+from mrisem.report.figures import as_png
+from mrisem.report.plots import fit_curves
 from mrisem.report.runs import Run
-from mrisem.verbs.report import missing_pictures
 
 LEVELS = ("1", "13", "5")
 
@@ -71,8 +69,9 @@ def test_make_pictures_lays_the_path_from_the_negatives_to_the_positives(make_ru
     assert "iteration 0 to 40" in picture.caption
     assert "not metric" in picture.caption
     assert "level 13 2 of 2" in picture.caption
-    repeated = make_pictures([run], most_scans=8)[0].panels[0].points.stacked
-    np.testing.assert_array_equal(repeated, picture.panels[0].points.stacked)
+    repeated = make_pictures([run], most_scans=8)[0].panels[0].points.parts
+    for array, same in zip(repeated, picture.panels[0].points.parts, strict=True):
+        np.testing.assert_array_equal(array, same)
 
 
 def test_lay_out_of_a_small_bank_is_the_principal_plane_of_all_directions():
@@ -83,7 +82,7 @@ def test_lay_out_of_a_small_bank_is_the_principal_plane_of_all_directions():
     directions = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     left, values, _ = np.linalg.svd(directions - directions.mean(0), full_matrices=False)
     expected = np.abs(left[:, :2] * values[:2])
-    np.testing.assert_allclose(np.abs(flat.stacked), expected, atol=1e-5)
+    np.testing.assert_allclose(np.abs(np.concatenate(flat.parts)), expected, atol=1e-5)
 
 
 def test_place_puts_a_point_between_two_entries_the_nearer_to_the_likelier():
@@ -95,15 +94,13 @@ def test_place_puts_a_point_between_two_entries_the_nearer_to_the_likelier():
     assert 0 < leaning[0, 0] < 5
 
 
-@pytest.mark.parametrize("palette", [LIGHT, DARK])
-def test_embedding_figure_of_few_points_says_pca_and_grows_with_the_levels(make_run, palette):
+def test_embedding_figure_of_few_points_says_pca_and_grows_with_the_levels(make_run):
     run = make_run({0: made_up(n_bank=1, n_steps=1)})
     (picture,) = make_pictures([run], most_scans=8)
     assert "PCA" in picture.caption
     assert "by UMAP" not in picture.caption
-    image = Image.open(io.BytesIO(as_png(embedding_figure(picture, palette)))).convert("RGB")
+    image = Image.open(io.BytesIO(as_png(draw(picture)))).convert("RGB")
     assert image.width > 2 * image.height
-    assert "#{:02x}{:02x}{:02x}".format(*image.getpixel((0, 0))) == palette.paper
 
 
 def test_make_pictures_spreads_over_slices_and_leaves_diverged_steps_out(make_run, monkeypatch):
@@ -114,8 +111,8 @@ def test_make_pictures_spreads_over_slices_and_leaves_diverged_steps_out(make_ru
     assert "3 of 5 slices" in picture.caption
     points = picture.panels[1].points
     assert [len(path) for path in points.paths] == [16, 16, 16]
-    assert np.isfinite(points.stacked).all()
-    assert as_png(embedding_figure(picture, LIGHT))
+    assert np.isfinite(np.concatenate(points.parts)).all()
+    assert as_png(draw(picture))
 
 
 def test_make_pictures_is_empty_without_embeddings_or_when_switched_off(make_run):
@@ -142,10 +139,13 @@ def test_similarities_of_a_level_share_a_figure_and_levels_come_by_number(make_r
     rows = [f"a.h5,0,{i},{name},{i + 0.5}" for name in (*names, "positives_2") for i in range(3)]
     (run.folder / "fit.csv").write_text("\n".join(["file,slice,iteration,name,value", *rows]))
     curves = curves_of_fits.read_curves([run])
-    assert [*curves][:3] == ["gradient_balance", "semantic_2", "semantic_13"]
-    assert curves_of_fits.paired_sides(curves) == {"13": ("positives_13", "negatives_13")}
-    sides = curves["positives_13"], curves["negatives_13"]
-    figure = similarity_curves("similarity", sides, [run.label], LIGHT)
+    logged = curves["name"].unique().tolist()
+    losses = curves_of_fits.loss_names(logged)
+    assert losses == ["gradient_balance", "semantic_2", "semantic_13"]
+    assert curves_of_fits.levels_of(logged) == ["13"]
+    sides = {"-": curves[curves["name"] == "positives_13"]}
+    sides["--"] = curves[curves["name"] == "negatives_13"]
+    figure = fit_curves("similarity", sides, [run.label])
     bold = [line for line in figure.axes[0].get_lines() if line.get_linewidth() == 2]
     assert [line.get_linestyle() for line in bold] == ["-", "--"]
 

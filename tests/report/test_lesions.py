@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import wilcoxon
 
-from mrisem.report.lesions import lesion_table, lesion_tables, page_tables, text_tables
+from mrisem.report.lesions import lesion_table, lesion_tables, page_tables
 
 
 def rows_of(method, contrasts, errors, anatomy="brain"):
@@ -50,11 +50,15 @@ def test_lesion_tables_compare_each_method_with_its_reference_in_each_group():
         ("brain", "unrolled + image_same", "unrolled"),
         ("other", "unrolled", None),
     ]
-    printed = text_tables(tables)
-    assert list(printed) == ["lesions: brain, gaussian R=4", "lesions: other, gaussian R=4"]
-    last = printed["lesions: brain, gaussian R=4"][-1]
-    assert last[2:4] == ["0.800 ± 0.000", "p = 0.008"]
-    assert last[-1] == "unrolled"
+    brain, other = page_tables(tables)
+    assert (brain.title, other.title) == (
+        "lesions: brain, gaussian R=4",
+        "lesions: other, gaussian R=4",
+    )
+    contrast = brain.rows[-1].cells[0]
+    assert contrast.text == "0.800 ± 0.000"
+    assert contrast.test["p_value"] == pytest.approx(2 / 2**8)
+    assert brain.rows[-1].reference == "unrolled"
 
 
 def test_page_tables_correct_the_tests_over_the_methods_of_a_group():

@@ -200,8 +200,9 @@ def test_table_marks_the_best_by_direction_and_renders():
     assert len(lines) == 5
     assert lines[0].endswith(",p_holm,low,high")
     cell = table.rows[1].cells[0]
-    assert cell.low < cell.mean < cell.high
-    assert cell.interval == f"[{cell.low:.2f}, {cell.high:.2f}]"
+    low, mean, high = (cell.summary[key] for key in ("low", "mean", "high"))
+    assert low < mean < high
+    assert cell.interval == f"[{low:.2f}, {high:.2f}]"
     assert lines[3].startswith('"brain, gaussian R=4",unrolled,psnr,8,')
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mrisem.report.figures import DARK, LIGHT, as_png
+from mrisem.report.figures import as_png
+from mrisem.report.plots import sweep_curves
 from mrisem.report.runs import Run, label_runs
 from mrisem.report.summary import Column
-from mrisem.report.sweep_figure import sweep_curves, sweep_points
 from mrisem.report.sweeps import Sweep, find_sampling_sweeps, find_sweeps, line_points
 
 PSNR = Column("psnr", "PSNR [dB]", "higher", 2)
@@ -161,12 +161,11 @@ def test_sweep_axis_follows_the_values(values, axis, positions):
     assert list(sweep.positions.values()) == positions
 
 
-@pytest.mark.parametrize("palette", [LIGHT, DARK])
-def test_sweep_curves_draw_the_means_at_their_values(palette):
+def test_sweep_curves_draw_the_means_at_their_values():
     line = scored({"0.01": [1.0, 2.0], "0.1": [2.0, 4.0], "1": [3.0, 3.0]})
     against = [{"file": "0.h5", "slice": 0, "psnr": 1.0}, {"file": "0.h5", "slice": 1, "psnr": 2.0}]
     sweep = Sweep("prior.weight", tuple(line), {SAME: line}, {"unrolled": against}, 2)
-    figure = sweep_curves(sweep, PSNR, sweep_points(sweep, PSNR), palette)
+    figure = sweep_curves(sweep, PSNR, sweep.points(PSNR))
     axes = figure.axes[0]
     drawn = axes.containers[0].lines[0].get_xydata()
     assert drawn == pytest.approx(np.array([[0.01, 1.5], [0.1, 3.0], [1.0, 3.0]]))
