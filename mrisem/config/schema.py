@@ -11,7 +11,7 @@ import os
 from typing import Annotated, Any, Literal
 
 from hydra.core.config_store import ConfigStore
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
 Count = Annotated[int, Field(ge=1)]
 Number = Annotated[float, Field(ge=0)]
@@ -177,78 +177,37 @@ class Regulariser(Choice):
     term: Any = None
 
 
-class ScaleSimulate(Options):
-    """Sizes of simulated data sets."""
-
-    n_train: int = Field(ge=0, le=5000)
-    n_val: int = Field(ge=0)
-    n_slices: Count
-    size: int = Field(ge=64, multiple_of=2, description="pixels along the edge of the target")
-    n_coils: Count
+def sizes(**kinds: Any) -> type[Options]:
+    """Make the schema of a part of `SCALE`: name -> type."""
+    fields: dict[str, Any] = {name: (kind, ...) for name, kind in kinds.items()}
+    return create_model("Sizes", __base__=Options, **fields)
 
 
-class ScaleFit(Options):
-    """Sizes of per-scan fits."""
-
-    iterations: Count
-    slices_at_once: Count
-    rank: Count
-
-
-class ScaleTrain(Options):
-    """Sizes of training over a data set."""
-
-    epochs: Count
-    batch_size: Count
-
-
-class ScaleUnrolled(Options):
-    """Sizes of the unrolled network."""
-
-    stages: Count
-    channels: Count
-    levels: Levels
-    cg_iterations: Count
-
-
-class ScaleUnet(Options):
-    """Sizes of the U-Net."""
-
-    channels: Count
-    levels: Levels
-
-
-class ScaleVarnet(Options):
-    """Sizes of the VarNet."""
-
-    cascades: Count
-    channels: Count
-    levels: Levels
-    sensitivity_channels: Count
-    sensitivity_levels: Levels
-
-
-class ScaleInr(Options):
-    """Sizes of the coordinate network and of its fit."""
-
-    layers: Count
-    width: Count
-    adaptor_width: Count
-    first_iterations: Count
-    second_iterations: Count
-
-
-class Scale(Options):
-    """Sizes, and nothing else."""
-
-    simulate: ScaleSimulate
-    n_auxiliary: Count
-    fit: ScaleFit
-    train: ScaleTrain
-    unrolled: ScaleUnrolled
-    unet: ScaleUnet
-    varnet: ScaleVarnet
-    inr: ScaleInr
+Subjects = Annotated[int, Field(ge=0, le=5000)]
+Pixels = Annotated[int, Field(ge=64, multiple_of=2)]  # along the edge of a simulated target
+SCALE = sizes(  # sizes, and nothing else
+    simulate=sizes(n_train=Subjects, n_val=Subjects, n_slices=Count, size=Pixels, n_coils=Count),
+    n_auxiliary=Count,
+    fit=sizes(iterations=Count, slices_at_once=Count, rank=Count),
+    train=sizes(epochs=Count, batch_size=Count),
+    unrolled=sizes(stages=Count, channels=Count, levels=Levels, cg_iterations=Count),
+    unet=sizes(channels=Count, levels=Levels),
+    varnet=sizes(
+        cascades=Count,
+        channels=Count,
+        levels=Levels,
+        sensitivity_channels=Count,
+        sensitivity_levels=Levels,
+    ),
+    inr=sizes(
+        layers=Count,
+        width=Count,
+        adaptor_width=Count,
+        first_iterations=Count,
+        second_iterations=Count,
+    ),
+)
+Scale = Annotated[Any, SCALE]
 
 
 class Trainer(Options):
@@ -338,10 +297,10 @@ class Simulate(Verb):
     skip_existing: bool
     snr_factor: Annotated[float, Field(gt=0, allow_inf_nan=True)]
     lesions: Lesions
-    n_train: int = Field(ge=0, le=5000)
-    n_val: int = Field(ge=0)
+    n_train: Subjects
+    n_val: Subjects
     n_slices: Count
-    size: int = Field(ge=64, multiple_of=2)
+    size: Pixels
     n_coils: Count
 
 
