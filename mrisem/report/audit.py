@@ -166,7 +166,7 @@ def sensitivity_maps(
         file: the input.
         number: index of the slice.
         mask: ``(y, x)`` bool, its samples: whole columns.
-        estimator: of the maps.
+        estimator: of the maps, as ``data.sensitivity_maps`` names it.
         cache: folder where they may lie.
     """
     columns = mask.all(0)

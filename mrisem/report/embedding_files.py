@@ -60,11 +60,7 @@ def kept_files(run: Run) -> dict[str, list[Path]]:
 
 
 def read_kept(path: Path) -> dict[str, np.ndarray]:
-    """Return the arrays of one slice.
-
-    Raises:
-        InputError: the file is damaged.
-    """
+    """Return the arrays of one slice; InputError when the file is damaged."""
     try:
         with path.open("rb") as stream, np.load(stream) as arrays:
             return dict(arrays)
@@ -76,11 +72,7 @@ def read_kept(path: Path) -> dict[str, np.ndarray]:
 
 
 def levels_of(arrays: dict[str, np.ndarray], path: Path) -> list[str]:
-    """Return the levels of one slice's arrays, by number.
-
-    Raises:
-        InputError: it has none.
-    """
+    """Return the levels of one slice's arrays, by number; InputError when it has none."""
     levels = [key.removeprefix("path_") for key in arrays if key.startswith("path_")]
     if not levels or "iterations" not in arrays:
         raise InputError(

@@ -15,23 +15,14 @@ Summary = dict[str, Any]
 
 @dataclass
 class Evaluated:
-    """Rows of several evaluations; ``run`` is the absolute folder, ``method`` the run's label.
+    """Rows of several evaluations; ``run`` is the absolute folder, ``method`` the run's label."""
 
-    Args:
-        rows: of slices.
-        audit: of slices of runs with a prior beside the same without.
-        lesions: one lesion in one slice by one method each.
-        pictures: run folder to the picture of what its prior changed, where there is one.
-        targets: run folder to its target folder.
-        summaries: evaluated folder to its summary.
-    """
-
-    rows: list[Row] = field(default_factory=list)
-    audit: list[Row] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)  # of slices
+    audit: list[Row] = field(default_factory=list)  # of slices of runs with a prior
     lesions: list[Row] = field(default_factory=list)
-    pictures: dict[Path, Path] = field(default_factory=dict)
-    targets: dict[Path, Path] = field(default_factory=dict)
-    summaries: dict[Path, Summary] = field(default_factory=dict)
+    pictures: dict[Path, Path] = field(default_factory=dict)  # run to what its prior changed
+    targets: dict[Path, Path] = field(default_factory=dict)  # run to folder of its targets
+    summaries: dict[Path, Summary] = field(default_factory=dict)  # by the folder evaluated
 
     @property
     def columns(self) -> list[Column]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import yaml
@@ -18,6 +19,16 @@ from mrisem.report.sections import make_sections
 from mrisem.report.tables import Table, as_csv, as_latex, p_text
 
 _KINDS = ("panel", "dots", "sweep", "loss", "embedding", "audit")  # of figures
+
+TEMPLATES = Environment(
+    loader=PackageLoader("mrisem.report", "."),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+TEMPLATES.filters |= {"p_text": p_text, "stops": colour_stops, "slug": slug}
+TEMPLATES.filters["yaml"] = partial(yaml.safe_dump, sort_keys=False, allow_unicode=True)
 
 
 @dataclass(frozen=True)
@@ -60,15 +71,7 @@ def make_page(runs: Sequence[Run], found: Evaluated, config: DictConfig) -> Page
     """
     pictures: dict[str, bytes] = {}
     groups, samplings = make_sections(runs, found, config, pictures)
-    environment = Environment(
-        loader=PackageLoader("mrisem.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"p_text": p_text, "yaml": _as_yaml, "stops": colour_stops, "slug": slug}
-    html = environment.get_template("page.html.j2").render(
+    html = TEMPLATES.get_template("page.html.j2").render(
         title=config.title,
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, mrisem {mrisem.__version__}",
         groups=groups,
@@ -81,7 +84,3 @@ def make_page(runs: Sequence[Run], found: Evaluated, config: DictConfig) -> Page
     )
     tables = [t for g in groups for t in (g["table"], *g["audits"], *g["lesions"])]
     return Page(html, pictures, tables)
-
-
-def _as_yaml(config: object) -> str:
-    return yaml.safe_dump(config, sort_keys=False, allow_unicode=True)

@@ -22,21 +22,13 @@ Points = Mapping[str, Mapping[str, Mapping[str, Any]]]  # line, value, summary
 
 @dataclass(frozen=True)
 class Sweep:
-    """Scores over the values of one parameter, all on the same slices.
+    """Scores over the values of one parameter, all on the same slices."""
 
-    Args:
-        parameter: its dotted name.
-        values: as text, in the order of the axis.
-        lines: name of the other settings to value to rows of slices.
-        references: what the lines' methods are tested against, on the same slices.
-        n: slices; 0 when the runs share none.
-    """
-
-    parameter: str
-    values: tuple[str, ...]
-    lines: Mapping[str, Mapping[str, Sequence[Row]]]
-    references: Mapping[str, Sequence[Row]]
-    n: int
+    parameter: str  # its dotted name
+    values: tuple[str, ...]  # as text, in the order of the axis
+    lines: Mapping[str, Mapping[str, Sequence[Row]]]  # other settings to value to rows of slices
+    references: Mapping[str, Sequence[Row]]  # what the lines' methods are tested against
+    n: int  # slices; 0 when the runs share none
 
     @property
     def axis(self) -> str:
@@ -130,8 +122,7 @@ def _named(runs: Sequence[Run]) -> list[Named]:
     named: list[Named] = []
     for method in sorted({run.method for run in runs}):
         variants = [run for run in runs if run.method == method]
-        for folder, settings in settings_of(variants).items():
-            run = next(run for run in variants if run.folder == folder)
+        for run, settings in zip(variants, settings_of(variants).values(), strict=True):
             named.append((run, method, {key: text or _NOT_SET for key, text in settings.items()}))
     return named
 
