@@ -85,7 +85,7 @@ def audit(pair: Pair, targets: Path, cache: Path | None = None) -> list[Row]:
     Args:
         pair: the runs.
         targets: folder of the input files.
-        cache: folder of sensitivity maps; those that the runs used are found there.
+        cache: folder with the sensitivity maps that the runs used.
 
     Returns:
         one row a slice, see `COLUMNS`; those of k-space are NaN where a run kept no complex image,

@@ -81,14 +81,14 @@ def _evaluation(
     run: Run, roots: Sequence[Path], summaries: dict[Path, Summary]
 ) -> tuple[Path, str]:
     """Return the folder whose evaluation has the run, and the run's name there."""
-    above = [root for root in roots if root in run.folder.parents]
-    for folder in [*above, run.folder]:
+    folders = [*(root for root in roots if root in run.folder.parents), run.folder]
+    for folder in folders:
         summary = summaries.get(folder) or _read_summary(folder)
         name = run.folder.relative_to(folder).as_posix()
-        if summary is not None and name in summary["targets"]:
+        if name in summary.get("targets", ()):
             summaries[folder] = summary
             return folder, name
-    raise _not_evaluated(run, (above or [run.folder])[0])
+    raise _not_evaluated(run, folders[0])
 
 
 def _not_evaluated(run: Run, folder: Path) -> InputError:
@@ -98,11 +98,11 @@ def _not_evaluated(run: Run, folder: Path) -> InputError:
     )
 
 
-def _read_summary(folder: Path) -> Summary | None:
-    """Return ``summary.json``, or None where there is none (or no table beside it)."""
+def _read_summary(folder: Path) -> Summary:
+    """Return ``summary.json``, empty where there is none (or no table beside it)."""
     path = folder / "summary.json"
     if not (path.is_file() and (folder / "metrics.csv").is_file()):
-        return None
+        return {}
     try:
         summary: Summary = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:

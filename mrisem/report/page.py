@@ -33,17 +33,11 @@ TEMPLATES.filters["yaml"] = partial(yaml.safe_dump, sort_keys=False, allow_unico
 
 @dataclass(frozen=True)
 class Page:
-    """The page and the files beside it.
-
-    Args:
-        html: the page's text.
-        pictures: file name to PNG bytes.
-        tables: of all groups.
-    """
+    """The page and the files beside it."""
 
     html: str
-    pictures: dict[str, bytes]
-    tables: list[Table]
+    pictures: dict[str, bytes]  # file name to PNG
+    tables: list[Table]  # of all groups
 
     def write(self, folder: Path) -> None:
         """Write page, figures and tables; the page last, so that it never stands without them."""
@@ -62,13 +56,7 @@ class Page:
 
 
 def make_page(runs: Sequence[Run], found: Evaluated, config: DictConfig) -> Page:
-    """Draw everything and fill the template.
-
-    Args:
-        runs: in table order.
-        found: their scores.
-        config: of `mrisem report`.
-    """
+    """Draw everything and fill the template; ``config`` is that of `mrisem report`."""
     pictures: dict[str, bytes] = {}
     groups, samplings = make_sections(runs, found, config, pictures)
     html = TEMPLATES.get_template("page.html.j2").render(
@@ -77,7 +65,9 @@ def make_page(runs: Sequence[Run], found: Evaluated, config: DictConfig) -> Page
         groups=groups,
         samplings=samplings,
         runs=runs,
-        evaluations=dict.fromkeys(s["command"] for s in found.summaries.values()),
+        evaluations=dict.fromkeys(
+            filter(None, (s.get("command") for s in found.summaries.values()))
+        ),
         fewest_files=SMALLEST_CLUSTERS,
         error_map=ERROR_MAP,
         difference_map=DIFFERENCE_MAP,

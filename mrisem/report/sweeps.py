@@ -53,12 +53,8 @@ class Sweep:
 def find_sweeps(runs: Sequence[Run], rows: Sequence[Row], wanted: str | None = None) -> list[Sweep]:
     """Return the parameters swept by runs of one anatomy and sampling.
 
-    A line joins runs of one method that differ in the parameter alone.
-
-    Args:
-        runs: of one comparable group.
-        rows: of their slices; ``run`` is the absolute folder.
-        wanted: one reference for all, or None (see `mrisem.report.summary.reference_of`).
+    A line joins runs of one method that differ in the parameter alone; what it is tested against
+    is its `reference_of`. In ``rows``, ``run`` is the absolute folder.
     """
     labels = labels_of(rows)
     sweeps = []
@@ -90,10 +86,6 @@ def line_points(
     ``y_v + sqrt(J / (J - 1)) (d_sv - d_v)``, with the mean ``y_v`` at value v of J, and
     ``d_sv`` a slice's difference from its own mean over the values, ``d_v`` its mean over slices.
     Source: Cousineau 2005; factor: Morey 2008.
-
-    Args:
-        line: value to rows of slices.
-        column: the score.
 
     Returns:
         value to mean, std, n, low and high (`mrisem.metrics.statistics.summarise`); empty when no
