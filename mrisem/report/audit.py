@@ -85,7 +85,7 @@ def audit(pair: Pair, targets: Path, cache: Path | None = None) -> list[Row]:
     Args:
         pair: the runs.
         targets: folder of the input files.
-        cache: folder of sensitivity maps; those that the runs used are found there.
+        cache: folder with the sensitivity maps that the runs used.
 
     Returns:
         one row a slice, see `COLUMNS`; those of k-space are NaN where a run kept no complex image,
@@ -166,7 +166,7 @@ def sensitivity_maps(
         file: the input.
         number: index of the slice.
         mask: ``(y, x)`` bool, its samples: whole columns.
-        estimator: of the maps.
+        estimator: of the maps, as ``data.sensitivity_maps`` names it.
         cache: folder where they may lie.
     """
     columns = mask.all(0)

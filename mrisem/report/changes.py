@@ -35,8 +35,7 @@ class Maps:
     def views(self, window: float) -> list[View]:
         """Return the images and two signed differences: what was changed, what should have been.
 
-        Args:
-            window: of the differences, as a share of the grey window.
+        The window of the differences is a share of the grey window.
         """
         grey, signed = (self.top, GREYS), (window * self.top, DIFFERENCE_MAP)
         return [
@@ -49,15 +48,12 @@ class Maps:
 
 
 def load_changes(rows: Sequence[Row], folders: tuple[Path, Path, Path], most: int) -> list[Maps]:
-    """Load the slices that changed most, of each acquisition in turn.
+    """Load the slices that changed most; none where one of their files is not there.
 
     Args:
         rows: one pair's rows of the audit.
         folders: the run without the prior, the run with it, the input files.
         most: slices.
-
-    Returns:
-        the slices; none where one of their files is not there.
     """
     plain, guided, targets = folders
     loaded = []

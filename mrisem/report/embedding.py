@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from sklearn.decomposition import PCA
 
 from mrisem.report import embedding_files
 from mrisem.report.embedding_files import Points, unit
@@ -20,6 +21,7 @@ from mrisem.report.figures import FAINT, INK, colours
 from mrisem.report.runs import Run
 
 _FEWEST = 6  # bank entries that UMAP can lay out sensibly
+_SEED = 0  # of the layout
 _N_NEIGHBORS = 15
 _PANEL = 3.4  # inches
 _COLOUR = colours(("positives", "negatives", "zero-filled"))
@@ -27,75 +29,31 @@ _COLOUR = colours(("positives", "negatives", "zero-filled"))
 
 @dataclass(frozen=True)
 class Panel:
-    """One level in the plane.
+    """One level in the plane."""
 
-    Args:
-        level: as written beside the reconstructions: a layer's number or a name.
-        method: ``UMAP`` or, of a bank of fewer than 6 entries, ``PCA``.
-        points: in the plane.
-        n_towards_positives: of its paths, counted before the projection.
-    """
-
-    level: str
-    method: str
+    title: str  # such as "level 13"
+    method: str  # UMAP or, of a small bank, PCA
     points: Points
-    n_towards_positives: int
-
-    @property
-    def title(self) -> str:
-        """Such as ``level 13``."""
-        return f"level {self.level}" if self.level.isdigit() else self.level.replace("_", " ")
+    n_towards_positives: int  # of its paths, counted before the projection
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One run and acquisition.
+    """One run and acquisition."""
 
-    Args:
-        label: of the run.
-        acquisition: fastMRI's name of the sequence.
-        panels: one a level.
-        iterations: first and last of the paths.
-        n_scans: slices whose paths were kept; the picture may show fewer.
-    """
-
-    label: str
-    acquisition: str
-    panels: tuple[Panel, ...]
-    iterations: tuple[int, int]
-    n_scans: int
-
-    @property
-    def caption(self) -> str:
-        """What is shown, how it came into the plane, and what it must not be read for."""
-        first = self.panels[0].points
-        n, n_bank = len(first.paths), len(first.positives) + len(first.negatives)
-        moved = ", ".join(f"{p.title} {p.n_towards_positives} of {n}" for p in self.panels)
-        plane = (
-            "The bank is laid out by UMAP (cosine, fixed seed); images and paths are placed "
-            f"afterwards, each step at the weighted mean of its {n_placing(n_bank)} nearest bank "
-            "entries, so that even what resembles none of them lands among them. UMAP keeps "
-            "neighbours; its distances, directions and sizes of clusters are not metric."
-        )
-        if n_bank < _FEWEST:
-            plane = f"PCA to two dimensions: a bank below {_FEWEST} entries is too small for UMAP."
-        return (
-            f"{len(first.positives)} positives and {len(first.negatives)} negatives of the bank, "
-            f"the zero-filled images of {n} of {self.n_scans} slices (crosses) and their "
-            f"reconstructions' paths from iteration {self.iterations[0]} to {self.iterations[1]}, "
-            f"faint to strong, a large dot at the end. {plane} In the encoder's own space, paths "
-            "that end more like the positives, against the negatives, than they began (cosine of "
-            f"means): {moved}."
-        )
+    label: str  # of the run
+    acquisition: str  # fastMRI's name of the sequence
+    panels: tuple[Panel, ...]  # one a level
+    iterations: tuple[int, int]  # first and last of the paths
+    n_scans: int  # slices whose paths were kept; the picture may show fewer
 
 
-def make_pictures(runs: Iterable[Run], most_scans: int, seed: int = 0) -> list[Picture]:
+def make_pictures(runs: Iterable[Run], most_scans: int) -> list[Picture]:
     """Lay out the embeddings of each run and acquisition.
 
     Args:
         runs: those without ``embeddings/`` give no picture.
         most_scans: slices drawn in a picture, spread evenly over those there are; 0: no pictures.
-        seed: of the layout.
 
     Raises:
         InputError: an embedding file is damaged or of another bank than the others.
@@ -108,8 +66,8 @@ def make_pictures(runs: Iterable[Run], most_scans: int, seed: int = 0) -> list[P
             panels = []
             for level in embedding_files.levels_of(scans[0], files[0]):
                 points = embedding_files.points_of(level, scans, files[0].parents[1])
-                flat, method = lay_out(points, seed)
-                panels.append(Panel(level, method, flat, points.n_towards_positives))
+                title = f"level {level}" if level.isdigit() else level.replace("_", " ")
+                panels.append(Panel(title, *lay_out(points), points.n_towards_positives))
             steps = np.concatenate([scan["iterations"] for scan in scans])
             ends = (int(steps.min()), int(steps.max()))
             pictures.append(Picture(run.label, acquisition, tuple(panels), ends, len(files)))
@@ -126,7 +84,7 @@ def missing_pictures(runs: Iterable[Run], drawn: set[str], most_scans: int) -> s
     return "" if drawn else "No embeddings were kept: no prior in these runs."
 
 
-def lay_out(points: Points, seed: int = 0) -> tuple[Points, str]:
+def lay_out(points: Points) -> tuple[str, Points]:
     """Lay one level's points out in two dimensions.
 
     UMAP (McInnes et al., arXiv:1802.03426) under the cosine metric is fitted on the bank alone,
@@ -138,15 +96,14 @@ def lay_out(points: Points, seed: int = 0) -> tuple[Points, str]:
 
     Args:
         points: in the encoder's space, finite; only their directions count.
-        seed: of UMAP's optimisation.
 
     Returns:
-        the points in the plane, and ``UMAP`` or ``PCA``.
+        ``UMAP`` or ``PCA``, and the points in the plane.
     """
     directions = unit(np.concatenate(points.parts))
     n_bank = len(points.positives) + len(points.negatives)
     if n_bank < _FEWEST:
-        return points.moved_to(_principal(directions)), "PCA"
+        return "PCA", points.moved_to(PCA(2).fit_transform(directions))
     bank, others = directions[:n_bank], directions[n_bank:]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of numba and of parts of umap that are not used
@@ -155,20 +112,21 @@ def lay_out(points: Points, seed: int = 0) -> tuple[Points, str]:
         layout = UMAP(
             n_neighbors=min(_N_NEIGHBORS, n_bank - 1),
             metric="cosine",
-            init=_principal(bank),
-            random_state=seed,
+            init=PCA(2).fit_transform(bank),
+            random_state=_SEED,
             n_jobs=1,
         )
         flat = np.asarray(layout.fit_transform(bank), dtype=np.float32)
-    return points.moved_to(np.concatenate([flat, place(others, bank, flat)])), "UMAP"
+    return "UMAP", points.moved_to(np.concatenate([flat, place(others, bank, flat)]))
 
 
 def place(others: np.ndarray, bank: np.ndarray, flat: np.ndarray) -> np.ndarray:
     """Place directions at the weighted mean of their nearest bank entries' places.
 
-    Weights ``exp(-(d - d_1) / mean(d - d_1))`` of cosine distances ``d``, ``d_1`` the nearest:
-    where UMAP's own transform starts from, but for how it sets the scale. Its later steps are left
-    out: they scatter the places of neighbouring steps at random.
+    They are 15, of a small bank a quarter, at least 2, with weights
+    ``exp(-(d - d_1) / mean(d - d_1))`` of cosine distances ``d``, ``d_1`` the nearest: where UMAP's
+    own transform starts from, but for how it sets the scale. Its later steps are left out: they
+    scatter the places of neighbouring steps at random.
 
     Args:
         others: ``(n, feature)`` float32, unit length.
@@ -179,28 +137,14 @@ def place(others: np.ndarray, bank: np.ndarray, flat: np.ndarray) -> np.ndarray:
         ``(n, 2)`` float32, never outside the bank's hull.
     """
     distances = 1 - others.astype(np.float64) @ bank.T.astype(np.float64)
-    nearest = np.argsort(distances, axis=1)[:, : n_placing(len(bank))]
+    n_placing = min(_N_NEIGHBORS, max(2, len(bank) // 4))
+    nearest = np.argsort(distances, axis=1)[:, :n_placing]
     beyond = np.take_along_axis(distances, nearest, 1)
     beyond -= beyond[:, :1]
     weights = np.exp(-beyond / np.maximum(beyond.mean(1, keepdims=True), 1e-9))
     weights /= weights.sum(1, keepdims=True)
     placed = (weights[..., None] * flat[nearest]).sum(1)
     return np.asarray(placed, dtype=np.float32)
-
-
-def n_placing(n_bank: int) -> int:
-    """Return how many nearest entries place a point: 15, of a small bank a quarter, at least 2."""
-    return min(_N_NEIGHBORS, max(2, n_bank // 4))
-
-
-def _principal(points: np.ndarray) -> np.ndarray:
-    """Return the two principal coordinates, ``(n, 2)`` float32; zeros where there is no second."""
-    centred = np.asarray(points - points.mean(0), dtype=np.float64)
-    _, axes = np.linalg.eigh(centred.T @ centred)  # ascending
-    coordinates = np.zeros((len(points), 2), dtype=np.float32)
-    plane = centred @ axes[:, ::-1][:, :2]
-    coordinates[:, : plane.shape[1]] = plane
-    return coordinates
 
 
 def draw(picture: Picture) -> Figure:

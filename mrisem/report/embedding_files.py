@@ -16,19 +16,12 @@ _MOST_STEPS = 16  # of a path: more could not be told apart
 
 @dataclass(frozen=True)
 class Points:
-    """One level's points, in the encoder's space or in the plane.
+    """One level's points, float32, in the encoder's space or in the plane."""
 
-    Args:
-        positives: ``(n, feature)`` float32, of the bank.
-        negatives: ``(n, feature)``, of the bank.
-        zero_filled: ``(scan, feature)``, where the scans' zero-filled images stand.
-        paths: one ``(step, feature)`` a scan, the reconstruction while it is fitted, oldest first.
-    """
-
-    positives: np.ndarray
-    negatives: np.ndarray
-    zero_filled: np.ndarray
-    paths: tuple[np.ndarray, ...]
+    positives: np.ndarray  # (n, feature), of the bank
+    negatives: np.ndarray  # (n, feature), of the bank
+    zero_filled: np.ndarray  # (scan, feature), the scans' zero-filled images
+    paths: tuple[np.ndarray, ...]  # (step, feature) a scan, the fit from first to last
 
     @property
     def parts(self) -> list[np.ndarray]:
@@ -60,11 +53,7 @@ def kept_files(run: Run) -> dict[str, list[Path]]:
 
 
 def read_kept(path: Path) -> dict[str, np.ndarray]:
-    """Return the arrays of one slice.
-
-    Raises:
-        InputError: the file is damaged.
-    """
+    """Return the arrays of one slice; InputError when the file is damaged."""
     try:
         with path.open("rb") as stream, np.load(stream) as arrays:
             return dict(arrays)
@@ -76,11 +65,7 @@ def read_kept(path: Path) -> dict[str, np.ndarray]:
 
 
 def levels_of(arrays: dict[str, np.ndarray], path: Path) -> list[str]:
-    """Return the levels of one slice's arrays, by number.
-
-    Raises:
-        InputError: it has none.
-    """
+    """Return the levels of one slice's arrays, by number; InputError when it has none."""
     levels = [key.removeprefix("path_") for key in arrays if key.startswith("path_")]
     if not levels or "iterations" not in arrays:
         raise InputError(

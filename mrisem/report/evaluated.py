@@ -15,23 +15,14 @@ Summary = dict[str, Any]
 
 @dataclass
 class Evaluated:
-    """Rows of several evaluations; ``run`` is the absolute folder, ``method`` the run's label.
+    """Rows of several evaluations; ``run`` is the absolute folder, ``method`` the run's label."""
 
-    Args:
-        rows: of slices.
-        audit: of slices of runs with a prior beside the same without.
-        lesions: one lesion in one slice by one method each.
-        pictures: run folder to the picture of what its prior changed, where there is one.
-        targets: run folder to its target folder.
-        summaries: evaluated folder to its summary.
-    """
-
-    rows: list[Row] = field(default_factory=list)
-    audit: list[Row] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)  # of slices
+    audit: list[Row] = field(default_factory=list)  # of slices of runs with a prior
     lesions: list[Row] = field(default_factory=list)
-    pictures: dict[Path, Path] = field(default_factory=dict)
-    targets: dict[Path, Path] = field(default_factory=dict)
-    summaries: dict[Path, Summary] = field(default_factory=dict)
+    pictures: dict[Path, Path] = field(default_factory=dict)  # run to what its prior changed
+    targets: dict[Path, Path] = field(default_factory=dict)  # run to folder of its targets
+    summaries: dict[Path, Summary] = field(default_factory=dict)  # by the folder evaluated
 
     @property
     def columns(self) -> list[Column]:
@@ -90,14 +81,14 @@ def _evaluation(
     run: Run, roots: Sequence[Path], summaries: dict[Path, Summary]
 ) -> tuple[Path, str]:
     """Return the folder whose evaluation has the run, and the run's name there."""
-    above = [root for root in roots if root in run.folder.parents]
-    for folder in [*above, run.folder]:
+    folders = [*(root for root in roots if root in run.folder.parents), run.folder]
+    for folder in folders:
         summary = summaries.get(folder) or _read_summary(folder)
         name = run.folder.relative_to(folder).as_posix()
-        if summary is not None and name in summary["targets"]:
+        if name in summary.get("targets", ()):
             summaries[folder] = summary
             return folder, name
-    raise _not_evaluated(run, (above or [run.folder])[0])
+    raise _not_evaluated(run, folders[0])
 
 
 def _not_evaluated(run: Run, folder: Path) -> InputError:
@@ -107,11 +98,11 @@ def _not_evaluated(run: Run, folder: Path) -> InputError:
     )
 
 
-def _read_summary(folder: Path) -> Summary | None:
-    """Return ``summary.json``, or None where there is none (or no table beside it)."""
+def _read_summary(folder: Path) -> Summary:
+    """Return ``summary.json``, empty where there is none (or no table beside it)."""
     path = folder / "summary.json"
     if not (path.is_file() and (folder / "metrics.csv").is_file()):
-        return None
+        return {}
     try:
         summary: Summary = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:

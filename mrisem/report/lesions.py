@@ -61,12 +61,7 @@ def lesion_table(rows: Sequence[Row], method: str, reference: str | None) -> dic
 
 
 def lesion_tables(rows: Sequence[Row], wanted: str | None = None) -> list[dict[str, Any]]:
-    """Return the table of every method in every group against its reference.
-
-    Args:
-        rows: of ``lesions.csv``.
-        wanted: one reference for all, or None (see `mrisem.report.summary.reference_of`).
-    """
+    """Return `lesion_table` of every method in every group against its `reference_of`."""
     return [
         dict(zip(GROUP_COLUMNS, group, strict=True))
         | lesion_table(members, label, reference_of(label, labels_of(members), wanted))

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import yaml
@@ -19,20 +20,24 @@ from mrisem.report.tables import Table, as_csv, as_latex, p_text
 
 _KINDS = ("panel", "dots", "sweep", "loss", "embedding", "audit")  # of figures
 
+TEMPLATES = Environment(
+    loader=PackageLoader("mrisem.report", "."),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+TEMPLATES.filters |= {"p_text": p_text, "stops": colour_stops, "slug": slug}
+TEMPLATES.filters["yaml"] = partial(yaml.safe_dump, sort_keys=False, allow_unicode=True)
+
 
 @dataclass(frozen=True)
 class Page:
-    """The page and the files beside it.
-
-    Args:
-        html: the page's text.
-        pictures: file name to PNG bytes.
-        tables: of all groups.
-    """
+    """The page and the files beside it."""
 
     html: str
-    pictures: dict[str, bytes]
-    tables: list[Table]
+    pictures: dict[str, bytes]  # file name to PNG
+    tables: list[Table]  # of all groups
 
     def write(self, folder: Path) -> None:
         """Write page, figures and tables; the page last, so that it never stands without them."""
@@ -51,37 +56,21 @@ class Page:
 
 
 def make_page(runs: Sequence[Run], found: Evaluated, config: DictConfig) -> Page:
-    """Draw everything and fill the template.
-
-    Args:
-        runs: in table order.
-        found: their scores.
-        config: of `mrisem report`.
-    """
+    """Draw everything and fill the template; ``config`` is that of `mrisem report`."""
     pictures: dict[str, bytes] = {}
     groups, samplings = make_sections(runs, found, config, pictures)
-    environment = Environment(
-        loader=PackageLoader("mrisem.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"p_text": p_text, "yaml": _as_yaml, "stops": colour_stops, "slug": slug}
-    html = environment.get_template("page.html.j2").render(
+    html = TEMPLATES.get_template("page.html.j2").render(
         title=config.title,
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, mrisem {mrisem.__version__}",
         groups=groups,
         samplings=samplings,
         runs=runs,
-        evaluations=dict.fromkeys(s["command"] for s in found.summaries.values()),
+        evaluations=dict.fromkeys(
+            filter(None, (s.get("command") for s in found.summaries.values()))
+        ),
         fewest_files=SMALLEST_CLUSTERS,
         error_map=ERROR_MAP,
         difference_map=DIFFERENCE_MAP,
     )
     tables = [t for g in groups for t in (g["table"], *g["audits"], *g["lesions"])]
     return Page(html, pictures, tables)
-
-
-def _as_yaml(config: object) -> str:
-    return yaml.safe_dump(config, sort_keys=False, allow_unicode=True)

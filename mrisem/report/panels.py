@@ -15,37 +15,24 @@ from mrisem.report.summary import Row, labels_of
 
 @dataclass(frozen=True)
 class Tile:
-    """One method's magnitude image, error map (None without a target) and scores of a slice.
-
-    The target is a tile without error map and scores.
-    """
+    """One method's image of a slice, or the target."""
 
     view: View
-    error: View | None
-    row: Row | None
+    error: View | None  # |image - target|; None without a target
+    row: Row | None  # the slice's scores; None for the target
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One slice through all methods.
-
-    Args:
-        file: the input file's name.
-        slice: index in that file.
-        acquisition: fastMRI's name of the sequence.
-        grey: upper end of the grey window, in the file's units.
-        percent: upper end of the error maps, of the grey window.
-        tiles: the target first, when it was found.
-        note: what is missing, for the reader; or an empty string.
-    """
+    """One slice through all methods."""
 
     file: str
     slice: int
     acquisition: str
-    grey: float
-    percent: float
-    tiles: tuple[Tile, ...]
-    note: str = ""
+    grey: float  # upper end of the grey window, in the file's units
+    percent: float  # upper end of the error maps, of the grey window
+    tiles: tuple[Tile, ...]  # the target first, when it was found
+    note: str = ""  # what is missing, for the reader
 
 
 def choose_slices(rows: Sequence[Row], most: int = 4) -> list[tuple[str, int]]:
@@ -107,10 +94,7 @@ def load_panel(
 
 
 def read_slice(file: Path, number: int) -> np.ndarray | None:
-    """Return a slice ``(y, x)`` float32 of a reconstruction or target by its index in the input.
-
-    None when file or slice are not there.
-    """
+    """Return a slice of a reconstruction or target by its index in the input, else None."""
     if not file.is_file():
         return None
     with open_file(file) as content:

@@ -43,10 +43,7 @@ def paired_dots(rows: Sequence[Row], column: Column) -> Figure:
 def sweep_curves(sweep: Sweep, column: Column, points: Points) -> Figure:
     """Draw a line for each of the other settings, bars about its means, references dashed.
 
-    Args:
-        sweep: parameter, values and references.
-        column: the score.
-        points: of `Sweep.points`.
+    ``points`` are those of `Sweep.points`.
     """
     figure, axes = plain_axes((4.4, 3.4), column.title, sweep.parameter)
     colour_of = colours([*sweep.lines, *sweep.references])
@@ -90,7 +87,7 @@ def fit_curves(title: str, curves: Mapping[str, pd.DataFrame], labels: Sequence[
     """Draw values over the iterations of a fit: each slice thin, each method's mean bold.
 
     Args:
-        title: what is drawn.
+        title: of the figure.
         curves: line style, ``-`` among them, to points of `mrisem.report.curves.read_curves`.
         labels: all methods of the group, so that each keeps its colour.
     """

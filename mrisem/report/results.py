@@ -20,19 +20,12 @@ _FACTS = ("slices", "acceleration", "data_consistency", "seconds")
 
 @dataclass(frozen=True)
 class Volume:
-    """One reconstructed file.
-
-    Args:
-        path: of the file.
-        images: ``(slice, y, x)`` float32 magnitudes.
-        facts: per slice: ``slices`` (index in the input), ``acceleration`` and so on.
-        acquisition: fastMRI's name of the sequence.
-    """
+    """One reconstructed file."""
 
     path: Path
-    images: Tensor
-    facts: dict[str, np.ndarray]
-    acquisition: str
+    images: Tensor  # (slice, y, x) float32 magnitudes
+    facts: dict[str, np.ndarray]  # per slice: `slices` (index in the input), `acceleration`, ...
+    acquisition: str  # fastMRI's name of the sequence
 
     @property
     def slices(self) -> list[int]:
@@ -43,16 +36,10 @@ class Volume:
 
 @dataclass(frozen=True)
 class Target:
-    """The targets of one input file.
+    """The targets of one input file."""
 
-    Args:
-        images: ``(slice, y, x)`` float32.
-        lesions: ``(slice, y, x)`` uint8, the lesion that a pixel belongs to, or 0; None where the
-            file does not say, as no scanner's file does.
-    """
-
-    images: Tensor
-    lesions: Tensor | None
+    images: Tensor  # (slice, y, x) float32
+    lesions: Tensor | None  # (slice, y, x) uint8: a lesion's number, or 0; None: not marked
 
 
 def score_file(
@@ -99,11 +86,7 @@ def score_file(
 
 
 def read_reconstruction(file: Path) -> Volume:
-    """Read a file that `mrisem reconstruct` wrote.
-
-    Raises:
-        InputError: it is damaged or no such file.
-    """
+    """Read a file that `mrisem reconstruct` wrote; InputError when it is no such file."""
     with open_file(file) as content:
         if "reconstruction" not in content or content["reconstruction"].ndim != 3:
             raise InputError(f"{file} must hold a dataset reconstruction (slice, y, x); remake it")
@@ -121,11 +104,7 @@ def read_reconstruction(file: Path) -> Volume:
 
 
 def read_target(file: Path, slices: list[int]) -> Target:
-    """Read the targets of an input file.
-
-    Args:
-        file: the input file.
-        slices: those that are needed.
+    """Read the targets of an input file that must have these slices.
 
     Raises:
         InputError: file, targets or slices are missing, or lesions are not the target's pixels.

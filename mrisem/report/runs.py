@@ -32,25 +32,15 @@ _ORDER = (
 
 @dataclass(frozen=True)
 class Run:
-    """One run folder.
+    """One run folder."""
 
-    Args:
-        folder: absolute path.
-        files: its ``reconstructions/*.h5``, sorted.
-        method: as written into the files, such as ``unrolled + image_same``.
-        mask: pattern and nominal acceleration, such as ``gaussian R=4``.
-        config: the configuration it recorded, resolved; empty when it recorded none.
-        overrides: the command line's overrides that it recorded.
-        label: ``method``, with what distinguishes it from other runs of that method.
-    """
-
-    folder: Path
-    files: tuple[Path, ...]
-    method: str
-    mask: str
-    config: dict[str, Any]
-    overrides: tuple[str, ...]
-    label: str
+    folder: Path  # absolute
+    files: tuple[Path, ...]  # its reconstructions/*.h5, sorted
+    method: str  # as written into the files, such as "unrolled + image_same"
+    mask: str  # pattern and nominal acceleration, such as "gaussian R=4"
+    config: dict[str, Any]  # that it recorded, resolved; empty when it recorded none
+    overrides: tuple[str, ...]  # of the command line
+    label: str  # the method, with what distinguishes it from other runs of that method
 
     @property
     def anatomy(self) -> str:
@@ -115,11 +105,7 @@ def _load(path: Path) -> Any:
 
 
 def open_file(file: Path) -> h5py.File:
-    """Open an HDF5 file to read.
-
-    Raises:
-        InputError: it cannot be opened.
-    """
+    """Open an HDF5 file to read; InputError when it is damaged."""
     try:
         return h5py.File(file)
     except OSError as error:

@@ -41,13 +41,7 @@ class Section:
 def make_sections(
     runs: Sequence[Run], found: Evaluated, config: DictConfig, pictures: dict[str, bytes]
 ) -> tuple[list[Shown], list[Shown]]:
-    """Make a section of each set of slices that may be compared, and one across samplings.
-
-    Args:
-        runs: in table order.
-        found: their scores.
-        config: of `mrisem report`.
-        pictures: file name to PNG; the figures are added.
+    """Make a section of each set of slices that may be compared, its figures added to ``pictures``.
 
     Returns:
         the groups; and for each anatomy that was sampled in several ways, its sweeps of the mask.
@@ -68,8 +62,8 @@ def make_sections(
     for (anatomy,), rows in group_rows(found.rows, ["anatomy"]).items():
         across = section(f"{anatomy or 'all'}, across samplings", rows)
         if sweeps := find_sampling_sweeps(across.runs, rows):
-            shown = {"title": across.title, "sweeps": draw_sweeps(across, sweeps, drawn)}
-            samplings.append(shown)
+            drawings = draw_sweeps(across, sweeps, drawn)
+            samplings.append({"title": across.title, "sweeps": drawings})
     return groups, samplings
 
 

@@ -22,19 +22,12 @@ GROUP_COLUMNS = ("anatomy", "mask")
 
 @dataclass(frozen=True)
 class Column:
-    """A column of numbers.
+    """A column of numbers."""
 
-    Args:
-        name: in ``metrics.csv``.
-        label: in tables and on axes.
-        better: direction of better values; None: neither way is better.
-        digits: decimals shown.
-    """
-
-    name: str
-    label: str
-    better: Better | None
-    digits: int
+    name: str  # in metrics.csv
+    label: str  # in tables and on axes
+    better: Better | None  # None: neither way is better
+    digits: int  # decimals shown
 
     @property
     def heading(self) -> str:

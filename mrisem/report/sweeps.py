@@ -22,21 +22,13 @@ Points = Mapping[str, Mapping[str, Mapping[str, Any]]]  # line, value, summary
 
 @dataclass(frozen=True)
 class Sweep:
-    """Scores over the values of one parameter, all on the same slices.
+    """Scores over the values of one parameter, all on the same slices."""
 
-    Args:
-        parameter: its dotted name.
-        values: as text, in the order of the axis.
-        lines: name of the other settings to value to rows of slices.
-        references: what the lines' methods are tested against, on the same slices.
-        n: slices; 0 when the runs share none.
-    """
-
-    parameter: str
-    values: tuple[str, ...]
-    lines: Mapping[str, Mapping[str, Sequence[Row]]]
-    references: Mapping[str, Sequence[Row]]
-    n: int
+    parameter: str  # its dotted name
+    values: tuple[str, ...]  # as text, in the order of the axis
+    lines: Mapping[str, Mapping[str, Sequence[Row]]]  # other settings to value to rows of slices
+    references: Mapping[str, Sequence[Row]]  # what the lines' methods are tested against
+    n: int  # slices; 0 when the runs share none
 
     @property
     def axis(self) -> str:
@@ -61,12 +53,8 @@ class Sweep:
 def find_sweeps(runs: Sequence[Run], rows: Sequence[Row], wanted: str | None = None) -> list[Sweep]:
     """Return the parameters swept by runs of one anatomy and sampling.
 
-    A line joins runs of one method that differ in the parameter alone.
-
-    Args:
-        runs: of one comparable group.
-        rows: of their slices; ``run`` is the absolute folder.
-        wanted: one reference for all, or None (see `mrisem.report.summary.reference_of`).
+    A line joins runs of one method that differ in the parameter alone; what it is tested against
+    is its `reference_of`. In ``rows``, ``run`` is the absolute folder.
     """
     labels = labels_of(rows)
     sweeps = []
@@ -99,10 +87,6 @@ def line_points(
     ``d_sv`` a slice's difference from its own mean over the values, ``d_v`` its mean over slices.
     Source: Cousineau 2005; factor: Morey 2008.
 
-    Args:
-        line: value to rows of slices.
-        column: the score.
-
     Returns:
         value to mean, std, n, low and high (`mrisem.metrics.statistics.summarise`); empty when no
         slice has the score everywhere.
@@ -130,8 +114,7 @@ def _named(runs: Sequence[Run]) -> list[Named]:
     named: list[Named] = []
     for method in sorted({run.method for run in runs}):
         variants = [run for run in runs if run.method == method]
-        for folder, settings in settings_of(variants).items():
-            run = next(run for run in variants if run.folder == folder)
+        for run, settings in zip(variants, settings_of(variants).values(), strict=True):
             named.append((run, method, {key: text or _NOT_SET for key, text in settings.items()}))
     return named
 

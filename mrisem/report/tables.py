@@ -17,21 +17,13 @@ Summary = Mapping[str, Any]  # mean, std, n, low, high: of mrisem.metrics.statis
 
 @dataclass(frozen=True)
 class Cell:
-    """One number of the table.
+    """One number of the table."""
 
-    Args:
-        summary: of the number over slices.
-        text: mean and standard deviation as shown.
-        interval: as shown; or an empty string.
-        best: whether it is the column's best mean (among two methods or more).
-        test: the paired test against the method's reference; empty for none.
-    """
-
-    summary: Summary
-    text: str
-    interval: str
-    best: bool
-    test: Mapping[str, Any]
+    summary: Summary  # over slices
+    text: str  # mean and standard deviation as shown
+    interval: str  # of the mean as shown; or an empty string
+    best: bool  # the column's best mean, among two methods or more
+    test: Mapping[str, Any]  # against the method's reference; empty for none
 
 
 @dataclass(frozen=True)
