@@ -89,6 +89,9 @@ class FastMRI(pl.LightningDataModule):
         self.max_volumes = max_volumes
         self.seed = seed
         self.cache_folder = None if cache_folder is None else Path(cache_folder)
+        choices = {on_error: ("raise", "skip"), train_subjects: ("remaining", "auxiliary")}
+        if wrong := [value for value, allowed in choices.items() if value not in allowed]:
+            raise InputError(f"{wrong[0]!r} must be one of {choices[wrong[0]]}; correct the word")
         self.on_error = on_error
         if not isinstance(auxiliary, AuxiliarySettings):  # as configurations hold them
             auxiliary = AuxiliarySettings(**(auxiliary or {}))
