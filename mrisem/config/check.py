@@ -45,15 +45,12 @@ def check(verb: str, config: DictConfig, written: Iterable[str] = ()) -> DictCon
 
 
 def check_node(node: Mapping[str, Any], schema: type[Options] | None, path: str) -> dict[str, Any]:
-    """Check the keys and values of a node and of those below it.
+    """Check the keys and values of a node and of those below; return it with paths expanded.
 
     Args:
         node: resolved values.
-        schema: the node's schema; with ``_target_`` the signature of what it names counts, too.
+        schema: schema of the node; with ``_target_`` the signature of what it names counts, too.
         path: dotted name of the node, for messages.
-
-    Returns:
-        The same with paths expanded.
     """
     types = known_types(node, schema, path)
     checked: dict[str, Any] = {}

@@ -56,10 +56,6 @@ def folder_name(overrides: str) -> str:
 def compose(verb: str, overrides: Iterable[str] = ()) -> DictConfig:
     """Compose and check a verb's configuration, as the command line does.
 
-    Args:
-        verb: such as ``reconstruct``.
-        overrides: such as ``data=brain``.
-
     Raises:
         InputError: an option is unknown, out of range, or cannot act.
     """
@@ -82,8 +78,8 @@ def prepare(
     """Name every choice and check the configuration (`mrisem.config.check`).
 
     Args:
-        verb: one of the schema's.
-        config: what Hydra composed.
+        verb: key of the schema's `VERBS`.
+        config: composed by Hydra.
         written: keys and groups of the user's own overrides.
         choices: group -> chosen YAML; None: those of the running Hydra application.
     """

@@ -28,9 +28,7 @@ _SAFE = re.compile(r"[\w./:@%+$\\-]*")  # what Hydra's grammar takes without quo
 def quote_paths(arguments: Sequence[str], multirun: bool) -> list[str]:
     r"""Quote the values of path options that Hydra's grammar would not take as they are.
 
-    Args:
-        arguments: overrides and flags.
-        multirun: a comma separates the values of a sweep.
+    With ``multirun`` a comma separates the values of a sweep.
 
     >>> quote_paths(["data.root=/a (b)", "model=unet"], False)
     ["data.root='/a (b)'", 'model=unet']
@@ -81,13 +79,10 @@ def repair(verb: str, overrides: Sequence[str], conf: Path, searched: Sequence[s
     ``_target_`` names is an option just the same.
 
     Args:
-        verb: its configuration is composed.
-        overrides: what the user wrote.
+        verb: key of the schema's `VERBS`.
+        overrides: words of the user.
         conf: folder of the YAML files.
         searched: more folders of YAML files.
-
-    Returns:
-        overrides that Hydra takes.
 
     Raises:
         InputError: when an option is unknown.

@@ -285,10 +285,6 @@ class Reconstruct(Bank):
     skip_existing: bool
 
 
-class Doctor(Reconstruct):
-    """``mrisem doctor``: what `reconstruct` takes."""
-
-
 class Simulate(Verb):
     """``mrisem simulate``."""
 
@@ -339,7 +335,7 @@ VERBS: dict[str, type[Verb]] = {
     "reconstruct": Reconstruct,
     "evaluate": Evaluate,
     "report": Report,
-    "doctor": Doctor,
+    "doctor": Reconstruct,  # says what would run
 }
 
 

@@ -53,12 +53,8 @@ def open_logger(
     if options.name == "none":
         yield None
         return
-    if options.name == "wandb":
-        place = {"folder": folder, "verb": verb}
-    else:
-        place = {"save_dir": folder / "logs", "version": verb}
     try:
-        logger: Logger = instantiate(options.make, **place)
+        logger: Any = instantiate(options.make, save_dir=folder / "logs", version=verb)
     except ModuleNotFoundError as error:
         raise InputError(
             f"logger={options.name} needs the package {options.name}, which is not installed "
@@ -72,33 +68,33 @@ def open_logger(
     finally:
         logger.finalize(status)
         if options.name == "wandb":
-            _finish(logger, status)
+            logger.experiment.finish(exit_code=0 if status == "success" else 1)
 
 
 def wandb_logger(
-    folder: Path, verb: str, project: str, group: str | None = None, tags: Sequence[str] = ()
+    save_dir: Path, version: str, project: str, group: str | None = None, tags: Sequence[str] = ()
 ) -> WandbLogger:
     """Start a run of Weights & Biases that neither asks nor waits.
 
     Args:
-        folder: the run's folder: its name is the run's, ``logs`` below it holds the files.
-        verb: the job type.
+        save_dir: folder of its files; the run is named by the folder above it.
+        version: wandb's job type.
         project: wandb's project.
         group: wandb's group; None: the sweep's folder, or none outside a sweep.
-        tags: of the run.
+        tags: words that the run is found by.
     """
     import wandb
     from pytorch_lightning.loggers import WandbLogger
 
     mode = wandb_mode()
     if mode == "offline":
-        print(f"wandb: no key is known, so offline: wandb sync {folder}/logs/wandb/offline-*")
+        print(f"wandb: no key is known, so offline: wandb sync {save_dir}/wandb/offline-*")
     return WandbLogger(
-        name=folder.name,
-        save_dir=folder / "logs",
+        name=save_dir.parent.name,
+        save_dir=save_dir,
         project=project,
         group=group or _sweep(),
-        job_type=verb,
+        job_type=version,
         tags=list(tags),
         offline=mode == "offline",
         reinit="create_new",
@@ -166,7 +162,3 @@ def _sweep() -> str | None:
     if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
         return None
     return Path(HydraConfig.get().sweep.dir).name
-
-
-def _finish(logger: Any, status: str) -> None:
-    logger.experiment.finish(exit_code=0 if status == "success" else 1)
