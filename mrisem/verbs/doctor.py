@@ -128,8 +128,7 @@ def run(config: DictConfig) -> int:
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU (no CUDA GPU found)"
     print(f"device      {gpu}, {torch.get_num_threads()} CPU threads")
     print(f"cache       {cache} ({len(list((cache / 'banks').glob('*.safetensors')))} banks)")
-    method = f"{config.model.name}, fit={config.fit.name}, prior={config.prior.name}"
-    print(f"method      {method}")
+    print(f"method      {config.model.name}, fit={config.fit.name}, prior={config.prior.name}")
     doctor.say("start", doctor.start)
     doctor.say("encoder", doctor.find_encoder)
     doctor.say("data", doctor.data)

@@ -39,13 +39,10 @@ def open_logger(
     """Make the configured logger, give it the run's configuration, and close it in the end.
 
     Args:
-        options: ``config.logger``.
+        options: ``config.logger``; ``logger=none`` yields None.
         verb: wandb's job type, and part of the files' place.
-        folder: the run's; logs go below ``logs``.
-        facts: the resolved configuration.
-
-    Yields:
-        the logger, or None for ``logger=none``.
+        folder: run folder; logs go below ``logs``.
+        facts: resolved configuration.
 
     Raises:
         InputError: when the package that it needs is missing.
