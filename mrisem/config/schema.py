@@ -8,7 +8,7 @@ mask or backbone of one's own, inside the tree or outside it, brings its own sch
 from __future__ import annotations
 
 import os
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from hydra.core.config_store import ConfigStore
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
@@ -178,36 +178,38 @@ class Regulariser(Choice):
 
 
 def sizes(**kinds: Any) -> type[Options]:
-    """Make the schema of a part of `SCALE`: name -> type."""
+    """Make the schema of a part of `Scale`: name -> type."""
     fields: dict[str, Any] = {name: (kind, ...) for name, kind in kinds.items()}
     return create_model("Sizes", __base__=Options, **fields)
 
 
 Subjects = Annotated[int, Field(ge=0, le=5000)]
-Pixels = Annotated[int, Field(ge=64, multiple_of=2)]  # along the edge of a simulated target
-SCALE = sizes(  # sizes, and nothing else
-    simulate=sizes(n_train=Subjects, n_val=Subjects, n_slices=Count, size=Pixels, n_coils=Count),
-    n_auxiliary=Count,
-    fit=sizes(iterations=Count, slices_at_once=Count, rank=Count),
-    train=sizes(epochs=Count, batch_size=Count),
-    unrolled=sizes(stages=Count, channels=Count, levels=Levels, cg_iterations=Count),
-    unet=sizes(channels=Count, levels=Levels),
-    varnet=sizes(
-        cascades=Count,
-        channels=Count,
-        levels=Levels,
-        sensitivity_channels=Count,
-        sensitivity_levels=Levels,
-    ),
-    inr=sizes(
-        layers=Count,
-        width=Count,
-        adaptor_width=Count,
-        first_iterations=Count,
-        second_iterations=Count,
-    ),
-)
-Scale = Annotated[Any, SCALE]
+Side = Annotated[int, Field(ge=64, multiple_of=2)]  # along the edge of a simulated target
+if TYPE_CHECKING:
+    Scale = Any
+else:
+    Scale = sizes(  # sizes, and nothing else
+        simulate=sizes(n_train=Subjects, n_val=Subjects, n_slices=Count, size=Side, n_coils=Count),
+        n_auxiliary=Count,
+        fit=sizes(iterations=Count, slices_at_once=Count, rank=Count),
+        train=sizes(epochs=Count, batch_size=Count),
+        unrolled=sizes(stages=Count, channels=Count, levels=Levels, cg_iterations=Count),
+        unet=sizes(channels=Count, levels=Levels),
+        varnet=sizes(
+            cascades=Count,
+            channels=Count,
+            levels=Levels,
+            sensitivity_channels=Count,
+            sensitivity_levels=Levels,
+        ),
+        inr=sizes(
+            layers=Count,
+            width=Count,
+            adaptor_width=Count,
+            first_iterations=Count,
+            second_iterations=Count,
+        ),
+    )
 
 
 class Trainer(Options):
@@ -296,7 +298,7 @@ class Simulate(Verb):
     n_train: Subjects
     n_val: Subjects
     n_slices: Count
-    size: Pixels
+    size: Side
     n_coils: Count
 
 

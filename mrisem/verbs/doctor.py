@@ -6,7 +6,7 @@ import platform
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -18,9 +18,6 @@ from mrisem.tasks.estimate import Cost, encoder_cost, network_cost
 from mrisem.tasks.network import NetworkTask
 from mrisem.verbs.pieces import has_prior, make_datamodule, make_task, new_task
 from mrisem.verbs.priors import make_encoder
-
-if TYPE_CHECKING:
-    from mrisem.prior.image.encoder import Encoder
 
 _PACKAGES = (
     *("torch", "torchvision", "pytorch-lightning", "hydra-core", "transformers", "peft"),
@@ -40,7 +37,7 @@ class Doctor:
     def __init__(self, config: DictConfig) -> None:
         self.config = config
         self.missing: list[str] = []
-        self.encoder: Encoder | None = None
+        self.encoder: Any = None
         self.sizes = _KNEE
 
     def say(self, title: str, find: Callable[[], str]) -> None:
@@ -106,7 +103,7 @@ class Doctor:
             return f"none for {self.config.model.name}: only fits of networks are counted"
         shape, crop, slices = self.sizes
         guided = has_prior(self.config) and isinstance(self.encoder, torch.nn.Module)
-        prior = encoder_cost(self.encoder, crop) if guided else Cost(0, 0, 0)  # type: ignore[arg-type]
+        prior = encoder_cost(self.encoder, crop) if guided else Cost(0, 0, 0)
         cost = network_cost(task.network, shape, crop) + prior
         hours = cost.flops * fit.iterations * slices / _SUSTAINED / 3600
         at_once = self.config.scale.fit.slices_at_once
