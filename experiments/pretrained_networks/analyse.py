@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ def analyse(folder: Path) -> list[dict[str, Any]]:
         for arm, scans in arms.items():
             if scans.keys() != reference.keys():
                 raise ValueError(f"{arm} must hold the scans {sorted(reference)}; run it again")
-            facts: dict[str, Any] = {"anatomy": anatomy, "arm": arm, "subjects": len(scans)}
+            facts: dict[str, Any] = {"anatomy": anatomy, "arm": short(arm), "subjects": len(scans)}
             for score, (sign, digits) in SCORES.items():
                 changes = [float(scans[f][score]) - float(reference[f][score]) for f in scans]
                 better = sum(sign * change > 0 for change in changes)
@@ -38,10 +39,30 @@ def analyse(folder: Path) -> list[dict[str, Any]]:
     return table
 
 
+def short(method: str) -> str:
+    """Return the arm of a method's label; a label leaves out what equals the default, level 1.
+
+    >>> short("unrolled + image_same [encoder=vgg16, encoder.levels=[4], prior.balance=3]")
+    'vgg16 [4], balance=3'
+    >>> short("unrolled + image_same [encoder=vgg16]"), short("unrolled + image_same [a=1]")
+    ('vgg16 [1]', 'janus_mini')
+    """
+    network = re.search(r"encoder=(\w+)", method)
+    if network is None:
+        return "janus_mini"
+    levels = re.search(r"encoder\.levels=(\[[\d,]*\])", method)
+    more = re.findall(r"(balance=[\d.]+|random_seed=\d+|target=\w+)", method)
+    return ", ".join([f"{network[1]} {levels[1] if levels else '[1]'}", *more])
+
+
+SHOWN = ("vgg16 [4]", "alexnet [3]", "vgg16 [4], random_seed=0", "vgg16 [4], target=negative")
+
+
 def outcome(own: list[dict[str, Any]]) -> str:
-    """One line for the table of claims: VGG16's relu4_3 at balance 1, and random weights."""
-    parts = []
-    for row in own:
-        if "encoder=vgg16" in row["arm"] and "levels=[4]" in row["arm"]:
-            parts.append(f"{row['anatomy']}, {row['arm']}: HaarPSI {row['haarpsi']}")
-    return "<br>".join(parts)
+    """One line for the table of claims: one block of each network, and the controls."""
+    return "<br>".join(
+        f"{row['anatomy']}, {row['arm']}, n = {row['subjects']}: PSNR {row['psnr']}, HaarPSI "
+        f"{row['haarpsi']}, LPIPS {row['lpips']}"
+        for row in own
+        if row["arm"] in SHOWN
+    )
