@@ -58,7 +58,10 @@ def start(tmp_path_factory):
     ("recipe", "more"),
     [
         ("paper_unrolled", []),
-        ("paper_language", ["prior.n_perturbations=2", "prior.n_auxiliary=1"]),
+        (
+            "paper_language",
+            ["prior.n_perturbations=2", "prior.n_auxiliary=1", "prior.gradient_checkpointing=true"],
+        ),
     ],
 )
 def test_recipe_fits_a_slice_at_real_size(knee, start, janus_pro_1b, tmp_path, recipe, more):
