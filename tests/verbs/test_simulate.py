@@ -7,20 +7,16 @@ import torch
 from fastmri import ifft2c, rss_complex, tensor_to_complex_np
 from fastmri.data import SliceDataset
 from fastmri.data.transforms import center_crop, to_tensor
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
+from mrisem.config.compose import compose
 from mrisem.errors import InputError
 from mrisem.verbs.simulate import encoded_shape, run
 
-CONF = Path(__file__).parents[2] / "conf"
-
 
 def configured(output_dir: Path, *overrides: str) -> DictConfig:
-    with initialize_config_dir(str(CONF), version_base=None):
-        return compose(
-            "simulate", overrides=["scale=smoke", f"output_dir={output_dir}", *overrides]
-        )
+    """Compose and check, as the command line does."""
+    return compose("simulate", ["scale=smoke", f"output_dir={output_dir}", *overrides])
 
 
 @pytest.fixture(scope="module")
