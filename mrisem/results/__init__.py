@@ -1,0 +1,1 @@
+"""What a run folder says: its record, its files, and what is reckoned from them."""
