@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
-import shutil
 import sys
 import traceback
 import warnings
@@ -16,14 +16,15 @@ import hydra
 import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 import mrisem
 from mrisem.config.compose import CONF, prepare, written_keys
 from mrisem.config.overrides import parse, quote_paths, repair
 from mrisem.errors import InputError
-from mrisem.verbs.jobs import JobRecord, SweepSummary, in_sweep
+from mrisem.signals import Interrupted, listen
+from mrisem.verbs.jobs import JobRecord, SweepSummary, accept, in_sweep
 
 VERBS = {
     "simulate": "simulated subjects in the fastMRI file format",
@@ -36,11 +37,23 @@ VERBS = {
 }
 _SCORES = "mrisem.verbs.scores"
 _VALUE_FLAGS = ("--cfg", "-c", "--package", "-p", "--config-dir", "-cd")  # of Hydra: take a word
-_EXPECTED = (InputError, HydraException, OmegaConfBaseException, yaml.YAMLError)
+_EXPECTED = (InputError, HydraException, OmegaConfBaseException, yaml.YAMLError, OSError)
+_ACCEPT_THEMSELVES = ("train", "reconstruct", "doctor")  # may refuse their folder, or write nothing
+_FIXES = {
+    errno.ENOSPC: "free some space, then the same command continues",
+    errno.EROFS: "choose a place that may be written, such as another output_dir",
+    errno.EACCES: "choose a place that may be written, such as another output_dir",
+    errno.EEXIST: "output_dir must be a folder; choose another",
+    errno.ENOTDIR: "output_dir must be a folder; choose another",
+}
 
 
 def main() -> None:
-    """Run the command line; ends the process with 0 (done), 1 (bad input) or 2 (some failed)."""
+    """Run the command line, and end the process.
+
+    Exit codes: 0 done, 1 bad input, 2 some scans failed, 130 or 143 interrupted.
+    """
+    listen()
     arguments = sys.argv[1:]
     debug = "--debug" in arguments or os.environ.get("MRISEM_DEBUG") == "1"
     arguments = [a for a in arguments if a != "--debug"]
@@ -74,6 +87,10 @@ def _run(verb: str, arguments: list[str], debug: bool) -> int:
         start(job)()
     except _EXPECTED as error:
         return _report(verb, error, debug)
+    except Interrupted as stop:
+        if SweepSummary.under_way is not None:
+            SweepSummary().on_multirun_end(SweepSummary.under_way)
+        return stop.exit_code
     except Exception as error:
         if SweepSummary.under_way is None:
             raise
@@ -117,21 +134,27 @@ def _run_job(verb: str, config: DictConfig, debug: bool) -> tuple[int, float | N
     """
     folder = Path(HydraConfig.get().runtime.output_dir)
     record = JobRecord(verb, folder)
+    listen()  # in a sweep's own process, too
     try:
         config = prepare(verb, config, written_keys(parse(HydraConfig.get().overrides.task)))
         config.output_dir, record.facts["seed"] = str(folder), config.seed
-        _record(config, folder)
         module = import_module(f"mrisem.verbs.{verb}")
         _quieten()  # after Lightning's import, which sets its own level
+        if verb not in _ACCEPT_THEMSELVES:
+            accept(config, verb)
         code: int = module.run(config)
         score = import_module(_SCORES).mean_score(config) if config.get("returns") else None
+    except Interrupted as stop:
+        kept = "; ".join(getattr(stop, "__notes__", ["what is done is kept"]))
+        message = f"interrupted by {stop}: {kept}; the same command continues"
+        print(f"mrisem {verb}: {message}", file=sys.stderr)
+        record.end(stop.exit_code, message=message)
+        raise
     except Exception as error:
         expected = isinstance(error, _EXPECTED)
         record.end(1, error, _one_line(error))
         if not (expected or in_sweep()):
             raise
-        if not in_sweep():
-            _remove_if_empty(folder)
         return _report(verb, error, debug), None
     record.end(code)
     return code, score
@@ -145,6 +168,7 @@ def _say_warning(message: Warning | str, *where: object, **more: object) -> None
 def _quieten() -> None:
     """Silence what Lightning says about hardware, its own products and its dependencies."""
     warnings.showwarning = _say_warning
+    logging.raiseExceptions = False  # a log file on a full disk
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
@@ -172,22 +196,9 @@ def _one_line(error: BaseException) -> str:
             break
         cause = cause.__cause__ or cause.__context__
     message = " ".join(str(error).split("Config search path:")[0].split())
+    if isinstance(error, OSError) and error.errno in _FIXES:
+        message = f"{error.filename or 'a file'}: {error.strerror}; {_FIXES[error.errno]}"
     return message if isinstance(error, _EXPECTED) else f"{type(error).__name__}: {message}"
-
-
-def _record(config: DictConfig, folder: Path) -> None:
-    """Keep the configuration as it was resolved, beside Hydra's own record of it."""
-    record = HydraConfig.get().output_subdir
-    if record is not None:
-        OmegaConf.save(config, folder / record / "config.yaml")
-
-
-def _remove_if_empty(folder: Path) -> None:
-    """Remove a run folder that holds nothing but Hydra's own files."""
-    if folder.resolve() in (Path.cwd(), *Path.cwd().parents) or not folder.is_dir():
-        return
-    if all(entry.name == ".hydra" or entry.suffix == ".log" for entry in folder.iterdir()):
-        shutil.rmtree(folder)
 
 
 def _usage() -> str:
@@ -196,5 +207,6 @@ def _usage() -> str:
         "mrisem VERB [overrides]   undersampled MRI guided by a vision-language model\n\n"
         f"{verbs}\n\n"
         "Each verb: --help (its options), --cfg job (the composed configuration), --multirun\n"
-        "(a sweep), --debug (tracebacks). Exit codes: 0 done, 1 bad input, 2 some scans skipped."
+        "(a sweep), --debug (tracebacks). Exit codes: 0 done, 1 bad input, 2 some scans failed,\n"
+        "130 or 143 interrupted; the same command continues."
     )

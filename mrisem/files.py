@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
+import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from mrisem.errors import InputError
+
+_FULL = 2**16  # bytes: with fewer left, a failed write is put down to a full disk
 
 
 @contextmanager
@@ -21,6 +26,9 @@ def whole(path: Path) -> Iterator[Path]:
 
     Args:
         path: file to write; folders above it are made.
+
+    Raises:
+        OSError: of a full disk, whatever a library makes of it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{uuid.uuid4().hex}.partial")
@@ -35,6 +43,10 @@ def whole(path: Path) -> Iterator[Path]:
                 os.fsync(folder)
             finally:
                 os.close(folder)
+    except Exception as error:
+        if not isinstance(error, OSError) and shutil.disk_usage(path.parent).free < _FULL:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+        raise
     finally:
         partial.unlink(missing_ok=True)
 
@@ -55,6 +67,27 @@ def remove_partial(folder: Path) -> None:
     """Remove what killed processes left of `whole` in a folder; call it under the folder's lock."""
     for path in folder.glob(".*.partial"):
         path.unlink(missing_ok=True)
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold a folder's lock; wait, with a line that says so, while another process has it.
+
+    The lock ends with the process that holds it, however it ends.
+    """
+    from filelock import FileLock, Timeout
+
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        sys.stderr.write(f"mrisem: waits for another process in {folder}\n")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager

@@ -187,7 +187,7 @@ def test_returned_score_must_exist(mrisem, arguments, tmp_path):
 
 
 def test_folder_of_a_job_is_one_folder_with_a_name_of_its_own():
-    long = [f"prior.levels-[{'1,' * 200}{last}]" for last in (1, 2)]
-    names = {folder_name(text) for text in long}
+    long = [f"prior.levels=[{'1,' * 200}{last}]" for last in (1, 2)]
+    names = {folder_name([text]) for text in long}
     assert len(names) == 2
     assert all(len(name) <= 200 for name in names)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import re
+import os
 from collections.abc import Iterable, Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -26,6 +26,9 @@ _PACKAGE = Path(mrisem.__file__).parent
 # inside an installed package, or beside it in a checkout
 CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
 PLUGINS = "mrisem.conf"  # entry points: each names a package that holds YAML files
+SWEPT = "MRISEM_SWEPT"  # names the swept keys in the jobs' processes, which inherit it
+_UNNAMED = ("output_dir", "data.root", "data.max_slices", "auxiliary.root", "model.checkpoint")
+_UNNAMED += ("scale", "paths.cache")
 _LONGEST = 200  # characters of a folder's name: file systems take 255
 
 
@@ -38,15 +41,23 @@ class InstalledConfigs(SearchPathPlugin):
             search_path.append(provider=entry.name, path=f"pkg://{entry.value}")
 
 
-def folder_name(overrides: str) -> str:
+def folder_name(overrides: Iterable[str]) -> str:
     """Return a sweep job's overrides as the name of one folder: no slash, at most 200 characters.
 
-    >>> folder_name("encoder.path-weights/mine__seed-0")
+    Places and sizes are left out unless they are swept (the environment variable `SWEPT`).
+
+    >>> folder_name(["seed=0", "encoder.path=weights/mine", "data.root=/data"])
     'encoder.path-weights_mine__seed-0'
-    >>> folder_name("a-1__++encoder.random_seed-0")
+    >>> folder_name(["++encoder.random_seed=0", "a=1"])
     'a-1__encoder.random_seed-0'
     """
-    name = re.sub(r"(^|__)\++", r"\1", overrides).replace("/", "_")
+    swept = os.environ.get(SWEPT, "").split(",")
+    named = []
+    for override in parse(overrides):
+        key = override.get_key_element().lstrip("+")
+        if key in swept or key not in _UNNAMED:
+            named.append(f"{key}-{override.get_value_element_as_str()}")
+    name = "__".join(sorted(named)).replace("/", "_")
     if len(name) <= _LONGEST:
         return name
     digest = hashlib.sha256(name.encode()).hexdigest()[:12]
@@ -96,6 +107,20 @@ def prepare(
 def written_keys(overrides: Iterable[Override]) -> set[str]:
     """Return the keys and groups that overrides name."""
     return {override.key_or_group for override in overrides}
+
+
+def swept_keys(config: DictConfig) -> set[str]:
+    """Return the keys that a multirun's words or its sweeper vary.
+
+    Args:
+        config: of Hydra, at the start of the multirun.
+    """
+    swept = {
+        o.get_key_element().lstrip("+")
+        for o in parse(config.hydra.overrides.task)
+        if o.is_sweep_override()
+    }
+    return swept | {str(key) for key in config.hydra.sweeper.get("params") or ()}
 
 
 OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)

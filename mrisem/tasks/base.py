@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
+import warnings
 from dataclasses import dataclass
 
 import pytorch_lightning as pl
 import torch
 
-from mrisem.data.volumes import FailedScan
 from mrisem.errors import InputError
 from mrisem.prior.prior import Prior
 from mrisem.tasks.curves import FitCurves
 from mrisem.tasks.guidance import Guidance, Steering
-from mrisem.types import Batch, Reconstruction
+from mrisem.types import Batch, FailedScan, Reconstruction
+
+_NO_MEMORY = "can't allocate memory"  # what torch says of a CPU; of a GPU it has a class
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,18 @@ class Prediction:
     reconstruction: Reconstruction
     seconds: float
     curves: FitCurves
+
+    @property
+    def file(self) -> str:
+        """Name of the input file."""
+        return self.batch.info[0].file
+
+    @property
+    def failed(self) -> list[FailedScan]:
+        """Slices whose fit was given up; their last finite image is kept."""
+        rule = "its fit did not stay finite at any learning rate; its last finite image is kept"
+        numbers = [self.batch.info[index].slice for index in self.curves.diverged]
+        return [FailedScan(self.file, rule, tuple(numbers))] if numbers else []
 
 
 class ReconstructionTask(pl.LightningModule):
@@ -57,13 +71,33 @@ class ReconstructionTask(pl.LightningModule):
 
     def predict_step(
         self, batch: Batch | FailedScan, batch_idx: int = 0
-    ) -> Prediction | FailedScan:
-        """Reconstruct one batch and take the time."""
+    ) -> list[Prediction | FailedScan]:
+        """Reconstruct one batch and take the time; where memory is short, in halves."""
         if isinstance(batch, FailedScan):
-            return batch
-        start = time.perf_counter()
-        reconstruction, curves = self.solve(batch)
-        if batch.masked_kspace.is_cuda:
-            torch.cuda.synchronize()
-        seconds = (time.perf_counter() - start) / len(batch)
-        return Prediction(batch, reconstruction, seconds, curves)
+            return [batch]
+        return [*batch.failed, *self._predict(batch)]
+
+    def _predict(self, batch: Batch) -> list[Prediction]:
+        n, start = len(batch), time.perf_counter()
+        try:
+            reconstruction, curves = self.solve(batch)
+            if batch.masked_kspace.is_cuda:
+                torch.cuda.synchronize()
+            return [Prediction(batch, reconstruction, (time.perf_counter() - start) / n, curves)]
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            if not isinstance(error, torch.OutOfMemoryError) and _NO_MEMORY not in str(error):
+                raise
+            if n == 1:
+                raise InputError(
+                    f"one slice of {batch.info[0].file} must fit into memory, but does not "
+                    f"({str(error).splitlines()[0]}); choose a smaller scale or encoder"
+                ) from error
+        # outside of the handler, whose traceback holds tensors
+        torch.cuda.empty_cache()
+        half = n // 2
+        warnings.warn(
+            f"out of memory with {n} slices at once, goes on with {half}: scale.fit.slices_at_once",
+            stacklevel=2,
+        )
+        halves = (batch.select(slice(half)), batch.select(slice(half, n)))
+        return [prediction for part in halves for prediction in self._predict(part)]

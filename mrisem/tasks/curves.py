@@ -21,12 +21,14 @@ class FitCurves:
         zero_filled: signature of the zero-filled images, level -> ``(batch, feature)``.
         paths: the reconstructions' signatures, oldest first: iteration, level -> the same.
         bank: signature of the bank, level -> positives, negatives.
+        diverged: places in the batch of slices whose fit was given up.
     """
 
     rows: list[tuple[str, int, int, str, float]] = field(default_factory=list)
     zero_filled: dict[str, Tensor] = field(default_factory=dict)
     paths: list[tuple[int, dict[str, Tensor]]] = field(default_factory=list)
     bank: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    diverged: list[int] = field(default_factory=list)
 
     def add(self, infos: tuple[SliceInfo, ...], iteration: int, values: dict[str, Tensor]) -> None:
         """Add one row for each slice and value; values are ``(batch,)``."""

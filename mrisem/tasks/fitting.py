@@ -20,6 +20,7 @@ from mrisem.tasks.curves import FitCurves
 from mrisem.tasks.guidance import Guidance
 from mrisem.tasks.objectives import Placement, gradients_at, join
 from mrisem.tasks.regularisers import Regulariser
+from mrisem.tasks.safeguard import Safeguard
 from mrisem.tasks.samples import data_consistency_loss, split_samples
 from mrisem.types import Batch, Reconstruction
 
@@ -140,10 +141,11 @@ class ScanFit:
         guidance = self.guidance if guided else None
         mask_dc, mask_loss, mask_validation = self.split(settings)
         best = Best(self.networks, settings.patience)
+        groups_of = [(groups or _trainable)(network) for network in self.networks]
         optimiser = torch.optim.Adam(
-            [g for network in self.networks for g in (groups or _trainable)(network)],
-            lr=settings.learning_rate,
+            [group for own in groups_of for group in own], lr=settings.learning_rate
         )
+        safeguard = Safeguard(optimiser, groups_of)
         schedule = torch.optim.lr_scheduler.StepLR(optimiser, settings.halve_every, gamma=0.5)
 
         def data(image: Tensor) -> dict[str, Tensor]:
@@ -156,22 +158,24 @@ class ScanFit:
             values, images, gradients = gradients_at(
                 results, data, regulariser, guidance, self._first + step, self.placement
             )
+            safeguard.check(_finite(values, images, gradients))
             image = torch.cat([result.image.detach() for result in results])
             if mask_validation is not None:
                 values["validation"] = data_consistency_loss(self.batch, image, mask_validation)
                 best.update(values["validation"])
-            last = best.all_done or step == settings.iterations - 1
+            last = best.all_done or safeguard.all_given_up or step == settings.iterations - 1
             if last or step % settings.log_every == 0:
                 self.curves.add(info, self._first + step, values)
                 if guidance is not None:
                     self.curves.add_image(guidance, self._first + step, image)
-            if best.all_done:
+            if best.all_done or safeguard.all_given_up:
                 break
             optimiser.zero_grad(set_to_none=True)
             torch.autograd.backward(images, gradients)
-            optimiser.step()
+            safeguard.step()
             schedule.step()
         best.restore()
+        self.curves.diverged = sorted({*self.curves.diverged, *safeguard.given_up})
         self._first += settings.iterations
 
     def split(self, settings: PerScanFit) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -223,6 +227,12 @@ def _results(networks: nn.ModuleList, batch: Batch, mask: Tensor | None) -> list
         network(batch.select(i), None if mask is None else mask[i : i + 1])
         for i, network in enumerate(networks)
     ]
+
+
+def _finite(values: dict[str, Tensor], images: list[Tensor], gradients: list[Tensor]) -> Tensor:
+    """Whether each slice's values, images and gradients there are all finite, ``(batch,)`` bool."""
+    sums = [tensor.detach().flatten(1).sum(1).abs() for tensor in (*images, *gradients)]
+    return torch.stack([*values.values(), *sums]).isfinite().all(0)
 
 
 def _trainable(network: nn.Module) -> list[dict]:

@@ -87,8 +87,9 @@ class Guidance:
         limit = self.steering.balance * data / semantic.clamp_min(torch.finfo(semantic.dtype).tiny)
         if self._limit is not None:
             smooth = _MEMORY * self._limit + (1 - _MEMORY) * limit
-            # a loss near zero allows a huge weight, and may wake up
-            limit = torch.minimum(smooth, limit)
+            # a loss near zero allows a huge weight, and may wake up; a step that is not finite is
+            # undone, and leaves no trace here
+            limit = torch.where(limit.isnan(), self._limit, torch.minimum(smooth, limit))
         self._limit = limit
         return torch.minimum(weight, limit)
 

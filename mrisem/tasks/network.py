@@ -18,7 +18,7 @@ from mrisem.tasks.fitting import PerScanFit, ScanFit, copies, finish
 from mrisem.tasks.guidance import Steering
 from mrisem.tasks.objectives import Objective, Placement, gradients_at
 from mrisem.tasks.regularisers import Regulariser
-from mrisem.types import Batch, Reconstruction
+from mrisem.types import Batch, FailedScan, Reconstruction
 
 
 class NetworkTask(ReconstructionTask):
@@ -77,15 +77,19 @@ class NetworkTask(ReconstructionTask):
             fit.run(self.fit, self.regulariser)
         return fit.finish(self.final_lambda)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Log the terms; return a scalar whose gradient is theirs."""
+    def training_step(self, batch: Batch | FailedScan, batch_idx: int) -> Tensor | None:
+        """Log the terms; return a scalar whose gradient is theirs, None of a scan that failed."""
+        if isinstance(batch, FailedScan):
+            return None
         values, scalar = self._evaluate(batch)
         logged = {f"train/{name}": value.mean() for name, value in values.items()}
         self.log_dict(logged, batch_size=len(batch), prog_bar=True, on_epoch=True)
         return scalar
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+    def validation_step(self, batch: Batch | FailedScan, batch_idx: int) -> None:
         """Log the terms of the objective."""
+        if isinstance(batch, FailedScan):
+            return
         result, terms = self._objective(self.network, batch, 0, self.seed)
         logged = {f"val/{name}": value.mean() for name, value in terms(result.image).items()}
         self.log_dict(logged, batch_size=len(batch), prog_bar=True)

@@ -1,9 +1,11 @@
 """What became of each job: a record in its run folder, and a summary of a sweep.
 
 ``<run folder>/.hydra/<verb>/job.json`` holds ``state`` (``running`` until the job ends, so that a
-killed one is seen; then ``done``, ``incomplete``, some scans having been skipped, or ``failed``),
-``exit_code``, ``message``, ``started`` (UTC), ``seconds``, ``command``, ``overrides``, ``seed``,
-``commit``, ``versions``, ``sweep``; ``error.txt`` beside it the traceback of a failure.
+killed one is seen; then ``done``, ``incomplete``, some scans having been skipped, ``interrupted``
+by a signal, or ``failed``), ``exit_code``, ``message``, ``started`` (UTC), ``seconds``,
+``command``, ``overrides``, ``seed``, ``commit``, ``versions``, ``sweep``; ``error.txt`` beside it
+the traceback of a failure. ``config.yaml`` and ``overrides.yaml`` there are those of the results:
+a command that was refused does not touch them.
 ``<sweep folder>/sweep.json`` lists the jobs of the last multirun.
 """
 
@@ -13,7 +15,9 @@ import json
 import os
 import platform
 import shlex
+import shutil
 import subprocess
+import sys
 import time
 import traceback
 import uuid
@@ -25,30 +29,35 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 import mrisem
+from mrisem.config.compose import SWEPT, swept_keys
+from mrisem.files import reading, write_text
 
 SWEEP = "MRISEM_SWEEP"  # names the multirun in its jobs' processes, which inherit it
-STATES = {0: "done", 1: "failed", 2: "incomplete"}
+STATES = {0: "done", 1: "failed", 2: "incomplete", 130: "interrupted", 143: "interrupted"}
 _PACKAGES = ("torch", "numpy", "transformers", "pytorch-lightning", "hydra-core", "fastmri")
 
 
 class JobRecord:
     """The record of a job that begins now, in the Hydra application that runs it.
 
-    Of a verb without a folder of its own (``hydra.output_subdir=null``) nothing is written.
+    Nothing is written before the command is accepted (`accept`), but in a sweep, whose summary
+    lists the refused ones, too.
 
     Args:
         verb: what is run.
         folder: the run folder.
     """
 
+    current: JobRecord | None = None  # of this process
+
     def __init__(self, verb: str, folder: Path) -> None:
-        hydra = HydraConfig.get()
-        self.folder = folder / hydra.output_subdir if hydra.output_subdir else None
+        self.run, self.folder = folder, hydra_folder(folder, verb)
         self._began = time.monotonic()
-        overrides = list(hydra.overrides.task)
+        self._accepted = in_sweep()
+        overrides = list(HydraConfig.get().overrides.task)
         self.facts: dict[str, Any] = {
             "verb": verb,
             "state": "running",
@@ -63,31 +72,61 @@ class JobRecord:
             "versions": versions(),
             "sweep": os.environ.get(SWEEP) if in_sweep() else None,
         }
+        JobRecord.current = self
+        self._write()
+
+    def accept(self) -> None:
+        """Note that the job runs."""
+        self._accepted = True
         self._write()
 
     def end(self, exit_code: int, error: BaseException | None = None, message: str = "") -> None:
-        """Note how the job ended.
+        """Note how the job ended; a folder that was made for it goes, when nothing came of it.
 
         Args:
-            exit_code: 0, 1 or 2.
+            exit_code: one of `STATES`.
             error: what ended it, whose traceback is kept.
             message: the error in one line.
         """
+        JobRecord.current = None
         seconds = round(time.monotonic() - self._began, 1)
         self.facts |= {"state": STATES[exit_code], "exit_code": exit_code, "seconds": seconds}
         self.facts["message"] = message or None
-        self._write("" if error is None else "".join(traceback.format_exception(error)))
+        try:
+            self._write("" if error is None else "".join(traceback.format_exception(error)))
+        except OSError as failure:  # a full disk has ended the job, too
+            print(f"mrisem: the end is not noted in {self.folder}: {failure}", file=sys.stderr)
+        if error is not None and SweepSummary.new_folder and not in_sweep():
+            self._remove_empty()
+
+    def _remove_empty(self) -> None:
+        """Remove the folder that was made for this job, where no result is in it."""
+        ours = {".hydra", ".lock", "record.json", f"{self.facts['verb']}.log"}
+        if self.run.is_dir() and {path.name for path in self.run.iterdir()} <= ours:
+            shutil.rmtree(self.run)
 
     def _write(self, error: str = "") -> None:
-        if self.folder is None:
+        if not self._accepted:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "error.txt").unlink(missing_ok=True)
         if error:
-            (self.folder / "error.txt").write_text(error, encoding="utf-8")
-        partial = self.folder / "job.json.partial"
-        partial.write_text(json.dumps(self.facts, indent=1) + "\n", encoding="utf-8")
-        partial.replace(self.folder / "job.json")
+            write_text(self.folder / "error.txt", error)
+        write_text(self.folder / "job.json", json.dumps(self.facts, indent=1) + "\n")
+
+
+def hydra_folder(folder: Path, verb: str) -> Path:
+    """Return where a run folder keeps a verb's configuration and its `JobRecord`."""
+    return folder / ".hydra" / verb
+
+
+def accept(config: DictConfig, verb: str) -> None:
+    """Keep the configuration, resolved, and the words that made it: the run goes on with them."""
+    folder = hydra_folder(Path(config.output_dir), verb)
+    words = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+    write_text(folder / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
+    write_text(folder / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(words)))
+    if JobRecord.current is not None:
+        JobRecord.current.accept()
 
 
 class SweepSummary(Callback):
@@ -100,10 +139,16 @@ class SweepSummary(Callback):
 
     exit_code: int | None = None
     under_way: DictConfig | None = None
+    new_folder = False  # whether a single run's folder is made by Hydra for it
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """See whether the run folder is there."""
+        SweepSummary.new_folder = not Path(config.hydra.run.dir).exists()
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Name the multirun."""
         os.environ[SWEEP] = uuid.uuid4().hex
+        os.environ[SWEPT] = ",".join(sorted(swept_keys(config)))
         SweepSummary.under_way = config
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
@@ -115,10 +160,11 @@ class SweepSummary(Callback):
             if job["state"] == "running":
                 job |= {"state": "failed", "message": "has not said its end: killed?"}
         counts = {state: sum(job["state"] == state for job in jobs) for state in STATES.values()}
+        counts = {state: n for state, n in counts.items() if n or state != "interrupted"}
         bad = [job for job in jobs if job["state"] != "done"]
         print("\n".join([f"{len(jobs)} jobs: {count_text(counts)}", *map(_line, bad)]))
         facts = {"command": _command(config), "counts": counts, "jobs": jobs}
-        (folder / "sweep.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+        write_text(folder / "sweep.json", json.dumps(facts, indent=1) + "\n")
         SweepSummary.exit_code = 1 if counts["failed"] else 2 if counts["incomplete"] else 0
 
 
@@ -135,7 +181,8 @@ def read_jobs(folder: Path, sweep: str) -> list[dict[str, Any]]:
     """Return what the jobs of one multirun noted, each with its ``folder``, in order of folders."""
     jobs = []
     for file in sorted(folder.rglob("job.json")):
-        facts = json.loads(file.read_text(encoding="utf-8"))
+        with reading(file, "the record of a job", "remove it"):
+            facts = dict(json.loads(file.read_text(encoding="utf-8")))
         if facts.get("sweep") == sweep:
             kept = ("state", "exit_code", "message", "seconds", "overrides")
             where = file.parents[2].relative_to(folder).as_posix()

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
+import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
@@ -66,10 +67,27 @@ def make_encoder(config: DictConfig) -> Callable[..., Encoder]:
     return make
 
 
-def bank_callback(
-    config: DictConfig, data: FastMRI, task: ReconstructionTask
-) -> EmbeddingBankCallback:
-    """Return the callback that gives a task its priors before anything is fitted."""
-    if data.auxiliary.negatives != "zero_filled" and isinstance(task, NetworkTask):
-        data.reconstructor = AsTrained(task)
-    return EmbeddingBankCallback(partial(make_prior_builder(config), data))
+class Priors:
+    """The priors of a run: what they are made of, and the callback that gives them to the task.
+
+    Args:
+        config: composed and checked; it names a prior.
+        data: gives the auxiliary images.
+        task: what is guided; a network among a bank's negatives is this one as it is now.
+    """
+
+    def __init__(self, config: DictConfig, data: FastMRI, task: ReconstructionTask) -> None:
+        if data.auxiliary.negatives != "zero_filled" and isinstance(task, NetworkTask):
+            data.reconstructor = AsTrained(task)
+        self.builder, self.data = make_prior_builder(config), data
+
+    def contents(self) -> dict[str, str]:
+        """Return hashes of encoder and bank for the run's record; none of a builder without."""
+        if not hasattr(self.builder, "contents"):
+            return {}
+        contents: dict[str, str] = self.builder.contents(self.data, torch.device("cpu"))
+        return contents
+
+    def callback(self) -> EmbeddingBankCallback:
+        """Return the callback that gives a task its priors before anything is fitted."""
+        return EmbeddingBankCallback(partial(self.builder, self.data))

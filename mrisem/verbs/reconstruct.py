@@ -2,92 +2,108 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
+from dataclasses import asdict
+from itertools import groupby
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytorch_lightning as pl
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from mrisem.errors import InputError
+from mrisem.files import held
+from mrisem.results.files import Planned, RunFolder
+from mrisem.results.record import Scan
+from mrisem.signals import Interrupted
+from mrisem.tasks.callbacks.interruption import Interruption
 from mrisem.tasks.callbacks.logging import PredictionLogger
-from mrisem.tasks.callbacks.writer import Provenance, ReconstructionWriter
+from mrisem.tasks.callbacks.writer import ReconstructionWriter
+from mrisem.types import FailedScan
+from mrisem.verbs.jobs import accept
 from mrisem.verbs.loggers import open_logger
 from mrisem.verbs.pieces import has_prior, make_datamodule, make_task, without
-from mrisem.verbs.priors import bank_callback
+from mrisem.verbs.priors import Priors
+from mrisem.verbs.records import hash_weights, make_record
+
+if TYPE_CHECKING:
+    from mrisem.data.datamodules import FastMRI
 
 logger = logging.getLogger(__name__)
-
-# How fits are called in tables, where not by their own name.
-_FITS = {"none": "as trained"}
-# What a result does not depend on: these may differ when a run is resumed.
-_FREE = (
-    "output_dir",
-    "on_error",
-    "skip_existing",
-    "paths",
-    "trainer",
-    "logger",
-    "metrics",
-    "returns",
-    "scale",
-)
 
 
 def run(config: DictConfig) -> int:
     """Reconstruct every slice that the configuration selects.
 
     Returns:
-        0, or 2 when scans were skipped because they could not be read.
+        0, or 2 when slices could not be reconstructed.
     """
-    folder = Path(config.output_dir)
     data = make_datamodule(config, config.scale.fit.slices_at_once)
     data.setup("predict")
     task = make_task(config)
-    writer = ReconstructionWriter(folder, provenance(config))
-    n_before = 0
-    if config.skip_existing:
-        done = writer.done()
-        n_before = len(done)
-        data.skip(done)
-    else:
-        writer.clear()
-    if data.slices or data.failed:
-        callbacks: list[pl.Callback] = [writer]
-        if has_prior(config) and data.slices:
-            callbacks.insert(0, bank_callback(config, data, task))
-        with open_logger(config.logger, "reconstruct", folder, without(config)) as log:
-            if log is not None:
-                callbacks.append(PredictionLogger())
-            trainer = instantiate(
-                config.trainer, callbacks=callbacks, logger=log or False, default_root_dir=folder
-            )
-            trainer.predict(task, datamodule=data, return_predictions=False)
-    for scan in writer.failed:
-        logger.error("skipped %s: %s", scan.file, scan.message)
+    callbacks: list[pl.Callback] = []
+    contents = hash_weights(task)
+    if has_prior(config) and data.slices:
+        priors = Priors(config, data, task)
+        callbacks, contents = [priors.callback()], contents | priors.contents()
+    folder = Path(config.output_dir)
+    planned, unreadable = plan(data)
+    output = RunFolder(folder, make_record(config, contents), planned)
+    with held(folder):
+        if not config.skip_existing:
+            output.clear()
+        done = output.open()
+        accept(config, "reconstruct")
+        for scan in unreadable:
+            output.fail(scan)
+        data.skip(done | {(scan.file, index) for scan in unreadable for index in scan.slices})
+        try:
+            _predict(config, task, data, [*callbacks, ReconstructionWriter(output), Interruption()])
+        except Interrupted as stop:
+            stop.add_note(f"{len(done) + output.n_written} slices are kept in {output.results}")
+            raise
+        finally:
+            output.close()
+    for scan in output.failed:
+        logger.error("failed %s: %s", _name(scan.file, scan.slices), scan.message)
     print(
-        f"{method_name(config)}: {writer.n_written} slices reconstructed, {n_before} were there, "
-        f"{len(writer.failed)} scans failed -> {writer.results}"
+        f"{output.record.method}: {output.n_written} slices reconstructed, {len(done)} were there, "
+        f"{len(output.failed)} scans failed -> {output.results}"
     )
-    return 2 if writer.failed else 0
+    return 2 if output.failed else 0
 
 
-def method_name(config: DictConfig) -> str:
-    """Return the name of the method in tables, such as ``unrolled lora + image_same``.
+def plan(data: FastMRI) -> tuple[dict[str, Planned], list[FailedScan]]:
+    """Return what is made of each input file, and with ``on_error=skip`` the unreadable ones."""
+    planned: dict[str, Planned] = {}
+    failed: list[FailedScan] = []
+    for volume, parts in groupby(data.slices, key=lambda part: part.volume):
+        slices = [part.slice for part in parts]
+        try:
+            scan = Scan(file=volume.file, **asdict(volume.content))
+            planned[volume.file] = Planned(scan, volume.acquisition, frozenset(slices))
+        except InputError as error:
+            if data.on_error == "raise":
+                raise
+            failed.append(FailedScan(volume.file, str(error), tuple(slices)))
+    return planned, failed
 
-    A network whose weights are all fitted to the scan goes by its own name.
-    """
-    fit = config.fit.name if "fit" in config.model.task else "all"
-    name = config.model.name if fit == "all" else f"{config.model.name} {_FITS.get(fit, fit)}"
-    extra = [n for n in (config.regulariser.name, config.prior.name) if n != "none"]
-    return " + ".join([name, *extra])
+
+def _predict(
+    config: DictConfig, task: pl.LightningModule, data: FastMRI, callbacks: list[pl.Callback]
+) -> None:
+    if not data.slices and not data.failed:
+        return
+    folder = Path(config.output_dir)
+    with open_logger(config.logger, "reconstruct", folder, without(config)) as log:
+        if log is not None:
+            callbacks.insert(0, PredictionLogger())
+        trainer = instantiate(
+            config.trainer, callbacks=callbacks, logger=log or False, default_root_dir=folder
+        )
+        trainer.predict(task, datamodule=data, return_predictions=False)
 
 
-def provenance(config: DictConfig) -> Provenance:
-    """Return method, mask and the hash of all that the result depends on."""
-    facts = without(config, *_FREE)
-    facts["data"] = without(config.data, "max_slices", "max_volumes")
-    text = json.dumps(facts, sort_keys=True)
-    key = hashlib.sha256(text.encode()).hexdigest()[:24]
-    return Provenance(method_name(config), str(config.mask.name), key)
+def _name(file: str, slices: tuple[int, ...]) -> str:
+    return f"{file} slices {', '.join(map(str, slices))}" if slices else file

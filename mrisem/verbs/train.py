@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 from hydra.utils import instantiate
-from omegaconf import DictConfig
-from pytorch_lightning.callbacks import ModelCheckpoint
-from pytorch_lightning.loggers import CSVLogger
+from omegaconf import DictConfig, OmegaConf
 
 from mrisem.errors import InputError
+from mrisem.files import held
+from mrisem.results.record import Record
+from mrisem.signals import Interrupted
+from mrisem.tasks.callbacks.interruption import Interruption
+from mrisem.tasks.callbacks.training import Saved, TrainingWriter, find_saved
 from mrisem.tasks.network import NetworkTask
+from mrisem.verbs.jobs import accept
 from mrisem.verbs.loggers import open_logger
 from mrisem.verbs.pieces import has_prior, make_datamodule, make_task, without
-from mrisem.verbs.priors import bank_callback
+from mrisem.verbs.priors import Priors
+from mrisem.verbs.records import hash_weights, make_record
+
+if TYPE_CHECKING:
+    from mrisem.data.datamodules import FastMRI
+
+logger = logging.getLogger(__name__)
+# Options of the trainer that change what is trained.
+_TRAINER = ("max_epochs", "accumulate_grad_batches", "gradient_clip_val", "devices")
 
 
 def run(config: DictConfig) -> int:
@@ -22,9 +37,11 @@ def run(config: DictConfig) -> int:
 
     With ``data.validation_subjects`` the best checkpoint is selected on training subjects that are
     held out; without, the last one is named. Continues from ``checkpoints/last.ckpt`` when the run
-    folder has one.
+    folder has one, with the bits of a training that was never interrupted.
+
+    Returns:
+        0, or 2 when slices could not be read.
     """
-    folder = Path(config.output_dir)
     data = make_datamodule(config, config.scale.train.batch_size)
     task = make_task(config)
     if not isinstance(task, NetworkTask) or task.objective is None:
@@ -32,37 +49,87 @@ def run(config: DictConfig) -> int:
             f"model={config.model.name} is not trained over a dataset; set model=unrolled, unet or "
             "varnet"
         )
-    selects = bool(config.data.validation_subjects)
-    monitor = f"val/{task.objective.monitor}" if selects else None
-    checkpoints = ModelCheckpoint(
-        folder / "checkpoints",
-        filename="best" if selects else "last",
-        monitor=monitor,
-        save_last=selects,
-        enable_version_counter=False,
-    )
-    callbacks: list[pl.Callback] = [checkpoints]
+    data.setup("fit")
+    callbacks: list[pl.Callback] = []
+    contents = hash_weights(task) | {"scans": _hash_scans(data)}
     if has_prior(config):
         _check_subjects(config)
-        callbacks.insert(0, bank_callback(config, data, task))
-    last = folder / "checkpoints" / "last.ckpt"
-    table = CSVLogger(folder, name="", version="")
+        priors = Priors(config, data, task)
+        callbacks, contents = [priors.callback()], contents | priors.contents()
+    folder = Path(config.output_dir)
+    with held(folder):
+        saved = _open(folder, _record(config, contents))
+        accept(config, "train")
+        monitor = f"val/{task.objective.monitor}" if config.data.validation_subjects else None
+        writer = TrainingWriter(folder, monitor)
+        if saved is not None and saved.epochs >= config.trainer.max_epochs:
+            print(f"{saved.path} has all {saved.epochs} epochs: nothing is left to train")
+            return 0
+        try:
+            _fit(config, task, data, [*callbacks, writer, Interruption()], saved)
+        except Interrupted as stop:
+            now = find_saved(folder)
+            stop.add_note(f"{0 if now is None else now.epochs} epochs are kept in {folder}")
+            raise
+    for scan in writer.failed.values():
+        logger.error("left out %s %s: %s", scan.file, [*scan.slices], scan.message)
+    name = "last" if monitor is None else "best"
+    score = "" if monitor is None else f", best {monitor} {writer.best:.4f}"
+    print(
+        f"trained {config.model.name}{score}; use it with "
+        f"model.checkpoint={folder / 'checkpoints' / name}.ckpt"
+    )
+    return 2 if writer.failed else 0
+
+
+def _fit(
+    config: DictConfig,
+    task: NetworkTask,
+    data: FastMRI,
+    callbacks: list[pl.Callback],
+    saved: Saved | None,
+) -> None:
+    folder = Path(config.output_dir)
     with open_logger(config.logger, "train", folder, without(config)) as log:
         trainer = instantiate(
             config.trainer,
             callbacks=callbacks,
-            logger=[table, log] if log is not None else table,
+            logger=log or False,
             default_root_dir=folder,
-            **({} if selects else {"limit_val_batches": 0}),
+            enable_checkpointing=False,
+            **({} if config.data.validation_subjects else {"limit_val_batches": 0}),
         )
-        trainer.fit(task, datamodule=data, ckpt_path=last if last.is_file() else None)
-    best = checkpoints.best_model_score
-    score = "" if best is None or not selects else f", best {monitor} {best:.4f}"
-    print(
-        f"trained {config.model.name}{score}; use it with "
-        f"model.checkpoint={checkpoints.best_model_path}"
-    )
-    return 0
+        path = None if saved is None else saved.path
+        trainer.fit(task, datamodule=data, ckpt_path=path, weights_only=True)
+
+
+def _record(config: DictConfig, contents: dict[str, str]) -> Record:
+    record = make_record(config, contents)
+    trainer: dict[str, Any] = OmegaConf.to_container(config.trainer, resolve=True)  # type: ignore[assignment]
+    counted = {name: trainer[name] for name in _TRAINER if name in trainer}
+    return record.model_copy(update={"settings": record.settings | {"trainer": counted}})
+
+
+def _open(folder: Path, record: Record) -> Saved | None:
+    """Return what is there of this training; refuse another's folder."""
+    saved, path = find_saved(folder), folder / "checkpoints" / "record.json"
+    if saved is not None:
+        if not path.is_file():
+            raise InputError(
+                f"a training is continued by its record.json, got none beside {saved.path}; choose "
+                "another output_dir"
+            )
+        record.same_run(Record.load(path), folder)
+    record.save(path)
+    return saved
+
+
+def _hash_scans(data: FastMRI) -> str:
+    """Return the hash of all slices that are trained and validated on."""
+    digest = hashlib.sha256()
+    for part in (*data.training_slices, *data.validation_slices):
+        digest.update(repr((part.volume.content, part.slice)).encode())
+    return digest.hexdigest()[:24]
 
 
 def _check_subjects(config: DictConfig) -> None:

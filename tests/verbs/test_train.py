@@ -41,7 +41,7 @@ def test_train_checkpoint_is_whole_and_warm_starts(mrisem, data, tmp_path, model
     train = ["train", *data, f"model={model}", "data.train_subjects=auxiliary"]
     code, out, err = mrisem(*train, f"output_dir={tmp_path}/t")
     assert code == 0, err
-    (checkpoint,) = (tmp_path / "t" / "checkpoints").iterdir()
+    (checkpoint,) = (tmp_path / "t" / "checkpoints").glob("*.ckpt")
     assert checkpoint.name == "last.ckpt"
     assert str(checkpoint) in out
     module, name, sizes = NETWORKS[model]
@@ -144,5 +144,5 @@ def test_train_selects_on_held_out_training_subjects(mrisem, data, tmp_path):
     code, out, err = mrisem(*train, "data.validation_subjects=1", f"output_dir={tmp_path}/t")
     assert code == 0, err
     assert "best val/ssim_loss" in out
-    names = {path.name for path in (tmp_path / "t" / "checkpoints").iterdir()}
+    names = {path.name for path in (tmp_path / "t" / "checkpoints").glob("*.ckpt")}
     assert names == {"best.ckpt", "last.ckpt"}

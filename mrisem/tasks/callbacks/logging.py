@@ -35,12 +35,13 @@ class PredictionLogger(pl.Callback):
         *_: Any,
     ) -> None:
         """Log one batch."""
-        if trainer.logger is None or not isinstance(outputs, Prediction):
-            return
-        for info in outputs.batch.info:
-            self._log_curves(trainer.logger, outputs, info.file, info.slice)
-        if self._n_pictures < N_PICTURES:
-            self._log_picture(trainer.logger, outputs)
+        for prediction in outputs if trainer.logger is not None else ():
+            if not isinstance(prediction, Prediction):
+                continue
+            for info in prediction.batch.info:
+                self._log_curves(trainer.logger, prediction, info.file, info.slice)
+            if self._n_pictures < N_PICTURES:
+                self._log_picture(trainer.logger, prediction)
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log which scan is which."""

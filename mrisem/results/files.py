@@ -1,0 +1,293 @@
+"""What `mrisem reconstruct` writes: a run folder that never loses a slice and never mixes two runs.
+
+``record.json``, ``reconstructions/<input>.h5``, ``fit.csv``, ``failed.json``. Each slice is kept by
+itself in a hidden folder until its volume is complete; then the volume's file appears, whole.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from mrisem.errors import InputError
+from mrisem.files import reading, remove_partial, whole, write_text
+from mrisem.results.record import Record, Scan
+from mrisem.types import FailedScan
+
+# Datasets of a volume's file, one entry a slice.
+PER_SLICE = (
+    *("reconstruction", "image", "mask", "coarse_maps"),
+    *("slices", "acceleration", "data_consistency", "seconds"),
+)
+CURVE = np.dtype([("slice", "i4"), ("iteration", "i4"), ("name", "S64"), ("value", "f8")])
+Part = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What a run makes of one input file.
+
+    Args:
+        scan: content of the file.
+        acquisition: fastMRI's name of the sequence.
+        slices: indices of the slices to be reconstructed.
+    """
+
+    scan: Scan
+    acquisition: str
+    slices: frozenset[int]
+
+
+class RunFolder:
+    """The output of one run, to be used while the folder is held (`mrisem.files.held`).
+
+    Args:
+        folder: the run folder.
+        record: what makes the reconstructions.
+        plan: input file name -> what is made of it.
+    """
+
+    def __init__(self, folder: Path, record: Record, plan: Mapping[str, Planned]) -> None:
+        self.folder, self.record, self.plan = folder, record, plan
+        self.results = folder / "reconstructions"
+        self.failed: list[FailedScan] = []
+        self.n_written = 0
+
+    def open(self) -> set[tuple[str, int]]:
+        """Check what is there, finish what an interrupted run left complete, and list it.
+
+        Returns:
+            (input file, slice) of all that need not be made again.
+
+        Raises:
+            InputError: the folder holds another run, or was made of other scans.
+        """
+        self._check_record()
+        done: set[tuple[str, int]] = set()
+        for file in self.plan:
+            remove_partial(self._parts(file))
+            self.finish(file)
+            done |= {(file, index) for index in (*self._slices(file), *self._kept(file))}
+        self.record.save(self.folder / "record.json")
+        wanted = {(file, i) for file, planned in self.plan.items() for i in planned.slices}
+        if not wanted <= done:
+            (self.folder / "fit.csv").unlink(missing_ok=True)  # written again at the end
+        return done
+
+    def clear(self) -> None:
+        """Remove what an earlier run left here, and nothing else."""
+        recorded = (self.folder / "record.json").is_file()
+        for path in self._outputs():
+            if _made_here(path) or recorded:
+                path.unlink()
+        for name in ("fit.csv", "failed.json", "record.json") if recorded else ():
+            (self.folder / name).unlink(missing_ok=True)
+
+    def keep(self, file: str, index: int, part: Part, curves: np.ndarray) -> None:
+        """Write one slice.
+
+        Args:
+            file: name of the input file.
+            index: the slice's index there.
+            part: its entry of each dataset of `PER_SLICE`.
+            curves: what its fit logged, of dtype `CURVE`.
+        """
+        facts = {"key": np.str_(self.record.key), "scan": np.str_(self._scan(file))}
+        with whole(self._part(file, index)) as partial, partial.open("wb") as stream:
+            np.savez(stream, allow_pickle=False, **part, **facts, curves=curves)
+        self.n_written += 1
+
+    def fail(self, scan: FailedScan) -> None:
+        """Note slices that cannot be reconstructed; reports of one scan are put together."""
+        same = [s for s in self.failed if (s.file, s.message) == (scan.file, scan.message)]
+        if same:
+            self.failed.remove(same[0])
+            scan = FailedScan(scan.file, scan.message, (*same[0].slices, *scan.slices))
+        self.failed.append(scan)
+
+    def finish(self, file: str) -> None:
+        """Put the slices of a volume together, once all are there that can be."""
+        if not self._kept(file):
+            return
+        before = self._slices(file)
+        failed = {i for scan in self.failed if scan.file == file for i in scan.slices}
+        fresh = {i: part for i in self._kept(file) if (part := self._read_part(file, i))}
+        if not self.plan[file].slices <= {*before, *fresh, *failed}:
+            return
+        # one that was put into the volume before a run was killed is in both
+        if new := [part for index, part in fresh.items() if index not in before]:
+            self._write_volume(file, self._read_volume(file, (*PER_SLICE, "curves")), new)
+        shutil.rmtree(self._parts(file))
+
+    def close(self) -> None:
+        """Finish volumes whose other slices failed; write the curves and what failed."""
+        for file in self.plan:
+            self.finish(file)
+        failed = [asdict(scan) for scan in self.failed]
+        if failed:
+            write_text(self.folder / "failed.json", json.dumps(failed, indent=1) + "\n")
+        else:
+            (self.folder / "failed.json").unlink(missing_ok=True)
+        if not (self.folder / "fit.csv").exists():
+            self._write_curves()
+        parts = self.results / ".parts"
+        if parts.is_dir() and not any(parts.iterdir()):
+            parts.rmdir()
+
+    def _outputs(self) -> list[Path]:
+        """List files of planned volumes and of their slices that are there."""
+        volumes = [path for file in self.plan if (path := self._volume(file)).is_file()]
+        return volumes + [p for file in self.plan for p in self._parts(file).glob("*.npz")]
+
+    def _check_record(self) -> None:
+        """Refuse a folder with another run's results, or with files that are not ours."""
+        path, outputs = self.folder / "record.json", self._outputs()
+        if path.is_file() and (outputs or any(map(_made_here, self.results.glob("*.h5")))):
+            self.record.same_run(Record.load(path), self.folder)
+        elif outputs:
+            raise InputError(
+                f"a run is continued by its record.json, got none for {outputs[0]}; choose another "
+                "output_dir, or move the file away"
+            )
+
+    def _scan(self, file: str) -> str:
+        return self.plan[file].scan.model_dump_json()
+
+    def _volume(self, file: str) -> Path:
+        return self.results / f"{Path(file).stem}.h5"
+
+    def _parts(self, file: str) -> Path:
+        return self.results / ".parts" / Path(file).stem
+
+    def _part(self, file: str, index: int) -> Path:
+        return self._parts(file) / f"{index}.npz"
+
+    def _kept(self, file: str) -> list[int]:
+        """Return the slices that are kept by themselves."""
+        return sorted(int(path.stem) for path in self._parts(file).glob("*.npz"))
+
+    def _slices(self, file: str) -> list[int]:
+        """Return the slices of a volume's file; none where there is none."""
+        volume = self._read_volume(file, ("slices",))
+        slices: list[int] = volume["slices"].tolist() if volume else []
+        if len({*slices}) < len(slices):
+            raise InputError(f"{self._volume(file)} must hold each slice once, got {slices}")
+        return slices
+
+    def _read_volume(self, file: str, names: tuple[str, ...]) -> Part:
+        """Return datasets of a volume's file; none where it is missing, or damaged and removed."""
+        path = self._volume(file)
+        if not path.is_file():
+            return {}
+        try:
+            with reading(path, "a whole HDF5 file", "it is made again"), h5py.File(path) as content:
+                volume = {name: content[name][()] for name in names if name in content}
+                scan = str(content.attrs["scan"])
+        except InputError as error:
+            warnings.warn(str(error), stacklevel=2)
+            path.unlink()
+            return {}
+        self._check_scan(path, scan, file)
+        return volume
+
+    def _read_part(self, file: str, index: int) -> Part | None:
+        """Return a slice that is kept; None where it is damaged, and is made again."""
+        path = self._part(file, index)
+        try:
+            with (
+                reading(path, "a whole .npz", "it is made again"),
+                np.load(path, allow_pickle=False) as content,
+            ):
+                part = dict(content)
+                key, scan = str(part.pop("key")), str(part.pop("scan"))
+                if key != self.record.key or "curves" not in part:
+                    raise ValueError("it is of another run")
+        except InputError as error:
+            warnings.warn(str(error), stacklevel=2)
+            path.unlink()
+            return None
+        self._check_scan(path, scan, file)
+        return part
+
+    def _check_scan(self, path: Path, scan: str, file: str) -> None:
+        now = self.plan[file].scan
+        with reading(path, "of one scan", "choose another output_dir"):
+            then = Scan.model_validate_json(scan)
+        if then != now:
+            names = [n for n in Scan.model_fields if getattr(then, n) != getattr(now, n)]
+            raise InputError(
+                f"{path} was made of another {file} ({', '.join(names)} differ: subject "
+                f"{then.subject} there, {now.subject} now); choose another output_dir"
+            )
+
+    def _write_volume(self, file: str, volume: Part, new: list[Part]) -> None:
+        planned = self.plan[file]
+        before = [volume] if volume else []
+        columns = {
+            name: np.concatenate([*(v[name] for v in before), *(p[name][None] for p in new)])
+            for name in PER_SLICE
+            if name in new[0]
+        }
+        order = np.argsort(columns["slices"])
+        curves = np.concatenate([part["curves"] for part in (*before, *new)])
+        curves = curves[np.argsort(curves["slice"], kind="stable")]
+        failed = [
+            {"slices": [*scan.slices], "message": scan.message}
+            for scan in self.failed
+            if scan.file == file
+        ]
+        with whole(self._volume(file)) as partial, h5py.File(partial, "w") as content:
+            for name, values in columns.items():
+                packed = "gzip" if name == "mask" else None
+                content.create_dataset(name, data=values[order], compression=packed)
+            content.create_dataset("curves", data=curves)
+            content.attrs["record"] = self.record.model_dump_json()
+            content.attrs["scan"] = planned.scan.model_dump_json()
+            content.attrs["failed"] = json.dumps(failed)
+            content.attrs["acquisition"] = planned.acquisition
+            content.attrs["method"] = self.record.method
+            content.attrs["mask"] = self.record.mask
+
+    def _write_curves(self) -> None:
+        """Write ``fit.csv`` from the curves that are kept with their slices."""
+        rows: list[tuple[str, np.ndarray]] = []
+        for file in sorted(self.plan):
+            if curves := [*self._curves(file)]:
+                rows.append((file, np.concatenate(curves)))
+        if not any(len(curves) for _, curves in rows):
+            return
+        with (
+            whole(self.folder / "fit.csv") as partial,
+            partial.open("w", newline="", encoding="utf-8") as stream,
+        ):
+            table = csv.writer(stream)
+            table.writerow(["file", *(CURVE.names or ())])
+            for file, curves in rows:
+                table.writerows((file, s, i, n.decode(), v) for s, i, n, v in curves.tolist())
+
+    def _curves(self, file: str) -> Iterator[np.ndarray]:
+        yield from self._read_volume(file, ("curves",)).values()
+        for index in self._kept(file):
+            if part := self._read_part(file, index):
+                yield part["curves"]
+
+
+def _made_here(path: Path) -> bool:
+    """Whether `mrisem reconstruct` wrote a file."""
+    try:
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as part:
+                return {"key", "scan", "curves"} <= {*part}
+        with h5py.File(path) as content:
+            return "record" in content.attrs
+    except Exception:  # damaged or foreign
+        return False

@@ -1,0 +1,60 @@
+"""The record of a run from its configuration."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from mrisem.results.record import IGNORED, OF_A_PRIOR, Record, without
+from mrisem.verbs.pieces import has_prior
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def make_record(config: DictConfig, contents: Mapping[str, str]) -> Record:
+    """Make the record of a run.
+
+    Args:
+        config: composed and checked.
+        contents: hashes of what lies at configured paths.
+    """
+    settings: dict = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    guided = has_prior(config)
+    factors = config.mask.get("acceleration") or []  # none: as the file's mask
+    regulariser = config.get("regulariser", {}).get("name")
+    return Record(
+        model=config.model.name,
+        fit=config.fit.name if "fit" in config.model.task and "fit" in config else None,
+        regulariser=None if regulariser == "none" else regulariser,
+        prior=config.prior.name if guided else None,
+        encoder=config.encoder.name if guided else None,
+        anatomy=config.data.name,
+        mask=config.mask.name,
+        acceleration=tuple(factors if isinstance(factors, ListConfig | list) else [factors]),
+        seed=config.seed,
+        settings=without(settings, IGNORED if guided else (*IGNORED, *OF_A_PRIOR)),
+        contents=dict(contents),
+        overrides=tuple(_overrides()),
+    )
+
+
+def hash_weights(module: nn.Module) -> dict[str, str]:
+    """Return the hash of the weights that a fit starts from, as part of a record's contents.
+
+    Nothing where there are none.
+    """
+    weights = sorted(module.state_dict().items())
+    digest = hashlib.sha256()
+    for name, value in weights:
+        digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
+    return {"weights": digest.hexdigest()[:24]} if weights else {}
+
+
+def _overrides() -> list[str]:
+    from hydra.core.hydra_config import HydraConfig
+
+    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
