@@ -8,12 +8,11 @@ from dataclasses import dataclass
 import pytorch_lightning as pl
 import torch
 
-from mrisem.data.volumes import FailedScan
 from mrisem.errors import InputError
 from mrisem.prior.prior import Prior
 from mrisem.tasks.curves import FitCurves
 from mrisem.tasks.guidance import Guidance, Steering
-from mrisem.types import Batch, Reconstruction
+from mrisem.types import Batch, FailedScan, Reconstruction
 
 
 @dataclass(frozen=True)

@@ -87,12 +87,17 @@ def test_fingerprint_follows_content_and_recipe_not_place(volumes, tmp_path):
     assert AuxiliarySlices(copies, SETTINGS).fingerprint != fingerprint
 
 
-def test_describe_is_plain_data(volumes):
+def test_describe_is_plain_data_without_names_of_patients_files_or_folders(volumes, tmp_path):
+    import hashlib
     import json
 
-    description = json.loads(json.dumps(AuxiliarySlices(volumes, SETTINGS).describe()))
-    assert description["subjects"] == ["a", "b", "c"]
+    text = json.dumps(AuxiliarySlices(volumes, SETTINGS).describe())
+    description = json.loads(text)
+    hashes = sorted(hashlib.sha256(name).hexdigest()[:12] for name in (b"a", b"b", b"c"))
+    assert description["subjects"] == hashes
+    assert len(description["files"]) == 3
     assert description["n_slices"] == 6
+    assert not [v for v in volumes if v.file in text or str(tmp_path) in text]
 
 
 def test_undersampled_scans_are_no_positives(tmp_path, make_file):

@@ -7,10 +7,9 @@ from pytorch_lightning import LightningModule, Trainer
 
 from mrisem.data.anatomies import FastMRIBrain, FastMRIKnee
 from mrisem.data.auxiliary import AuxiliarySettings
-from mrisem.data.volumes import FailedScan
 from mrisem.errors import InputError
 from mrisem.physics.masks import GaussianMask
-from mrisem.types import Batch
+from mrisem.types import Batch, FailedScan
 
 MASK = GaussianMask(4, calibration_lines=8)
 SHAPE = {"shape": (2, 2, 32, 48), "crop": (16, 16)}

@@ -15,12 +15,11 @@ import pytorch_lightning as pl
 import torch
 from filelock import FileLock
 
-from mrisem.data.volumes import FailedScan
 from mrisem.errors import InputError
 from mrisem.physics.fourier import center_crop
 from mrisem.tasks.base import Prediction
 from mrisem.tasks.samples import data_consistency_residual
-from mrisem.types import SliceInfo
+from mrisem.types import FailedScan, SliceInfo
 
 _PER_SLICE = (
     *("reconstruction", "image", "mask"),
