@@ -243,9 +243,10 @@ class FastMRI(pl.LightningDataModule):
             warnings.warn(f"left out of the auxiliary set: {scan.message}", stacklevel=2)
         candidates = [volume for volume in volumes if volume.acquisition in wanted]
         if not candidates:
+            present = sorted({volume.acquisition for volume in volumes})
             raise InputError(
                 f"the auxiliary set must hold {' or '.join(wanted)} scans, "
-                f"{split_folder(root, 'train')} holds {sorted({volume.acquisition for volume in volumes})}; set "
+                f"{split_folder(root, 'train')} holds {present}; set "
                 "auxiliary.acquisition or auxiliary.root"
             )
         return choose_subjects(candidates, self._excluded(root), self.auxiliary)
