@@ -113,6 +113,8 @@ def corner_ratio(kspace: np.ndarray) -> float:
     left, quarter = (width - columns) // 2, height // 4
     middle = size[:, left : left + columns]
     blocks = [middle[top : top + rows] for top in range(quarter, height - quarter, rows)]
+    if np.count_nonzero(corner) < corner.size / 8:  # a stray sample where nothing was acquired
+        return 0.0
     return _median(corner) / max(_median(block) for block in (size, *blocks))
 
 
