@@ -161,9 +161,7 @@ def test_bad_auxiliary_slice_is_named_or_left_out_with_one_warning(volumes, name
     with pytest.raises(InputError, match=rf"^{name} must be finite.*b\.h5, slice 1"):
         list(AuxiliarySlices(volumes, SETTINGS))
     images = AuxiliarySlices(volumes, SETTINGS, on_error="skip")
-    with pytest.warns(
-        UserWarning, match=r"left out of the auxiliary set: .*b\.h5, slice 1"
-    ) as seen:
+    with pytest.warns(UserWarning, match=r"left out of .*b\.h5, slice 1") as seen:
         first = list(images)
     assert len(seen) == 1
     assert [(info.file, info.slice) for *_, info in first] == [
@@ -217,7 +215,7 @@ def test_bank_is_built_of_the_good_slices(volumes, tmp_path):
         levels, widths = (1,), (3,)
 
         def __call__(self, magnitude):
-            return (magnitude.unfold(1, 8, 8)[:, :4, :, :3].flatten(1, 2).sum(2),)
+            return (magnitude[:, :12, :3],)  # tokens are rows
 
     spoil(volumes[1], "reconstruction_rss", np.nan)
     images = AuxiliarySlices(volumes, SETTINGS, on_error="skip")
