@@ -23,7 +23,7 @@ from mrisem.files import reading
 # Limits of what a dataset may declare, far above any scan: a few bytes of HDF5 can declare more
 # entries than a machine has memory.
 MAX_ENTRIES = 2**36
-MAX_SLICE_ENTRIES = 2**28
+MAX_SLICE_ENTRIES = 2**26
 MAX_SLICES = 2**14
 # How often a soft link or a virtual dataset may lead on to the next.
 MAX_HOPS = 8

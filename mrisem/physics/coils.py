@@ -102,10 +102,16 @@ def estimate_coarse_maps(
         return masked_kspace.new_ones(n, 1, 1, 1)
     n_lines = min(calibration_lines, _MAX_CALIBRATION, height, width)
     calibration = center_crop(masked_kspace, (n_lines, n_lines)).contiguous()
-    if cache_folder is None:
-        coarse = ESTIMATORS[estimator](calibration)
-    else:
-        coarse = _cached(calibration, estimator, Path(cache_folder))
+    try:
+        if cache_folder is None:
+            coarse = ESTIMATORS[estimator](calibration)
+        else:
+            coarse = _cached(calibration, estimator, Path(cache_folder))
+    except (torch.linalg.LinAlgError, np.linalg.LinAlgError) as error:
+        raise InputError(
+            "sensitivity maps must have a solution, the decomposition of the calibration lines "
+            f"failed ({' '.join(str(error).split())}); leave the scan out"
+        ) from error
     if not bool(torch.isfinite(torch.view_as_real(coarse)).all()):
         raise InputError(
             "sensitivity maps must be finite, the estimator gave NaN or infinity; take another "
