@@ -39,6 +39,21 @@ class SliceInfo:
 
 
 @dataclass(frozen=True)
+class FailedScan:
+    """Slices that could not be read.
+
+    Args:
+        file: name of the input file.
+        message: what is wrong, one line.
+        slices: which slices of the file; empty: the whole file.
+    """
+
+    file: str
+    message: str
+    slices: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
 class Batch:
     """Undersampled slices of equal shape, scaled so that each zero-filled magnitude has maximum 1.
 
@@ -50,6 +65,10 @@ class Batch:
         crop: ``(Y, X)``, the size of targets and written reconstructions (header's reconSpace).
         info: one entry a slice.
         target: ``(batch, Y, X)`` float32 in the units of the file, or None when the file has none.
+        failed: slices of this group that could not be read, and are not in the batch.
+        coarse_maps: ``(batch, coil, g, g)`` complex64, the maps on the grid that ESPIRiT computed
+            them on (`mrisem.physics.coils.interpolate_maps` brings them to full size); None: not
+            known.
     """
 
     masked_kspace: Tensor
@@ -59,6 +78,8 @@ class Batch:
     crop: tuple[int, int]
     info: tuple[SliceInfo, ...]
     target: Tensor | None = None
+    failed: tuple[FailedScan, ...] = ()
+    coarse_maps: Tensor | None = None
 
     def __len__(self) -> int:
         return self.masked_kspace.shape[0]
@@ -72,6 +93,7 @@ class Batch:
             sensitivity_maps=self.sensitivity_maps.to(device),
             scale=self.scale.to(device),
             target=None if self.target is None else self.target.to(device),
+            coarse_maps=None if self.coarse_maps is None else self.coarse_maps.to(device),
         )
 
     def select(self, index: int) -> Batch:
@@ -85,6 +107,7 @@ class Batch:
             scale=self.scale[one],
             info=self.info[one],
             target=None if self.target is None else self.target[one],
+            coarse_maps=None if self.coarse_maps is None else self.coarse_maps[one],
         )
 
 

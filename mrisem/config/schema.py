@@ -77,6 +77,9 @@ class Data(Choice):
     paper_subjects: Count = Field(20, description="auxiliary subjects in the paper")
     n_workers: Annotated[int, Field(ge=0)] = Field(0, description="processes that read ahead")
     sensitivity_maps: Literal["torch", "sigpy"] = Field("torch", description="ESPIRiT of whom")
+    kspace_center: Literal["middle", "corner"] = Field(
+        "middle", description="where the files have the zero frequency; corner: at index 0"
+    )
 
 
 class Auxiliary(Options):

@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Protocol
 
-import h5py
 import numpy as np
 import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from mrisem.data.dataset import (
+from mrisem.data.contents import open_scan
+from mrisem.data.dataset import Row, as_batch, magnitude, undersample
+from mrisem.data.slices import (
+    EmptySliceError,
     SliceOf,
     acquired_columns,
-    as_batch,
     central_slices,
     read_slice,
-    undersample,
 )
-from mrisem.data.volumes import VolumeInfo
+from mrisem.data.volumes import VolumeInfo, kspace_dataset
 from mrisem.errors import InputError
-from mrisem.physics.coils import root_sum_of_squares
-from mrisem.physics.fourier import center_crop, ifft2c
-from mrisem.physics.masks import GaussianMask, stable_seed
+from mrisem.physics.fourier import center_crop
+from mrisem.physics.masks import GaussianMask, draw_columns, stable_seed
 from mrisem.types import Batch, Reconstruction, SliceInfo
 
 
@@ -98,11 +98,15 @@ class AuxiliarySlices:
     Draws are seeded by file, slice and ``settings.seed``: neither order nor subset changes them.
     Source: method, Feng et al., arXiv:2511.19641, section on semantic embeddings.
 
+    A slice that holds only zeros, and with ``on_error=skip`` one that is bad in another way, is
+    left out with a warning. The length counts it until it has been read.
+
     Args:
         volumes: fully sampled files.
         settings: how the negatives are made.
         reconstructor: makes reconstructions, where they are asked for.
         contrast: how the acquisition was chosen, for descriptions.
+        on_error: ``raise`` at a bad slice, or ``skip`` it.
     """
 
     def __init__(
@@ -111,6 +115,7 @@ class AuxiliarySlices:
         settings: AuxiliarySettings,
         reconstructor: Reconstructor | None = None,
         contrast: str = "same",
+        on_error: str = "raise",
     ):
         if not volumes:
             raise InputError("the auxiliary set must hold at least one file, got none")
@@ -123,14 +128,37 @@ class AuxiliarySlices:
         self.settings = settings
         self.reconstructor = reconstructor
         self.contrast = contrast
+        self.on_error = on_error
         self._slices = central_slices(self.volumes, settings.max_slices)
+        self._bad: set[tuple[str, int]] = set()
 
     def __len__(self) -> int:
-        return len(self._slices) * (2 if self.settings.negatives == "both" else 1)
+        return len(self._good) * (2 if self.settings.negatives == "both" else 1)
+
+    @property
+    def _good(self) -> list[SliceOf]:
+        """Slices that have not turned out to be bad."""
+        return [part for part in self._slices if (part.volume.file, part.slice) not in self._bad]
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, SliceInfo]]:
-        for part in self._slices:
-            yield from self._pairs(part)
+        for part in self._good:
+            try:
+                pairs = list(self._pairs(part))
+            except InputError as error:
+                message = str(error)
+                if part.volume.file not in message:
+                    message = f"{part.volume.path}, slice {part.slice}: {message}"
+                if self.on_error == "raise" and not isinstance(error, EmptySliceError):
+                    raise InputError(message) from error
+                self._bad.add((part.volume.file, part.slice))
+                warnings.warn(f"left out of the auxiliary set: {message}", stacklevel=2)
+                continue
+            yield from pairs
+        if not self._good:
+            raise InputError(
+                f"the auxiliary set must hold a good slice, all {len(self._slices)} of "
+                f"{self.volumes[0].path.parent} are bad; set auxiliary.root to other data"
+            )
 
     def _pairs(self, part: SliceOf) -> Iterator[tuple[Tensor, Tensor, SliceInfo]]:
         """Positive, negative and description of one slice, once for each kind of negative."""
@@ -142,14 +170,18 @@ class AuxiliarySlices:
                 "mask; set auxiliary.root to fully sampled data"
             )
         if target is None:
-            target = center_crop(root_sum_of_squares(ifft2c(kspace)), volume.crop)
+            target = center_crop(magnitude(kspace), volume.crop)
+        if not bool(target.any()):
+            raise InputError(
+                f"a target must not be all zero, got that in {volume.path}, slice {part.slice}; "
+                "leave the file out"
+            )
         columns, acceleration = self._mask(part, acquired_columns(volume, kspace, stored))
         info = part.info(acceleration)
         if self.settings.negatives != "reconstruction":
-            zero_filled = root_sum_of_squares(ifft2c(kspace * columns))
-            yield target, center_crop(zero_filled, volume.crop), info
+            yield target, center_crop(magnitude(kspace * columns), volume.crop), info
         if self.reconstructor is not None and self.settings.negatives != "zero_filled":
-            batch = as_batch([(*undersample(kspace, columns), columns, info)], volume.crop)
+            batch = as_batch([Row(*undersample(kspace, columns), columns, info)], volume.crop)
             with torch.no_grad():
                 image = self.reconstructor(batch).image.abs()[0]
             yield target, batch.scale * center_crop(image, volume.crop), info
@@ -160,7 +192,8 @@ class AuxiliarySlices:
         seed = stable_seed("negative", part.volume.file, part.slice, settings.seed)
         acceleration = np.random.default_rng(seed).choice(list(settings.accelerations))
         lines = min(settings.calibration_lines, round(width / acceleration) // 2)
-        columns = GaussianMask(float(acceleration), lines)(part.volume.shape[3], padding, seed)
+        mask = GaussianMask(float(acceleration), lines)
+        columns = draw_columns(mask, part.volume.shape[3], padding, seed)
         return columns, width / int(columns.sum())
 
     @property
@@ -183,21 +216,34 @@ class AuxiliarySlices:
             recipe += [settings.negatives, self.reconstructor.fingerprint]
         digest = hashlib.sha256(repr(tuple(recipe)).encode())
         for volume in self.volumes:
-            facts = (volume.file, volume.acquisition, volume.shape, volume.padding, volume.crop)
+            facts: tuple = (
+                volume.file,
+                volume.acquisition,
+                volume.shape,
+                volume.padding,
+                volume.crop,
+            )
+            if volume.kspace_center != "middle":
+                facts = (*facts, volume.kspace_center)
             digest.update(repr(facts).encode())
-            with h5py.File(volume.path, "r") as file:
-                attributes = sorted((name, str(value)) for name, value in file.attrs.items())
-                digest.update(repr(attributes).encode())
-                digest.update(np.ascontiguousarray(file["kspace"][volume.n_slices // 2]).tobytes())
+            try:
+                with open_scan(volume.path) as file:
+                    attributes = sorted((name, str(value)) for name, value in file.attrs.items())
+                    middle = kspace_dataset(file, volume.path)[volume.n_slices // 2]
+            except InputError:
+                if self.on_error == "raise":
+                    raise
+                continue  # its slices will be left out
+            digest.update(repr(attributes).encode())
+            digest.update(np.ascontiguousarray(middle).tobytes())
         return digest.hexdigest()
 
     def describe(self) -> dict[str, Any]:
-        """Return what stands beside a bank in its JSON file."""
+        """Return what stands beside a bank in its JSON file: no names of patients or folders."""
         return {
-            "folder": str(self.volumes[0].path.parent),
             "acquisitions": sorted({volume.acquisition for volume in self.volumes}),
-            "subjects": sorted({volume.subject for volume in self.volumes}),
-            "files": [volume.file for volume in self.volumes],
+            "subjects": sorted({_hashed(volume.subject) for volume in self.volumes}),
+            "files": [_hashed(volume.file) for volume in self.volumes],
             "n_slices": len(self),
             "negatives": self.settings.negatives,
             "accelerations": [int(r) for r in self.settings.accelerations],
@@ -205,3 +251,8 @@ class AuxiliarySlices:
             "seed": self.settings.seed,
             "fingerprint": self.fingerprint,
         }
+
+
+def _hashed(name: str) -> str:
+    """Stand-in for the name of a patient or file: 12 hexadecimal digits of its SHA-256."""
+    return hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:12]

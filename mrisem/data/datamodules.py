@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
@@ -18,16 +19,17 @@ from mrisem.data.auxiliary import (
     Reconstructor,
     choose_subjects,
 )
-from mrisem.data.dataset import SliceGroups, SliceOf, central_slices
-from mrisem.data.folders import data_files, find_volumes, select_acquisition
-from mrisem.data.volumes import UNNAMED, FailedScan, VolumeInfo
+from mrisem.data.dataset import SliceGroups
+from mrisem.data.folders import data_files, find_volumes, select_acquisition, split_folder
+from mrisem.data.slices import SliceOf, central_slices
+from mrisem.data.volumes import UNNAMED, Center, VolumeInfo
 from mrisem.errors import InputError
 from mrisem.physics.masks import ColumnMask, stable_seed
-from mrisem.types import Batch
+from mrisem.types import Batch, FailedScan
 
 
 class FastMRI(pl.LightningDataModule):
-    """A folder of fastMRI multi-coil files, split by subject.
+    """A folder of fastMRI files, split by subject.
 
     * reconstructed (`predict_dataloader`): the subjects of ``multicoil_<split>``;
     * auxiliary (`auxiliary_slices`): ``auxiliary.n_subjects`` subjects of ``multicoil_train`` that
@@ -47,13 +49,16 @@ class FastMRI(pl.LightningDataModule):
         slices_at_once: most slices of one volume in a batch.
         seed: of masks and order.
         cache_folder: for sensitivity maps; None: not kept.
-        on_error: ``raise`` at a bad scan, or ``skip``: it comes as a `FailedScan`.
+        on_error: ``raise`` at a bad scan, or ``skip``: it comes as a `FailedScan`, and bad
+            auxiliary scans are left out with a warning.
         auxiliary: settings of the auxiliary set.
         train_subjects: ``remaining`` or ``auxiliary``.
         validation_subjects: number of subjects of ``multicoil_train`` held out of training; 0: no
             validation, so no checkpoint is selected.
         n_workers: processes that read ahead.
         sensitivity_maps: their estimator, ``torch`` (ours) or ``sigpy``.
+        kspace_center: where the zero frequency lies in the files: in the ``middle`` of both axes,
+            as fastMRI has it, or in their ``corner``, at index 0.
     """
 
     anatomy: ClassVar[str]
@@ -78,6 +83,7 @@ class FastMRI(pl.LightningDataModule):
         validation_subjects: Annotated[int, Ge(0)] = 0,
         n_workers: Annotated[int, Ge(0)] = 0,
         sensitivity_maps: Literal["torch", "sigpy"] = "torch",
+        kspace_center: Center = "middle",
     ):
         super().__init__()
         if root is None:
@@ -89,7 +95,11 @@ class FastMRI(pl.LightningDataModule):
         self.max_volumes = max_volumes
         self.seed = seed
         self.cache_folder = None if cache_folder is None else Path(cache_folder)
-        choices = {on_error: ("raise", "skip"), train_subjects: ("remaining", "auxiliary")}
+        choices = {
+            on_error: ("raise", "skip"),
+            train_subjects: ("remaining", "auxiliary"),
+            kspace_center: ("middle", "corner"),
+        }
         if wrong := [value for value, allowed in choices.items() if value not in allowed]:
             raise InputError(f"{wrong[0]!r} must be one of {choices[wrong[0]]}; correct the word")
         self.on_error = on_error
@@ -106,7 +116,8 @@ class FastMRI(pl.LightningDataModule):
             on_error=on_error,
             sensitivity_maps=sensitivity_maps,
         )
-        self._find_volumes = cache(find_volumes)  # inspects each folder once
+        # inspects each folder once
+        self._find_volumes = cache(partial(find_volumes, kspace_center=kspace_center))
         self._done: set[tuple[str, int]] = set()
         self._training = False
         self.reconstructor: Reconstructor | None = None  # makes negatives that are reconstructions
@@ -189,7 +200,7 @@ class FastMRI(pl.LightningDataModule):
                 )
             (acquisition,) = acquisitions
         volumes = self._auxiliary_volumes(acquisition, contrast)
-        return AuxiliarySlices(volumes, self.auxiliary, self.reconstructor, contrast)
+        return AuxiliarySlices(volumes, self.auxiliary, self.reconstructor, contrast, self.on_error)
 
     @property
     def reconstructed_acquisitions(self) -> list[str]:
@@ -215,11 +226,11 @@ class FastMRI(pl.LightningDataModule):
         that cannot be read: its data cannot leak either.
         """
         volumes = []
-        if (self.root / f"multicoil_{self.split}").is_dir():
+        if split_folder(self.root, self.split).is_dir():
             volumes += self._volumes(self.split)
         for folder in {root, self.root}:
             for split in {"val", "test", self.split} - {"train"}:
-                if data_files(folder / f"multicoil_{split}"):
+                if data_files(split_folder(folder, split)):
                     volumes += self._find_volumes(folder, split, "skip")[0]
         return {volume.subject for volume in volumes}
 
@@ -227,12 +238,15 @@ class FastMRI(pl.LightningDataModule):
         """Volumes of the auxiliary set for scans of ``acquisition``."""
         root = Path(self.auxiliary.root or self.root)
         wanted = self._auxiliary_acquisitions(acquisition, contrast)
-        volumes, _ = self._find_volumes(root, "train", self.on_error)
+        volumes, failed = self._find_volumes(root, "train", self.on_error)
+        for scan in failed:
+            warnings.warn(f"left out of the auxiliary set: {scan.message}", stacklevel=2)
         candidates = [volume for volume in volumes if volume.acquisition in wanted]
         if not candidates:
+            present = sorted({volume.acquisition for volume in volumes})
             raise InputError(
-                f"the auxiliary set must hold {' or '.join(wanted)} scans, {root}/multicoil_train "
-                f"holds {sorted({volume.acquisition for volume in volumes})}; set "
+                f"the auxiliary set must hold {' or '.join(wanted)} scans, "
+                f"{split_folder(root, 'train')} holds {present}; set "
                 "auxiliary.acquisition or auxiliary.root"
             )
         return choose_subjects(candidates, self._excluded(root), self.auxiliary)
@@ -289,9 +303,16 @@ class FastMRI(pl.LightningDataModule):
         """Load slices in their order; those of a training epoch at random, under its own masks."""
         training = epoch is not None
         seed = self.seed if epoch is None else stable_seed("epoch", self.seed, epoch)
-        cache_folder = None if training else self.cache_folder  # masks never come again
+        groups = self._groups(
+            slices,
+            seed=seed,
+            cache_folder=self.cache_folder,
+            failed=failed,
+            # masks of an epoch never come again, their centre lines do
+            calibration="nominal" if training else "drawn",
+        )
         return DataLoader(
-            self._groups(slices, seed=seed, cache_folder=cache_folder, failed=failed),
+            groups,
             batch_size=None,
             shuffle=training,
             generator=torch.Generator().manual_seed(stable_seed("order", seed)),

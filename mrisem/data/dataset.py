@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import groupby
 from pathlib import Path
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
@@ -14,10 +16,19 @@ from einops import repeat
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from mrisem.data.volumes import FailedScan, VolumeInfo, occupied_columns, one_line
+from mrisem.data.header import occupied_columns
+from mrisem.data.slices import (
+    EmptySliceError,
+    SliceOf,
+    acquired_columns,
+    central_slices,
+    read_slice,
+)
+from mrisem.data.volumes import VolumeInfo
 from mrisem.errors import InputError
-from mrisem.physics.coils import estimate_sensitivity_maps, root_sum_of_squares
-from mrisem.physics.fourier import ifft2c
+from mrisem.physics.coils import estimate_coarse_maps, interpolate_maps, root_sum_of_squares
+from mrisem.physics.espirit import KERNEL_WIDTH
+from mrisem.physics.fourier import center_crop, ifft2c
 from mrisem.physics.masks import (
     ColumnMask,
     FileMask,
@@ -25,92 +36,35 @@ from mrisem.physics.masks import (
     draw_columns,
     stable_seed,
 )
-from mrisem.types import Batch, SliceInfo
+from mrisem.physics.units import exponent_of, shift_exponent
+from mrisem.types import Batch, FailedScan, SliceInfo
+
+__all__ = ["Row", "SliceGroups", "as_batch", "central_slices", "read_slice", "undersample"]
+
+T = TypeVar("T")
+S = TypeVar("S")
 
 
 @dataclass(frozen=True)
-class SliceOf:
-    """One slice that is to be processed.
+class Row:
+    """One slice of a batch.
 
     Args:
-        volume: where it is.
-        slice: its index in the file.
-        n_slices: number of slices of that file in this run.
+        masked_kspace: ``(coil, y, x)`` complex64, scaled as in `Batch`.
+        scale: ``()`` float32.
+        columns: ``(x,)`` bool, sampled ones.
+        info: where the slice comes from.
+        calibration: ``(coil, n, n)`` complex64, the centre of k-space for sensitivity maps, in any
+            unit; None: what ``columns`` sample around the centre.
+        target: ``(Y, X)`` float32, or None.
     """
 
-    volume: VolumeInfo
-    slice: int
-    n_slices: int
-
-    def info(self, acceleration: float) -> SliceInfo:
-        """Describe the slice for a batch."""
-        file = self.volume
-        facts = (file.file, self.slice, self.n_slices, file.acquisition, file.subject)
-        return SliceInfo(*facts, acceleration)
-
-
-def central_slices(volumes: Sequence[VolumeInfo], max_slices: int | None) -> list[SliceOf]:
-    """List the ``max_slices`` central slices of each volume (None: all)."""
-    if max_slices is not None and max_slices < 1:
-        raise InputError(f"data.max_slices must be at least 1, got {max_slices}")
-    slices = []
-    for volume in volumes:
-        n = volume.n_slices if max_slices is None else min(max_slices, volume.n_slices)
-        start = (volume.n_slices - n) // 2
-        slices += [SliceOf(volume, index, n) for index in range(start, start + n)]
-    return slices
-
-
-def read_slice(volume: VolumeInfo, index: int) -> tuple[Tensor, np.ndarray | None, Tensor | None]:
-    """Read one slice through fastMRI's reader.
-
-    Returns:
-        k-space ``(coil, y, x)`` complex64, the file's mask ``(x,)`` or None, the target ``(Y, X)``
-        float32 or None.
-
-    Raises:
-        InputError: when it cannot be read or holds NaN, infinity or nothing.
-    """
-    from mrisem.data.reader import VolumeReader
-
-    try:
-        kspace, mask, target, *_ = VolumeReader(volume.path, volume.n_slices)[index]
-    except OSError as error:
-        raise InputError(
-            f"{volume.path} must be a complete HDF5 file, slice {index} cannot be read "
-            f"({one_line(error)}); copy it again"
-        ) from error
-    kspace = np.asarray(kspace, dtype=np.complex64)
-    if not np.isfinite(kspace).all():
-        raise InputError(f"kspace must be finite, got NaN or inf in {volume.path}, slice {index}")
-    if not kspace.any():
-        raise InputError(f"kspace must hold signal, got only zeros in {volume.path}, slice {index}")
-    tensor = None if target is None else torch.from_numpy(np.asarray(target, dtype=np.float32))
-    return torch.from_numpy(kspace), mask, tensor
-
-
-def acquired_columns(
-    volume: VolumeInfo, kspace: Tensor, stored: np.ndarray | None
-) -> tuple[int, int]:
-    """First acquired column and the one after the last: header's padding, or less where data end.
-
-    Args:
-        volume: the file.
-        kspace: ``(coil, y, x)`` of any slice.
-        stored: the file's own mask; with one, zeros may be lines left out and say nothing.
-    """
-    left, right = volume.padding
-    if stored is not None:
-        return left, right
-    occupied = np.flatnonzero(occupied_columns(kspace.numpy()))
-    first, after = max(left, int(occupied[0])), min(right, int(occupied[-1]) + 1)
-    if (first, after) != (left, right):
-        warnings.warn(
-            f"{volume.file}: the header says that columns {left} to {right} were acquired, but "
-            f"only {first} to {after} hold data: the mask keeps to those",
-            stacklevel=2,
-        )
-    return first, after
+    masked_kspace: Tensor
+    scale: Tensor
+    columns: Tensor
+    info: SliceInfo
+    calibration: Tensor | None = None
+    target: Tensor | None = None
 
 
 def volume_mask(
@@ -119,23 +73,32 @@ def volume_mask(
     """Sampled columns ``(x,)`` bool of a volume, and the acceleration they reach.
 
     The same for every slice: the file's name and ``seed`` seed the draw. ``kspace`` and ``stored``
-    as for `acquired_columns`.
+    as for `acquired_columns`. Columns that a file's mask names but that hold nothing do not count.
 
     Raises:
         InputError: when columns would count as sampled that the file left out.
     """
     n_columns = volume.shape[3]
     padding = acquired_columns(volume, kspace, stored)
+    occupied = torch.from_numpy(occupied_columns(kspace.numpy()))
     if isinstance(mask, FileMask):
         columns = mask.check(stored, n_columns, volume.file)
         columns[: padding[0]] = False
         columns[padding[1] :] = False
+        empty = columns & ~occupied
+        if empty.any():
+            warnings.warn(
+                f"{volume.file}: {int(empty.sum())} of the {int(columns.sum())} columns that its "
+                "mask names hold only zeros: they do not count as sampled",
+                stacklevel=2,
+            )
+        columns = columns & occupied
     else:
         columns = draw_columns(mask, n_columns, padding, stable_seed(volume.file, seed))
-        empty = columns.numpy() & ~occupied_columns(kspace.numpy())
+        empty = columns & ~occupied
         if empty.any():
             raise InputError(
-                f"the mask may sample only columns that were acquired: {empty.sum()} of "
+                f"the mask may sample only columns that were acquired: {int(empty.sum())} of "
                 f"{int(columns.sum())} are zero in {volume.path}, which is undersampled already; "
                 "set mask=from_file (with a dataset 'mask' in the file)"
             )
@@ -149,9 +112,15 @@ class SliceGroups(Dataset):
     For use in a ``DataLoader(batch_size=None)``. Files that could not be inspected follow the
     groups, as `FailedScan`. Other options as for `mrisem.data.datamodules.FastMRI`.
 
+    A slice that holds only zeros, and with ``on_error=skip`` one that is bad in another way, is
+    named in the batch's ``failed``; a group of which nothing is left comes as `FailedScan`.
+
     Args:
         slices: what to read; slices of a volume stand together.
         failed: files already found to be bad.
+        calibration: lines that sensitivity maps are estimated from: all that the ``drawn`` mask
+            samples around the centre, or only its ``nominal`` centre lines, which are the same
+            whatever is drawn, so that a cached result serves every epoch.
     """
 
     slices: Sequence[SliceOf]
@@ -162,6 +131,7 @@ class SliceGroups(Dataset):
     on_error: str = "raise"
     failed: Sequence[FailedScan] = ()
     sensitivity_maps: str = "torch"
+    calibration: Literal["drawn", "nominal"] = "drawn"
     groups: list[list[SliceOf]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -178,25 +148,70 @@ class SliceGroups(Dataset):
         if index >= len(self.groups):
             return self.failed[index - len(self.groups)]
         group = self.groups[index]
-        file = group[0].volume.file
+        crop = group[0].volume.crop
+        failed: list[FailedScan] = []
+        parts = [(part, part) for part in group]
+        rows = self._attempt(self._row, parts, failed)
         try:
-            return self._load(group)
-        except InputError as error:
-            message = str(error) if file in str(error) else f"{file}: {error}"
-            if self.on_error == "raise":
-                raise InputError(message) from error
-            return FailedScan(file, message)
+            batch = self._batch([row for _, row in rows], crop) if rows else None
+        except InputError:  # one slice's sensitivity maps must not cost the others
+            rows = self._attempt(partial(self._alone, crop=crop), rows, failed)
+            batch = self._batch([row for _, row in rows], crop) if rows else None
+        failed.sort(key=lambda scan: scan.slices)
+        if batch is not None:
+            return replace(batch, failed=tuple(failed))
+        more = f" (and {len(failed) - 1} more slices)" if len(failed) > 1 else ""
+        slices = tuple(number for scan in failed for number in scan.slices)
+        return FailedScan(failed[0].file, failed[0].message + more, slices)
 
-    def _load(self, group: list[SliceOf]) -> Batch:
-        """Read and undersample the slices of one group."""
-        volume = group[0].volume
-        rows, targets = [], []
-        for part in group:
-            kspace, stored, target = read_slice(volume, part.slice)
-            columns, acceleration = volume_mask(volume, self.mask, self.seed, kspace, stored)
-            rows.append((*undersample(kspace, columns), columns, part.info(acceleration)))
-            targets += [] if target is None else [target]
-        return as_batch(rows, volume.crop, targets, self.cache_folder, self.sensitivity_maps)
+    def _attempt(
+        self,
+        function: Callable[[S], T],
+        parts: Sequence[tuple[SliceOf, S]],
+        failed: list[FailedScan],
+    ) -> list[tuple[SliceOf, T]]:
+        """Call a function for each slice; add those for which it fails to ``failed``, or raise."""
+        results = []
+        for part, argument in parts:
+            file = part.volume.file
+            try:
+                results.append((part, function(argument)))
+            except InputError as error:
+                message = str(error) if file in str(error) else f"{file}: {error}"
+                if self.on_error == "raise" and not isinstance(error, EmptySliceError):
+                    raise InputError(message) from error
+                failed.append(FailedScan(file, message, (part.slice,)))
+        return results
+
+    def _row(self, part: SliceOf) -> Row:
+        """Read and undersample one slice."""
+        volume = part.volume
+        kspace, stored, target = read_slice(volume, part.slice)
+        columns, acceleration = volume_mask(volume, self.mask, self.seed, kspace, stored)
+        masked, scale = undersample(kspace, columns)
+        calibration = None
+        if self.calibration == "nominal":
+            calibration = self._nominal_block(kspace, columns)
+        return Row(masked, scale, columns, part.info(acceleration), calibration, target)
+
+    def _nominal_block(self, kspace: Tensor, columns: Tensor) -> Tensor | None:
+        """The mask's centre lines ``(coil, n, n)``; None where it names too few to calibrate."""
+        center = getattr(self.mask, "center", None)
+        if center is None:
+            return None
+        n = min(calibration_lines(center(len(columns)) & columns), kspace.shape[1])
+        if n <= KERNEL_WIDTH:
+            return None
+        block = center_crop(kspace, (n, n))
+        return shift_exponent(block, -exponent_of(block))
+
+    def _alone(self, row: Row, crop: tuple[int, int]) -> Row:
+        """Return a row that makes a batch on its own; else raise what is wrong with it."""
+        self._batch([row], crop)
+        return row
+
+    def _batch(self, rows: Sequence[Row], crop: tuple[int, int]) -> Batch:
+        return as_batch(rows, crop, self.cache_folder, self.sensitivity_maps)
 
 
 def undersample(kspace: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
@@ -210,43 +225,79 @@ def undersample(kspace: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
         Masked k-space ``(coil, y, x)``, and the scale ``()``: an image times it is in units of the
         file.
     """
-    masked = kspace * columns
+    exponent = exponent_of(kspace)
+    masked = shift_exponent(kspace, -exponent) * columns
     scale = root_sum_of_squares(ifft2c(masked)).max()
     if not bool(scale > 0):
         raise InputError("the mask must sample some signal, every sampled column is zero")
-    return masked / scale, scale
+    in_file = shift_exponent(scale, exponent)
+    if not (bool(torch.isfinite(in_file)) and bool(in_file > 0)):
+        raise InputError(
+            f"images must lie within the range of float32, got a maximum of {float(scale):.3g} "
+            f"times 2^{exponent}; write the k-space in another unit"
+        )
+    return masked / scale, in_file
+
+
+def magnitude(kspace: Tensor) -> Tensor:
+    """Root-sum-of-squares image of ``(coil, y, x)`` k-space: ``(y, x)``, in units of the file.
+
+    Raises:
+        InputError: when the image exceeds float32.
+    """
+    exponent = exponent_of(kspace)
+    image = root_sum_of_squares(ifft2c(shift_exponent(kspace, -exponent)))
+    image = shift_exponent(image, exponent)
+    if not bool(torch.isfinite(image).all()):
+        raise InputError("the image of k-space must be finite as float32; write another unit")
+    return image
 
 
 def as_batch(
-    rows: Sequence[tuple[Tensor, Tensor, Tensor, SliceInfo]],
+    rows: Sequence[Row],
     crop: tuple[int, int],
-    targets: list[Tensor] | None = None,
     cache_folder: Path | None = None,
     estimator: str = "torch",
 ) -> Batch:
     """Put slices of one volume together and estimate their sensitivity maps.
 
     Args:
-        rows: for each slice what `undersample` gives, its sampled columns ``(x,)``, and what it is.
+        rows: the slices; all have targets, or none.
         crop: ``(Y, X)`` of reconstructions.
-        targets: ``(Y, X)`` float32 of each slice; None or empty: there are none.
         cache_folder: for sensitivity maps; None: not kept.
         estimator: of sensitivity maps.
     """
-    *tensors, info = zip(*rows, strict=True)
-    masked, scale, columns = map(torch.stack, tensors)
-    lines = torch.tensor([calibration_lines(row) for row in columns])
+    masked, scale, columns = (
+        torch.stack([getattr(row, name) for row in rows])
+        for name in ("masked_kspace", "scale", "columns")
+    )
+    blocks = [_calibration(row) for row in rows]
+    lines = torch.tensor([block.shape[-1] for block in blocks])
+    n, _, height, width = masked.shape
     maps = torch.empty_like(masked)
-    for n in lines.unique().tolist():  # slices with equally many in one go
-        maps[lines == n] = estimate_sensitivity_maps(
-            masked[lines == n], n, cache_folder, estimator=estimator
-        )
+    coarse: Tensor | None = None
+    for size in lines.unique().tolist():  # slices with equally many in one go
+        chosen = torch.stack([b for b in blocks if b.shape[-1] == size])
+        part = estimate_coarse_maps(chosen, size, cache_folder, estimator=estimator)
+        coarse = part.new_empty(n, *part.shape[1:]) if coarse is None else coarse
+        coarse[lines == size] = part
+        maps[lines == size] = interpolate_maps(part, (height, width))
+    targets = [row.target for row in rows if row.target is not None]
     return Batch(
         masked_kspace=masked,
-        mask=repeat(columns, "b x -> b y x", y=masked.shape[2]).contiguous(),
+        mask=repeat(columns, "b x -> b y x", y=height).contiguous(),
         sensitivity_maps=maps,
         scale=scale,
         crop=crop,
-        info=info,
+        info=tuple(row.info for row in rows),
         target=torch.stack(targets) if targets else None,
+        coarse_maps=coarse,
     )
+
+
+def _calibration(row: Row) -> Tensor:
+    """``(coil, n, n)``: the centre of k-space that maps are estimated from."""
+    if row.calibration is not None:
+        return row.calibration
+    n = min(calibration_lines(row.columns), row.masked_kspace.shape[1])
+    return center_crop(row.masked_kspace, (n, n))

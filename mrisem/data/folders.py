@@ -1,4 +1,4 @@
-"""Folders of fastMRI files: ``root/multicoil_<split>/*.h5``."""
+"""Folders of fastMRI files: ``root/multicoil_<split>/*.h5``, or ``singlecoil_<split>``."""
 
 from __future__ import annotations
 
@@ -7,14 +7,30 @@ from collections.abc import Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from mrisem.data.volumes import UNNAMED, FailedScan, VolumeInfo, inspect_volume
+from mrisem.data.volumes import UNNAMED, Center, VolumeInfo, inspect_volume
 from mrisem.errors import InputError
+from mrisem.types import FailedScan
+
+
+def split_folder(root: Path, split: str) -> Path:
+    """Folder of a split: ``multicoil_<split>`` if it is there, else ``singlecoil_<split>``.
+
+    Where there is neither, the first is named.
+    """
+    multicoil, singlecoil = (root / f"{coils}_{split}" for coils in ("multicoil", "singlecoil"))
+    return singlecoil if singlecoil.is_dir() and not multicoil.is_dir() else multicoil
 
 
 def find_volumes(
-    root: Path, split: str, on_error: str = "raise"
+    root: Path, split: str, on_error: str = "raise", kspace_center: Center = "middle"
 ) -> tuple[list[VolumeInfo], list[FailedScan]]:
-    """Inspect every file of ``root/multicoil_<split>``, in the order of their names.
+    """Inspect every file of a split's folder, in the order of their names.
+
+    Args:
+        root: folder of the data set.
+        split: see `split_folder`.
+        on_error: ``raise`` at the first bad file, or ``skip``.
+        kspace_center: where the zero frequency lies in the files.
 
     Returns:
         Volumes, and with ``on_error="skip"`` the bad files; else the first of them raises.
@@ -27,7 +43,7 @@ def find_volumes(
             "data.root (or auxiliary.root) must be a folder that holds multicoil_train, "
             f"multicoil_val and so on with fastMRI's .h5 files, {root} does not exist"
         )
-    folder = root / f"multicoil_{split}"
+    folder = split_folder(root, split)
     if not folder.is_dir():
         present = sorted(path.name for path in root.iterdir())[:8]
         raise InputError(
@@ -39,9 +55,15 @@ def find_volumes(
         raise InputError(f"{folder} must hold fastMRI's .h5 files, it holds none")
     volumes: list[VolumeInfo] = []
     failed: list[FailedScan] = []
+    stems: dict[str, str] = {}
     for path in paths:
         try:
-            volumes.append(inspect_volume(path))
+            if (other := stems.setdefault(path.stem, path.name)) != path.name:
+                raise InputError(
+                    f"files of a folder must differ in more than their ending, got {other} and "
+                    f"{path.name} in {folder}; rename or remove one"
+                )
+            volumes.append(inspect_volume(path, kspace_center))
         except InputError as error:
             if on_error == "raise":
                 raise
@@ -52,7 +74,8 @@ def find_volumes(
 def data_files(folder: Path) -> list[Path]:
     """Data files of a folder by name, without hidden and unfinished ones; none where it misses."""
     paths = folder.iterdir() if folder.is_dir() else ()
-    return sorted(p for p in paths if p.suffix in (".h5", ".hdf5") and not p.name.startswith("."))
+    endings = (".h5", ".hdf5")
+    return sorted(p for p in paths if p.suffix.lower() in endings and not p.name.startswith("."))
 
 
 def select_acquisition(

@@ -1,18 +1,42 @@
-"""What is in a folder of fastMRI files, without reading their k-space."""
+"""What is in a fastMRI file, without reading its k-space."""
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from xml.etree.ElementTree import ParseError
+from typing import Literal
 
 import h5py
 import numpy as np
 
+from mrisem.data.contents import as_complex64, complex_type, dataset, open_scan
+from mrisem.data.header import Header, complete_header, header_bytes, read_header
 from mrisem.errors import InputError
 
 UNNAMED = "unnamed"
 """Acquisition of a file that does not name one."""
+
+Center = Literal["middle", "corner"]
+"""Where the zero frequency lies: at index ``n // 2`` of both axes, as fastMRI has it, or at 0."""
+
+
+@dataclass(frozen=True)
+class ScanContent:
+    """What tells two scans apart, cheaply: neither names nor times of files count.
+
+    Args:
+        subject: the subject.
+        shape: ``(slice, coil, y, x)`` of the k-space.
+        header: SHA-256 of the ISMRMRD header's bytes; empty without a header.
+        kspace: SHA-256 of the central readout line of every slice, as complex64.
+    """
+
+    subject: str
+    shape: tuple[int, int, int, int]
+    header: str
+    kspace: str
 
 
 @dataclass(frozen=True)
@@ -23,10 +47,11 @@ class VolumeInfo:
         path: of the HDF5 file.
         acquisition: fastMRI's name of the sequence, or `UNNAMED`.
         subject: the ``patient_id`` attribute, the file's stem where there is none.
-        shape: ``(slice, coil, y, x)`` of its k-space.
+        shape: ``(slice, coil, y, x)`` of its k-space; a single-coil file counts as one coil.
         padding: first acquired phase-encode column and the one after the last.
         crop: ``(Y, X)`` of targets and reconstructions: the target's size, else the header's
             reconSpace.
+        kspace_center: where the zero frequency lies in the file.
     """
 
     path: Path
@@ -35,6 +60,7 @@ class VolumeInfo:
     shape: tuple[int, int, int, int]
     padding: tuple[int, int]
     crop: tuple[int, int]
+    kspace_center: Center = "middle"
 
     @property
     def file(self) -> str:
@@ -46,95 +72,151 @@ class VolumeInfo:
         """Number of slices in the file."""
         return self.shape[0]
 
+    @cached_property
+    def content(self) -> ScanContent:
+        """What tells the scan from others; reads one line of each slice.
 
-@dataclass(frozen=True)
-class FailedScan:
-    """A scan that could not be read, with ``on_error=skip``: its name, what is wrong."""
+        Raises:
+            InputError: when the file cannot be read.
+        """
+        with open_scan(self.path) as file:
+            header = header_bytes(file)
+            lines = hashlib.sha256()
+            kspace = kspace_dataset(file, self.path)
+            for index in range(self.n_slices):
+                line = kspace[index, ..., self.shape[2] // 2, :]
+                lines.update(as_complex64(np.atleast_2d(line)).tobytes())
+        digest = hashlib.sha256(header).hexdigest() if header else ""
+        return ScanContent(self.subject, self.shape, digest, lines.hexdigest())
 
-    file: str
-    message: str
 
-
-def inspect_volume(path: Path) -> VolumeInfo:
+def inspect_volume(path: Path, kspace_center: Center = "middle") -> VolumeInfo:
     """Read the facts about one file.
 
     Raises:
-        InputError: when it is no HDF5 file, is cut short, or is not multi-coil k-space.
+        InputError: when it is no HDF5 file, is cut short, or does not hold k-space as fastMRI does.
     """
-    from mrisem.data.reader import VolumeReader
-
-    try:
-        with h5py.File(path, "r") as file:
-            shape = _kspace_shape(file, path)
-            target = file["reconstruction_rss"].shape if "reconstruction_rss" in file else None
-        metadata = VolumeReader(path).metadata
-    except (OSError, KeyError) as error:
-        raise InputError(
-            f"{path} must be a complete HDF5 file, but cannot be read ({one_line(error)}); "
-            "copy it again"
-        ) from error
-    except (ParseError, RuntimeError) as error:
-        raise InputError(
-            f"ismrmrd_header of {path} must hold the encoded and reconstructed matrix sizes and "
-            f"the encoding limits, got: {one_line(error)}; remove it to have them derived"
-        ) from error
-    left, right = max(0, metadata["padding_left"]), min(shape[3], metadata["padding_right"])
+    with open_scan(path) as file:
+        shape = _kspace_shape(kspace_dataset(file, path), path)
+        header = read_header(file)
+        target = _target_shape(file, shape, path)
+        _check_axes(shape, header, target, path)
+        size = None if target is None else target[1:]
+        padding, recon = complete_header(file, header, shape, size, kspace_center)
+        acquisition = _text(file.attrs.get("acquisition", ""))
+        subject = _text(file.attrs.get("patient_id", ""))
     return VolumeInfo(
         path=path,
-        acquisition=_text(metadata.get("acquisition", UNNAMED)),
-        subject=_text(metadata.get("patient_id", path.stem)),
+        acquisition=acquisition or UNNAMED,
+        subject=subject or path.stem,
         shape=shape,
-        padding=(left, right) if left < right else (0, shape[3]),
-        crop=_crop(path, shape, target, metadata["recon_size"][:2]),
+        padding=padding,
+        crop=size or _narrowed(recon, shape),
+        kspace_center=kspace_center,
     )
 
 
-def _kspace_shape(file: h5py.File, path: Path) -> tuple[int, int, int, int]:
-    """Shape of the k-space dataset, which is checked."""
-    if not isinstance(file.get("kspace"), h5py.Dataset):
-        raise InputError(f"{path} must hold a dataset 'kspace', got {sorted(file)}")
-    kspace = file["kspace"]
-    if kspace.ndim != 4 or 0 in kspace.shape:
-        raise InputError(
-            f"kspace must be (slice, coil, y, x), got {kspace.shape} in {path}; single-coil files "
-            "need a coil axis of length 1"
-        )
-    if not np.issubdtype(kspace.dtype, np.complexfloating):
-        raise InputError(
-            f"kspace must be complex64, got {kspace.dtype} in {path}; join real and imaginary parts"
-        )
-    return kspace.shape
+def target_name(file: h5py.File) -> str | None:
+    """Name of the dataset with the target images; None where there are none.
+
+    Single-coil files hold the image of the emulated single coil (``reconstruction_esc``) beside the
+    multi-coil root-sum-of-squares; theirs is the first.
+    """
+    kspace = dataset(file, "kspace")
+    single = kspace is not None and kspace.ndim == 3
+    names = ("reconstruction_esc", "reconstruction_rss") if single else ("reconstruction_rss",)
+    return next((name for name in names if dataset(file, name) is not None), None)
 
 
-def _crop(
-    path: Path,
-    shape: tuple[int, int, int, int],
-    target: tuple[int, ...] | None,
-    recon_size: tuple[int, int],
-) -> tuple[int, int]:
-    """Size of targets; a reconSpace wider than k-space is cut to a square, as fastMRI does."""
+def kspace_dataset(file: h5py.File, path: Path) -> h5py.Dataset:
+    """Return the file's k-space.
+
+    Raises:
+        InputError: when there is none, or its values are no complex numbers.
+    """
+    kspace = dataset(file, "kspace")
+    if kspace is None:
+        raise InputError(f"{path} must hold a dataset 'kspace', got {sorted(file.keys())[:20]}")
+    if not complex_type(kspace.dtype):
+        fix = "write it as complex64"
+        if kspace.dtype.kind in "iuf" and kspace.shape[-1:] == (2,):
+            fix = "join real and imaginary parts: kspace[..., 0] + 1j * kspace[..., 1]"
+        raise InputError(f"kspace must be complex64, got {kspace.dtype} in {path}; {fix}")
+    return kspace
+
+
+def _kspace_shape(kspace: h5py.Dataset, path: Path) -> tuple[int, int, int, int]:
+    """``(slice, coil, y, x)``; single-coil k-space in a folder of such files counts as one coil."""
+    shape = kspace.shape
+    if len(shape) == 3 and path.parent.name.startswith("singlecoil_") and 0 not in shape:
+        return shape[0], 1, shape[1], shape[2]
+    if len(shape) != 4 or 0 in shape:
+        raise InputError(
+            f"kspace must be (slice, coil, y, x), got {shape} in {path}; single-coil files "
+            "(slice, y, x) belong in a folder singlecoil_<split>, or need a coil axis of length 1"
+        )
+    return shape[0], shape[1], shape[2], shape[3]
+
+
+def _target_shape(
+    file: h5py.File, shape: tuple[int, int, int, int], path: Path
+) -> tuple[int, int, int] | None:
+    """``(slice, Y, X)`` of the targets, which are checked; None where there are none."""
+    name = target_name(file)
+    target = None if name is None else dataset(file, name)
     if target is None:
-        height, width = recon_size
-        return (shape[3], shape[3]) if width > shape[3] else (min(height, shape[2]), width)
-    fits = len(target) == 3 and target[1] <= shape[2] and target[2] <= shape[3]
-    if not fits or target[0] != shape[0]:
+        return None
+    size = target.shape
+    fits = len(size) == 3 and 0 < size[1] <= shape[2] and 0 < size[2] <= shape[3]
+    if not fits or size[0] != shape[0]:
         raise InputError(
-            f"reconstruction_rss must be (slice, Y, X) within kspace {shape}, got {target} in "
-            f"{path}; rewrite or remove it"
+            f"{name} must be (slice, Y, X) within kspace {shape}, got {size} in {path}; rewrite or "
+            "remove it"
         )
-    return target[1], target[2]
+    if target.dtype.kind not in "iuf":
+        raise InputError(
+            f"{name} must hold real numbers, got {target.dtype} in {path}; rewrite or remove it"
+        )
+    return size
+
+
+def _check_axes(
+    shape: tuple[int, int, int, int],
+    header: Header,
+    target: tuple[int, int, int] | None,
+    path: Path,
+) -> None:
+    """Refuse axes in another order, where the header's sizes show it."""
+    if header.encoded is None:
+        return
+    readout, width = header.encoded
+    order = ""
+    if shape[2] != readout and shape[1:3] == (readout, width):
+        order = "(slice, y, x, coil): the coils are last"
+    elif (
+        target is None  # which says how many slices there are
+        and header.channels == shape[0] != shape[1]
+        and shape[2:] == (readout, width)
+    ):
+        order = "(coil, slice, y, x): the coils are first"
+    elif readout != width and shape[3] == readout and shape[2] != readout:
+        order = "(slice, coil, x, y): phase encodes and readout are swapped"
+    if order:
+        raise InputError(
+            f"kspace must be (slice, coil, y, x) with y = {readout} and x = {width}, as the header "
+            f"says, got {shape} in {path}, which looks like {order}; move the axes"
+        )
+
+
+def _narrowed(recon: tuple[int, int], shape: tuple[int, int, int, int]) -> tuple[int, int]:
+    """A reconSpace wider than k-space is cut to a square, as fastMRI does."""
+    height, width = recon
+    if width > shape[3]:
+        height = width = shape[3]
+    return min(height, shape[2]), width
 
 
 def _text(value: object) -> str:
-    """An HDF5 attribute as text."""
-    return value.decode() if isinstance(value, bytes) else str(value)
-
-
-def occupied_columns(kspace: np.ndarray) -> np.ndarray:
-    """Whether each column of ``(coil, y, x)`` k-space holds anything but zeros, ``(x,)`` bool."""
-    return (kspace != 0).any(axis=(0, 1))
-
-
-def one_line(error: Exception) -> str:
-    """Message of an error of another library, without line breaks."""
-    return " ".join(str(error).split())
+    """An HDF5 attribute as one line of text, which UTF-8 can hold."""
+    text = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+    return " ".join(text.encode("utf-8", "replace").decode().split())

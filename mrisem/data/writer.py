@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import h5py
 import numpy as np
 
 from mrisem.errors import InputError
+from mrisem.files import whole
 
 
 def ismrmrd_header(
@@ -97,27 +97,20 @@ def write_volume(
             f"padding must be 0 <= left < right <= {kspace.shape[-1]} columns, got {padding}; "
             "give the first acquired column and the one after the last"
         )
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with h5py.File(partial, "w", libver="latest") as file:
-            # without time stamps, so that equal data give equal files
-            header = ismrmrd_header(kspace.shape, target.shape[1:], padding, pixel_mm)
-            file.create_dataset("ismrmrd_header", data=np.bytes_(header), track_times=False)
-            file.create_dataset("kspace", data=kspace, track_times=False)
-            file.create_dataset("reconstruction_rss", data=target, track_times=False)
-            if lesions is not None:
-                file.create_dataset("lesions", data=lesions, track_times=False, compression="gzip")
-            file.attrs["acquisition"] = acquisition
-            file.attrs["max"] = float(target.max())
-            file.attrs["norm"] = float(np.linalg.norm(target))
-            file.attrs["patient_id"] = patient_id
-            if simulation is not None:
-                file.attrs["simulation"] = simulation
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole(Path(path)) as partial, h5py.File(partial, "w", libver="latest") as file:
+        # without time stamps, so that equal data give equal files
+        header = ismrmrd_header(kspace.shape, target.shape[1:], padding, pixel_mm)
+        file.create_dataset("ismrmrd_header", data=np.bytes_(header), track_times=False)
+        file.create_dataset("kspace", data=kspace, track_times=False)
+        file.create_dataset("reconstruction_rss", data=target, track_times=False)
+        if lesions is not None:
+            file.create_dataset("lesions", data=lesions, track_times=False, compression="gzip")
+        file.attrs["acquisition"] = acquisition
+        file.attrs["max"] = float(target.max())
+        file.attrs["norm"] = float(np.linalg.norm(target))
+        file.attrs["patient_id"] = patient_id
+        if simulation is not None:
+            file.attrs["simulation"] = simulation
 
 
 def _check_array(name: str, array: np.ndarray, dtype: str, shape: tuple[int | str, ...]) -> None:

@@ -7,9 +7,11 @@ Arguments: see `mrisem.metrics.score`.
 
 import numpy as np
 
-from mrisem.metrics.score import Score
+from mrisem.metrics.score import Score, any_unit
+from mrisem.physics.units import common_unit
 
 
+@any_unit
 def psnr(reconstruction: np.ndarray, target: np.ndarray, data_range: float) -> float:
     """Peak signal-to-noise ratio ``10 log10(data_range^2 / mean((x - t)^2))`` in dB.
 
@@ -23,6 +25,7 @@ def psnr(reconstruction: np.ndarray, target: np.ndarray, data_range: float) -> f
         return float(10 * np.log10(data_range**2 / error))
 
 
+@any_unit
 def ssim(reconstruction: np.ndarray, target: np.ndarray, data_range: float) -> float:
     """Structural similarity, 7 x 7 uniform window, averaged over the slice (at least 7 x 7).
 
@@ -33,6 +36,7 @@ def ssim(reconstruction: np.ndarray, target: np.ndarray, data_range: float) -> f
     return float(structural_similarity(target, reconstruction, data_range=data_range))
 
 
+@any_unit
 def nmse(reconstruction: np.ndarray, target: np.ndarray, data_range: float = 1.0) -> float | None:
     """Normalised squared error ``||x - t||^2 / ||t||^2``; None where the target is empty.
 
@@ -52,6 +56,7 @@ def volume_scores(reconstruction: np.ndarray, target: np.ndarray) -> dict[str, f
     """
     from fastmri import evaluate  # takes seconds to import
 
+    reconstruction, target, _ = common_unit(reconstruction, target)
     with np.errstate(divide="ignore"):
         peak = float(evaluate.psnr(target, reconstruction))
     return {

@@ -18,6 +18,7 @@ from torch.nn.functional import conv2d
 from mrisem.imagenet.layers import MEAN, STD, ConvolutionalLayers
 from mrisem.imagenet.weights import MissingWeightsError, read_weights
 from mrisem.metrics.score import Score
+from mrisem.physics.units import common_unit
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +32,8 @@ _DISTS_C = 1e-6  # c of both similarities
 
 def _unit_images(reconstruction: np.ndarray, target: np.ndarray, data_range: float) -> Tensor:
     """``(2, 1, 1, y, x)`` float32: both magnitudes over ``data_range``, clipped to [0, 1]."""
+    reconstruction, target, exponent = common_unit(reconstruction, target)
+    data_range = np.ldexp(data_range, exponent)
     images = np.stack([reconstruction, target])[:, None, None].astype(np.float32)
     return torch.from_numpy(np.clip(images / np.float32(data_range), 0, 1))
 

@@ -7,12 +7,30 @@ score, or None where it cannot be given (the cell stays empty).
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from functools import wraps
+from typing import Literal, TypeVar
 
 import numpy as np
 
+from mrisem.physics.units import common_unit
+
 Better = Literal["higher", "lower"]
+R = TypeVar("R", bound=float | None)
 SliceFunction = Callable[[np.ndarray, np.ndarray, float], float | None]
+
+
+def any_unit(function: Callable[[np.ndarray, np.ndarray, float], R]) -> Callable[..., R]:
+    """Make a score of one slice independent of the unit: squares of float32 stay in its range.
+
+    All three arguments are scaled by one power of two, which changes no bit of the result.
+    """
+
+    @wraps(function)
+    def scaled(reconstruction: np.ndarray, target: np.ndarray, data_range: float = 1.0) -> R:
+        reconstruction, target, exponent = common_unit(reconstruction, target)
+        return function(reconstruction, target, float(np.ldexp(data_range, exponent)))
+
+    return scaled
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,12 @@ Arguments: see `mrisem.metrics.score`.
 
 import numpy as np
 
-from mrisem.metrics.score import Score
+from mrisem.metrics.score import Score, any_unit
 
 _HFEN_SIZE, _HFEN_SIGMA = 15, 1.5  # Ravishankar & Bresler 2011
 
 
+@any_unit
 def tenengrad(reconstruction: np.ndarray, target: np.ndarray, data_range: float) -> float:
     """Mean squared Sobel gradient magnitude of ``reconstruction / data_range``.
 
@@ -30,6 +31,7 @@ def tenengrad(reconstruction: np.ndarray, target: np.ndarray, data_range: float)
     return float(squared[1:-1, 1:-1].mean())
 
 
+@any_unit
 def tenengrad_distance(reconstruction: np.ndarray, target: np.ndarray, data_range: float) -> float:
     """``|Tenengrad(reconstruction) - Tenengrad(target)|``: too blurred and too rough both count.
 
@@ -56,6 +58,7 @@ def log_kernel() -> np.ndarray:
     return kernel - kernel.mean()
 
 
+@any_unit
 def hfen(reconstruction: np.ndarray, target: np.ndarray, data_range: float = 1.0) -> float | None:
     """High-frequency error norm ``||LoG(x) - LoG(t)|| / ||LoG(t)||``; None where LoG(t) is zero.
 

@@ -56,11 +56,12 @@ class VolumeMetrics(Metric):
             peaks: file -> maximum of its whole target; None: of the targets given.
 
         Raises:
-            InputError: shapes differ, images too small or not finite.
+            InputError: shapes differ, images too small or not finite as float32.
         """
+        reconstruction, target = (x.detach().float().cpu() for x in (reconstruction, target))
         _check_images(reconstruction, target, ", ".join(sorted(set(file))))
-        self.reconstructions.extend(reconstruction.detach().float().cpu())
-        self.targets.extend(target.detach().float().cpu())
+        self.reconstructions.extend(reconstruction)
+        self.targets.extend(target)
         self.keys.extend(zip(file, slices, strict=True))
         self.peaks |= peaks or {}
 

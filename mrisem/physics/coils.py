@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import uuid
 import warnings
 from collections.abc import Callable
 from importlib.metadata import version
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from mrisem.errors import InputError
+from mrisem.files import reading, whole
 from mrisem.physics.espirit import KERNEL_WIDTH, THRESHOLD, check_calibration, espirit
 from mrisem.physics.fourier import center_crop
 
@@ -58,12 +58,28 @@ def estimate_sensitivity_maps(
 ) -> Tensor:
     """Estimate coil sensitivities from the central k-space lines by ESPIRiT.
 
-    1. The chosen estimator (`ESTIMATORS`), on a coarse grid, for all slices that are not cached.
-    2. Periodic cubic splines to the size of the image, normalised there. The phase is relative to
-       the strongest combination of all coils, which seldom vanishes: smooth enough to interpolate.
+    `estimate_coarse_maps`, then `interpolate_maps` to the size of the k-space. The whole field of
+    view is kept, so that no anatomy is cut: sensitivities outside the body do no harm.
 
-    The whole field of view is kept, so that no anatomy is cut: sensitivities outside the body do no
-    harm. Source: Uecker et al., Magn Reson Med 71:990 (2014).
+    Returns:
+        ``(batch, coil, y, x)`` complex64 of unit root-sum-of-squares.
+    """
+    coarse = estimate_coarse_maps(
+        masked_kspace, calibration_lines, cache_folder, estimator=estimator
+    )
+    return interpolate_maps(coarse, (masked_kspace.shape[-2], masked_kspace.shape[-1]))
+
+
+def estimate_coarse_maps(
+    masked_kspace: Tensor,
+    calibration_lines: int,
+    cache_folder: Path | None = None,
+    *,
+    estimator: str = "torch",
+) -> Tensor:
+    """Estimate coil sensitivities on a coarse grid, by the chosen one of `ESTIMATORS`.
+
+    Source: Uecker et al., Magn Reson Med 71:990 (2014).
 
     Args:
         masked_kspace: ``(batch, coil, y, x)`` complex64.
@@ -73,24 +89,56 @@ def estimate_sensitivity_maps(
         estimator: ``torch`` (ours) or ``sigpy``.
 
     Returns:
-        ``(batch, coil, y, x)`` complex64 of unit root-sum-of-squares.
+        ``(batch, coil, g, g)`` complex64; of a single coil ones, ``(batch, 1, 1, 1)``.
 
     Raises:
-        InputError: when there are too few calibration lines, nothing was measured on them, or the
-            estimator has no such name.
+        InputError: when there are too few calibration lines, nothing was measured on them, the maps
+            are not finite, or the estimator has no such name.
     """
     if estimator not in ESTIMATORS:
         raise InputError(f"data.sensitivity_maps must be one of {[*ESTIMATORS]}, got {estimator!r}")
-    _, n_coils, height, width = masked_kspace.shape
+    n, n_coils, height, width = masked_kspace.shape
     if n_coils == 1:
-        return torch.ones_like(masked_kspace)
+        return masked_kspace.new_ones(n, 1, 1, 1)
     n_lines = min(calibration_lines, _MAX_CALIBRATION, height, width)
     calibration = center_crop(masked_kspace, (n_lines, n_lines)).contiguous()
-    if cache_folder is None:
-        coarse = ESTIMATORS[estimator](calibration)
-    else:
-        coarse = _cached(calibration, estimator, Path(cache_folder))
-    row, column = (_spline_matrix(n, coarse) for n in (height, width))
+    try:
+        if cache_folder is None:
+            coarse = ESTIMATORS[estimator](calibration)
+        else:
+            coarse = _cached(calibration, estimator, Path(cache_folder))
+    except (torch.linalg.LinAlgError, np.linalg.LinAlgError) as error:
+        raise InputError(
+            "sensitivity maps must have a solution, the decomposition of the calibration lines "
+            f"failed ({' '.join(str(error).split())}); leave the scan out"
+        ) from error
+    if not bool(torch.isfinite(torch.view_as_real(coarse)).all()):
+        raise InputError(
+            "sensitivity maps must be finite, the estimator gave NaN or infinity; take another "
+            f"than data.sensitivity_maps={estimator}, or leave the scan out"
+        )
+    return coarse
+
+
+def interpolate_maps(coarse: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bring coarse maps to the size of the image by periodic cubic splines, and normalise them.
+
+    Their phase is relative to the strongest combination of all coils, which seldom vanishes: smooth
+    enough to interpolate.
+
+    Args:
+        coarse: ``(batch, coil, g, g)`` complex64, of `estimate_coarse_maps`.
+        size: ``(y, x)``.
+
+    Returns:
+        ``(batch, coil, y, x)`` complex64 of unit root-sum-of-squares.
+
+    >>> interpolate_maps(torch.ones(2, 1, 1, 1, dtype=torch.complex64), (4, 3)).shape
+    torch.Size([2, 1, 4, 3])
+    """
+    if coarse.shape[1:] == (1, 1, 1):  # a single coil: not estimated
+        return coarse.new_ones(len(coarse), 1, *size)
+    row, column = (_spline_matrix(n, coarse) for n in size)
     maps = row @ coarse @ column.T
     return maps / root_sum_of_squares(maps)[:, None].clamp_min(1e-12)
 
@@ -142,7 +190,9 @@ def _cached(calibration: Tensor, estimator: str, folder: Path) -> Tensor:
     for samples in calibration:
         content = samples.cpu().numpy().tobytes() + key.encode()
         paths.append(folder / f"{hashlib.sha256(content).hexdigest()}.safetensors")
-    stored = {i: maps for i, path in enumerate(paths) if (maps := _load(path)) is not None}
+    n_coils = calibration.shape[1]
+    loaded = {i: _load(path, n_coils) for i, path in enumerate(paths)}
+    stored = {i: maps for i, maps in loaded.items() if maps is not None}
     missing = [i for i in range(len(paths)) if i not in stored]
     if missing:
         computed = ESTIMATORS[estimator](calibration[missing])
@@ -152,28 +202,29 @@ def _cached(calibration: Tensor, estimator: str, folder: Path) -> Tensor:
     return torch.stack([stored[i].to(calibration.device) for i in range(len(paths))])
 
 
-def _load(path: Path) -> Tensor | None:
+def _load(path: Path, n_coils: int) -> Tensor | None:
     """Read the coarse maps of one slice; None, with a warning, where they are damaged."""
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     if not path.exists():
         return None
     try:
-        return torch.view_as_complex(load_file(path)["maps"])
-    except (SafetensorError, KeyError, RuntimeError) as error:
-        warnings.warn(f"damaged sensitivity maps {path} are rebuilt: {error}", stacklevel=4)
+        with reading(path, "whole sensitivity maps", "they are rebuilt"):
+            maps = torch.view_as_complex(load_file(path)["maps"])
+            if maps.shape != (n_coils, _GRID, _GRID) or not maps.abs().isfinite().all():
+                raise ValueError(f"{tuple(maps.shape)}, or NaN")
+    except InputError as error:
+        warnings.warn(f"damaged sensitivity maps: {error}", stacklevel=4)
         return None
+    return maps
 
 
 def _save(maps: Tensor, path: Path) -> None:
     """Write the coarse maps of one slice; readers see them whole or not at all."""
     from safetensors.torch import save_file
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(f".{uuid.uuid4().hex}.tmp")
-    save_file({"maps": torch.view_as_real(maps.cpu()).contiguous()}, unfinished)
-    unfinished.replace(path)
+    with whole(path) as partial:
+        save_file({"maps": torch.view_as_real(maps.cpu()).contiguous()}, partial)
 
 
 def _spline_matrix(n: int, like: Tensor) -> Tensor:

@@ -61,6 +61,7 @@ def espirit(
     if not 0 < threshold < 1:
         raise InputError(f"threshold must satisfy 0 < threshold < 1, got {threshold}; take 0.02")
     check_calibration(calibration, kernel_width)
+    calibration = _in_range(calibration)
     calibration = calibration / calibration.abs().amax(dim=(1, 2, 3), keepdim=True)
     projector = _signal_projector(calibration, threshold, kernel_width)
     series = _fourier_series(projector, calibration.shape[1], kernel_width)
@@ -87,6 +88,14 @@ def check_calibration(calibration: Tensor, kernel_width: int) -> None:
         raise InputError(
             "k-space must not be zero throughout its centre: no coil sensitivity there"
         )
+
+
+def _in_range(calibration: Tensor) -> Tensor:
+    """Scale each slice by a power of two to about 1: complex division squares its divisor."""
+    exponent = torch.frexp(calibration.abs().amax(dim=(1, 2, 3), keepdim=True)).exponent
+    half = exponent // 2  # in two steps, since a float32 does not hold every power
+    one = torch.ones_like(exponent, dtype=calibration.real.dtype)
+    return calibration * torch.ldexp(one, -half) * torch.ldexp(one, half - exponent)
 
 
 def _strongest_combination(calibration: Tensor) -> Tensor:

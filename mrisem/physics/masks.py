@@ -3,6 +3,8 @@
 A mask object is callable, ``mask(n_columns, padding, seed) -> (x,) bool``: the width of k-space,
 the first acquired column and the one after the last, the seed of the draw. It never samples other
 columns, which the scanner did not measure. The centre of k-space is the column ``n_columns // 2``.
+It may have a method ``center(n_columns) -> (x,) bool``: the lines that every draw samples, from
+which sensitivity maps of training slices are estimated once for all epochs.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ FASTMRI_CLASSES = {
 # Acceleration times calibration share of the fastMRI challenge: 4 x 0.08 and 8 x 0.04 (Zbontar et
 # al., arXiv:1811.08839).
 _CENTER_PRODUCT = 0.32
+_ROUNDING = 1e-6  # of quotients, in lines
 
 
 def stable_seed(*parts: str | int) -> int:
@@ -39,7 +42,8 @@ def stable_seed(*parts: str | int) -> int:
     True
     """
     text = "\x1f".join(str(part) for part in parts)
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+    # names of files may hold bytes that are no UTF-8
+    return int.from_bytes(hashlib.sha256(text.encode(errors="surrogateescape")).digest()[:4], "big")
 
 
 def calibration_lines(mask: Tensor) -> int:
@@ -81,28 +85,46 @@ class GaussianMask:
     def __post_init__(self) -> None:
         _check_number("acceleration", self.acceleration, 1)
         _check_number("calibration_lines", self.calibration_lines, 0)
+        _check_number("std_fraction", self.std_fraction, 1e-3)
+        if self.calibration_lines != int(self.calibration_lines):
+            raise InputError(
+                f"mask.calibration_lines must be a whole number, got {self.calibration_lines}"
+            )
+
+    def center(self, n_columns: int) -> Tensor:
+        """Return the calibration lines ``(x,)`` bool, which every draw samples."""
+        start = n_columns // 2 - int(self.calibration_lines) // 2
+        columns = torch.arange(n_columns)
+        return (columns >= start) & (columns < start + self.calibration_lines)
 
     def __call__(self, n_columns: int, padding: tuple[int, int], seed: int) -> Tensor:
         """Draw a mask ``(x,)`` bool."""
         left, right = padding
+        n_center = int(self.calibration_lines)
         budget = round((right - left) / self.acceleration)
-        _check_budget(self.calibration_lines, budget, right - left, self.acceleration)
-        start = n_columns // 2 - self.calibration_lines // 2
-        if start < left or start + self.calibration_lines > right:
+        _check_budget(n_center, budget, right - left, self.acceleration)
+        start = n_columns // 2 - n_center // 2
+        if n_center and (start < left or start + n_center > right):
             raise InputError(
                 f"calibration lines must lie within the acquired columns {padding}, got "
-                f"{(start, start + self.calibration_lines)}; lower mask.calibration_lines"
+                f"{(start, start + n_center)}; lower mask.calibration_lines"
             )
         columns = np.arange(n_columns)
         deviation = (columns - n_columns // 2) / (self.std_fraction * (right - left))
         weights = np.exp(-(deviation**2) / 2)
         weights[(columns < left) | (columns >= right)] = 0
         mask = np.zeros(n_columns, dtype=bool)
-        mask[start : start + self.calibration_lines] = True
+        mask[start : start + n_center] = True
         weights[mask] = 0
-        if budget > self.calibration_lines:
+        if budget > n_center:
             generator = np.random.default_rng(seed)
-            chosen = budget - self.calibration_lines
+            chosen = budget - n_center
+            if np.count_nonzero(weights) < chosen:
+                raise InputError(
+                    f"the density must reach the {chosen} lines to be drawn, mask.std_fraction="
+                    f"{self.std_fraction:g} reaches {np.count_nonzero(weights)} of {right - left} "
+                    "columns; raise it"
+                )
             probability = weights / weights.sum()
             mask[generator.choice(n_columns, chosen, replace=False, p=probability)] = True
         return torch.from_numpy(mask)
@@ -131,33 +153,55 @@ class FastMRIMask:
         _check_number("acceleration", self.acceleration, 1)
         if self.center_fraction is not None:
             _check_number("center_fraction", self.center_fraction, 0, 1)
+            if self.center_fraction * self.acceleration > 1 + _ROUNDING:
+                raise InputError(
+                    "calibration lines must fit into the share of lines that is sampled: "
+                    f"mask.center_fraction may be at most 1 / acceleration = 1 / "
+                    f"{self.acceleration:g} = {1 / self.acceleration:.4g}, got "
+                    f"{self.center_fraction:g}; lower it or mask.acceleration"
+                )
         if self.kind in ("equispaced", "magic") and self.acceleration != int(self.acceleration):
             raise InputError(
                 f"mask.acceleration must be a whole number for {self.kind}, got "
                 f"{self.acceleration}; take equispaced_fraction or gaussian for others"
             )
 
+    def center(self, n_columns: int) -> Tensor:
+        """Return the calibration lines ``(x,)`` bool, placed as fastMRI does."""
+        n_center = self._n_center(n_columns)
+        start = (n_columns - n_center + 1) // 2
+        columns = torch.arange(n_columns)
+        return (columns >= start) & (columns < start + n_center)
+
     def __call__(self, n_columns: int, padding: tuple[int, int], seed: int) -> Tensor:
         """Draw a mask ``(x,)`` bool."""
         import fastmri.data.subsample as subsample
 
-        fraction, lines = self.center_fraction, n_columns / self.acceleration
-        if fraction is None:
-            fraction = _CENTER_PRODUCT / self.acceleration
-        center = round(n_columns * fraction)
-        _check_budget(center, lines, n_columns, self.acceleration)
+        n_center, lines = self._n_center(n_columns), n_columns / self.acceleration
+        _check_budget(n_center, lines, n_columns, self.acceleration)
         whole = int(self.acceleration)
         acceleration = whole if whole == self.acceleration else self.acceleration
-        function = getattr(subsample, FASTMRI_CLASSES[self.kind])([fraction], [acceleration])
-        if center == lines and self.kind in ("random", "equispaced_fraction"):
+        function = getattr(subsample, FASTMRI_CLASSES[self.kind])(
+            [n_center / n_columns], [acceleration]
+        )
+        if self.acceleration == 1:  # fastMRI's equispaced_fraction and magic leave out the last
+            mask = torch.ones(n_columns, dtype=torch.bool)
+        elif abs(n_center - lines) < _ROUNDING and self.kind in ("random", "equispaced_fraction"):
             # the calibration lines are all the lines: fastMRI divides by the number of the others
-            drawn = function.calculate_center_mask((1, n_columns, 1), center)
+            mask = self.center(n_columns)
         else:
             drawn = function((1, n_columns, 1), seed=seed)[0].numpy()
-        mask = torch.from_numpy(drawn.reshape(n_columns) > 0)
+            mask = torch.from_numpy(drawn.reshape(n_columns) > 0)
         mask[: padding[0]] = False
         mask[padding[1] :] = False
         return mask
+
+    def _n_center(self, n_columns: int) -> int:
+        """Number of calibration lines; rounding up may not exceed the number of all lines."""
+        fraction = self.center_fraction
+        if fraction is None:
+            fraction = _CENTER_PRODUCT / self.acceleration
+        return min(round(n_columns * fraction), int(n_columns / self.acceleration + _ROUNDING))
 
 
 @dataclass(frozen=True)
@@ -182,7 +226,13 @@ class FileMask:
                 f"mask must be (x,) = ({n_columns},), got {tuple(values.shape)} in {file}; store "
                 "one entry a phase-encode column or set mask=gaussian"
             )
-        return torch.from_numpy(np.asarray(values) > 0)
+        numbers = np.asarray(values)
+        if numbers.dtype.kind not in "biuf" or not np.isfinite(numbers).all():
+            raise InputError(
+                f"mask must hold finite numbers or True and False, got {numbers.dtype} with NaN, "
+                f"infinity or text in {file}; store 1 where a column was sampled, else 0"
+            )
+        return torch.from_numpy(numbers > 0)
 
 
 ColumnMask = DrawnMask | FileMask
@@ -193,6 +243,14 @@ class MixedMask:
     """One of several equally likely masks, drawn for each seed: training over accelerations."""
 
     masks: tuple[DrawnMask, ...]
+
+    def center(self, n_columns: int) -> Tensor:
+        """Return the lines ``(x,)`` bool that every draw of each mask samples."""
+        lines = torch.ones(n_columns, dtype=torch.bool)
+        for mask in self.masks:
+            center = getattr(mask, "center", None)
+            lines &= torch.zeros_like(lines) if center is None else center(n_columns)
+        return lines
 
     def __call__(self, n_columns: int, padding: tuple[int, int], seed: int) -> Tensor:
         """Draw a mask ``(x,)`` bool."""
@@ -251,12 +309,22 @@ def draw_columns(mask: DrawnMask, n_columns: int, padding: tuple[int, int], seed
             f"a mask may sample only the acquired columns {padding}, {name} sampled "
             f"{int(outside.sum())} others; set those to False"
         )
+    if not bool(columns.any()):
+        raise InputError(
+            f"a mask must sample at least one of the acquired columns {padding}, {name} sampled "
+            f"none of {n_columns}; lower mask.acceleration"
+        )
     return columns
 
 
 def _check_budget(calibration: int, lines: float, width: int, acceleration: float) -> None:
-    """Refuse a calibration region that alone exceeds the number of lines to be sampled."""
-    if calibration > lines:
+    """Refuse no lines at all, and calibration lines that alone exceed the lines to be sampled."""
+    if lines < 1:
+        raise InputError(
+            f"mask.acceleration may be at most the number of acquired columns, {width}, got "
+            f"{acceleration:g}; lower it"
+        )
+    if calibration > lines + _ROUNDING:
         highest = math.floor(100 * width / calibration) / 100
         raise InputError(
             f"calibration lines must fit into the {lines:g} lines that {acceleration:g}-fold "

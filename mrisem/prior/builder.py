@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from torch import nn
 
-from mrisem.prior.cache import Bank, content_key, load_or_build
+from mrisem.prior.cache import Bank, Unfinished, content_key, load_or_build
 from mrisem.prior.prior import AuxiliaryData, AuxiliaryImages, Contrast, Prior
 
 
@@ -20,6 +21,7 @@ class BankPriorBuilder(ABC):
     BANK: ClassVar[type[Bank]]
     folder: Path  # in which banks are cached
     contrast: Contrast  # of the auxiliary images
+    _encoder: Any = None  # loaded once
 
     @abstractmethod
     def load_encoder(self, device: torch.device) -> Any:
@@ -31,7 +33,8 @@ class BankPriorBuilder(ABC):
     ) -> tuple[dict[str, Any], Callable[..., Bank]]:
         """Return all that a bank depends on beside its images, and what builds it.
 
-        That is called with ``images`` and ``description`` and returns the bank on the CPU.
+        That is called with ``images``, ``description`` and ``unfinished``, an `Unfinished`, and
+        returns the bank on the CPU.
         """
 
     @abstractmethod
@@ -40,7 +43,7 @@ class BankPriorBuilder(ABC):
 
     def __call__(self, data: AuxiliaryData, device: torch.device) -> dict[str, Prior]:
         """Make the priors on a device: acquisition -> prior."""
-        encoder = self.load_encoder(device)
+        encoder = self._encoder_on(device)
         return {
             acquisition: self.make_prior(encoder, bank.to(device))
             for acquisition, bank, _ in self._banks(encoder, data, device)
@@ -48,7 +51,7 @@ class BankPriorBuilder(ABC):
 
     def describe(self, data: AuxiliaryData, device: torch.device) -> Iterator[str]:
         """Yield a few lines on each bank: its images, entries, how well the sides separate."""
-        encoder = self.load_encoder(device)
+        encoder = self._encoder_on(device)
         for acquisition, bank, path in self._banks(encoder, data, device):
             images = bank.description["images"]
             lines = [
@@ -61,6 +64,18 @@ class BankPriorBuilder(ABC):
             ]
             yield "\n".join(lines)
 
+    def contents(self, data: AuxiliaryData, device: torch.device) -> dict[str, str]:
+        """Return what the priors depend on: ``prior <acquisition>`` -> content key of its bank.
+
+        No bank is built for that; the encoder is loaded, and kept for a later call.
+        """
+        encoder = self._encoder_on(device)
+        facts, _ = self.recipe(encoder, device)
+        return {
+            f"prior {acquisition}": self._bank_path(facts, images).stem
+            for acquisition, images in self._images(data)
+        }
+
     def find_bank(
         self, encoder: Any, images: AuxiliaryImages, device: torch.device
     ) -> tuple[Bank, Path]:
@@ -70,15 +85,35 @@ class BankPriorBuilder(ABC):
         or damaged, is built.
         """
         facts, build = self.recipe(encoder, device)
-        facts["fingerprint"] = images.fingerprint
-        path = self.folder / f"{content_key(facts)}.safetensors"
-        description = {**facts, "images": images.describe()}
-        make = partial(build, images=images, description=description)
+        path = self._bank_path(facts, images)
+
+        def make() -> Bank:
+            unfinished = Unfinished.beside(path)
+            bank = build(images=images, description={}, unfinished=unfinished)
+            # only now it is known which images were bad
+            images_facts = {"fingerprint": images.fingerprint, "images": images.describe()}
+            return replace(bank, description={**facts, **images_facts})
+
         return load_or_build(path, self.BANK.load, make), path
+
+    def _encoder_on(self, device: torch.device) -> Any:
+        """The encoder, loaded once."""
+        if self._encoder is None:
+            self._encoder = self.load_encoder(device)
+        elif isinstance(self._encoder, nn.Module):
+            self._encoder = self._encoder.to(device)
+        return self._encoder
+
+    def _bank_path(self, facts: dict[str, Any], images: AuxiliaryImages) -> Path:
+        key = content_key({**facts, "fingerprint": images.fingerprint})
+        return self.folder / f"{key}.safetensors"
+
+    def _images(self, data: AuxiliaryData) -> Iterator[tuple[str, AuxiliaryImages]]:
+        for acquisition in data.reconstructed_acquisitions:
+            yield acquisition, data.auxiliary_slices(acquisition, self.contrast)
 
     def _banks(
         self, encoder: Any, data: AuxiliaryData, device: torch.device
     ) -> Iterator[tuple[str, Bank, Path]]:
-        for acquisition in data.reconstructed_acquisitions:
-            images = data.auxiliary_slices(acquisition, self.contrast)
+        for acquisition, images in self._images(data):
             yield acquisition, *self.find_bank(encoder, images, device)

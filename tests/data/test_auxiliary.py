@@ -87,12 +87,17 @@ def test_fingerprint_follows_content_and_recipe_not_place(volumes, tmp_path):
     assert AuxiliarySlices(copies, SETTINGS).fingerprint != fingerprint
 
 
-def test_describe_is_plain_data(volumes):
+def test_describe_is_plain_data_without_names_of_patients_files_or_folders(volumes, tmp_path):
+    import hashlib
     import json
 
-    description = json.loads(json.dumps(AuxiliarySlices(volumes, SETTINGS).describe()))
-    assert description["subjects"] == ["a", "b", "c"]
+    text = json.dumps(AuxiliarySlices(volumes, SETTINGS).describe())
+    description = json.loads(text)
+    hashes = sorted(hashlib.sha256(name).hexdigest()[:12] for name in (b"a", b"b", b"c"))
+    assert description["subjects"] == hashes
+    assert len(description["files"]) == 3
     assert description["n_slices"] == 6
+    assert not [v for v in volumes if v.file in text or str(tmp_path) in text]
 
 
 def test_undersampled_scans_are_no_positives(tmp_path, make_file):
@@ -142,3 +147,92 @@ def test_negatives_may_be_reconstructions_or_both(volumes):
 def test_negatives_that_are_reconstructions_need_a_network(volumes):
     with pytest.raises(InputError, match=r"auxiliary.negatives=both needs a network"):
         AuxiliarySlices(volumes, replace(SETTINGS, negatives="both"))
+
+
+def spoil(volume, name, value):
+    with h5py.File(volume.path, "a") as file:
+        file[name][1] = value
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("name", ["kspace", "reconstruction_rss"])
+def test_bad_auxiliary_slice_is_named_or_left_out_with_one_warning(volumes, name, value):
+    spoil(volumes[1], name, value)
+    with pytest.raises(InputError, match=rf"^{name} must be finite.*b\.h5, slice 1"):
+        list(AuxiliarySlices(volumes, SETTINGS))
+    images = AuxiliarySlices(volumes, SETTINGS, on_error="skip")
+    with pytest.warns(UserWarning, match=r"left out of .*b\.h5, slice 1") as seen:
+        first = list(images)
+    assert len(seen) == 1
+    assert [(info.file, info.slice) for *_, info in first] == [
+        ("a.h5", 0),
+        ("a.h5", 1),
+        ("b.h5", 0),
+        ("c.h5", 0),
+        ("c.h5", 1),
+    ]
+    assert len(images) == images.describe()["n_slices"] == 5
+    again = list(images)  # no second warning: warnings are errors here
+    assert all(torch.equal(a[1], b[1]) for a, b in zip(first, again, strict=True))
+
+
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+def test_empty_auxiliary_slice_is_left_out_whatever_on_error_says(volumes, on_error):
+    spoil(volumes[0], "kspace", 0)
+    images = AuxiliarySlices(volumes, SETTINGS, on_error=on_error)
+    with pytest.warns(UserWarning, match=r"only zeros in .*a\.h5, slice 1"):
+        assert len(list(images)) == 5
+
+
+def test_auxiliary_set_without_a_good_slice_is_refused(volumes):
+    for index in (0, 1):
+        with h5py.File(volumes[0].path, "a") as file:
+            file["kspace"][index] = 0
+    images = AuxiliarySlices(volumes[:1], SETTINGS, on_error="skip")
+    with (
+        pytest.warns(UserWarning, match="only zeros"),
+        pytest.raises(InputError, match="must hold a good slice, all 2 of"),
+    ):
+        list(images)
+
+
+def test_auxiliary_file_that_was_cut_short_is_left_out_with_on_error_skip(volumes):
+    size = volumes[1].path.stat().st_size
+    with volumes[1].path.open("rb+") as file:
+        file.truncate(size // 2)
+    with pytest.raises(InputError, match=r"b\.h5 must be a complete HDF5 file"):
+        _ = AuxiliarySlices(volumes, SETTINGS).fingerprint
+    images = AuxiliarySlices(volumes, SETTINGS, on_error="skip")
+    assert len(images.fingerprint) == 64
+    with pytest.warns(UserWarning, match=r"left out .*b\.h5"):
+        assert len(list(images)) == 4
+
+
+def test_bank_is_built_of_the_good_slices(volumes, tmp_path):
+    from mrisem.prior.image.building import build_bank
+
+    class Means:
+        levels, widths = (1,), (3,)
+
+        def __call__(self, magnitude):
+            return (magnitude[:, :12, :3],)  # tokens are rows
+
+    spoil(volumes[1], "reconstruction_rss", np.nan)
+    images = AuxiliarySlices(volumes, SETTINGS, on_error="skip")
+    with pytest.warns(UserWarning, match="left out"):
+        bank = build_bank(Means(), images, [2], {})
+    assert (bank.levels[1].n_positives, len(bank.levels[1].entries)) == (5, 10)
+    with pytest.raises(InputError, match=r"b\.h5, slice 1"):
+        build_bank(Means(), AuxiliarySlices(volumes, SETTINGS), [2], {})
+
+
+@pytest.mark.parametrize("factor", [2.0**-66, 2.0**66])
+def test_unit_of_auxiliary_files_changes_no_negative(volumes, factor):
+    expected = list(AuxiliarySlices(volumes[:1], SETTINGS))
+    with h5py.File(volumes[0].path, "a") as file:
+        del file["reconstruction_rss"]
+        file["kspace"][...] = file["kspace"][()] * np.complex64(factor)
+    scaled = list(AuxiliarySlices(volumes[:1], SETTINGS))
+    for (positive, negative, _), (target, image, _) in zip(expected, scaled, strict=True):
+        assert torch.equal(image / factor, negative)
+        torch.testing.assert_close(target / factor, positive)

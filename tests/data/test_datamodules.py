@@ -7,10 +7,9 @@ from pytorch_lightning import LightningModule, Trainer
 
 from mrisem.data.anatomies import FastMRIBrain, FastMRIKnee
 from mrisem.data.auxiliary import AuxiliarySettings
-from mrisem.data.volumes import FailedScan
 from mrisem.errors import InputError
 from mrisem.physics.masks import GaussianMask
-from mrisem.types import Batch
+from mrisem.types import Batch, FailedScan
 
 MASK = GaussianMask(4, calibration_lines=8)
 SHAPE = {"shape": (2, 2, 32, 48), "crop": (16, 16)}
@@ -322,3 +321,86 @@ def test_datamodule_training_epochs_have_masks_and_orders_of_their_own(simulated
     assert list(first) == list(again)
     assert all(torch.equal(first[file], again[file]) for file in first)
     assert any(not torch.equal(first[file], second[file]) for file in first)
+
+
+def epoch_batches(module, number):
+    from types import SimpleNamespace
+
+    module.trainer = SimpleNamespace(current_epoch=number)
+    return list(module.train_dataloader())
+
+
+def training(root, tmp_path, **options):
+    module = FastMRIBrain(root, MASK, auxiliary={"n_subjects": 2}, **options)
+    module.setup("fit")
+    return module
+
+
+# PyTorch's own, where a machine has fewer processors than readers.
+@pytest.mark.filterwarnings("ignore:.*worker processes:UserWarning")
+@pytest.mark.parametrize("n_workers", [0, 2])
+def test_epoch_depends_on_its_number_and_the_seed_alone(root, tmp_path, n_workers):
+    reference = epoch_batches(training(root, tmp_path), 3)
+    module = training(root, tmp_path, n_workers=n_workers)
+    for number in range(3):
+        epoch_batches(module, number)
+    later = epoch_batches(module, 3)
+    assert [b.info for b in later] == [b.info for b in reference]
+    for one, other in zip(later, reference, strict=True):
+        for name in ("mask", "masked_kspace", "sensitivity_maps"):
+            assert torch.equal(getattr(one, name), getattr(other, name))
+
+
+def test_sensitivity_maps_of_training_slices_are_estimated_once(root, tmp_path, monkeypatch):
+    from mrisem.physics.coils import ESTIMATORS
+
+    estimated, ours = [], ESTIMATORS["torch"]
+
+    def counted(calibration):
+        estimated.extend([calibration.shape[-1]] * len(calibration))
+        return ours(calibration)
+
+    monkeypatch.setitem(ESTIMATORS, "torch", counted)
+    module = training(root, tmp_path, cache_folder=tmp_path / "cache")
+    first = epoch_batches(module, 0)
+    # of the mask's nominal lines, not those found beside them; all files hold the same two slices
+    assert estimated == [8] * 2
+    second = epoch_batches(module, 1)
+    assert len(estimated) == 2
+    maps = {
+        (i.file, i.slice): m for b in first for i, m in zip(b.info, b.sensitivity_maps, strict=True)
+    }
+    masks = {b.info[0].file: b.mask for b in first}
+    for batch in second:
+        for info, sensitivity in zip(batch.info, batch.sensitivity_maps, strict=True):
+            torch.testing.assert_close(sensitivity, maps[info.file, info.slice])
+    assert any(not torch.equal(b.mask, masks[b.info[0].file]) for b in second)
+
+
+def test_training_survives_bad_slices_and_files(root, tmp_path):
+    import h5py
+
+    module = training(root, tmp_path, on_error="skip")
+    slices = module.train_dataloader().dataset.slices
+    files = sorted({part.volume.path for part in slices})
+    for number, path in enumerate(files):
+        with h5py.File(path, "a") as file:
+            file["kspace"][0 if number else slice(None)] = float("nan") if number else 0
+    items = [module.transfer_batch_to_device(i, "cpu", 0) for i in epoch_batches(module, 0)]
+    assert sum(isinstance(item, FailedScan) for item in items) == 1
+    good = [item for item in items if isinstance(item, Batch)]
+    assert {len(item) for item in good} == {1}
+    assert all(item.failed[0].slices == (0,) for item in good)
+    for path in files:
+        path.write_bytes(b"")
+    assert all(isinstance(item, FailedScan) for item in epoch_batches(module, 1))
+
+
+def test_bad_auxiliary_files_are_left_out_with_a_warning(root):
+    (root / "multicoil_train" / "broken.h5").write_bytes(b"")
+    data = FastMRIBrain(root, MASK, on_error="skip", auxiliary={"n_subjects": 9})
+    with pytest.warns(UserWarning, match=r"left out of the auxiliary set: .*broken\.h5"):
+        images = data.auxiliary_slices("AXT2")
+    assert images.on_error == "skip"
+    with pytest.raises(InputError, match=r"broken\.h5"):
+        FastMRIBrain(root, MASK).auxiliary_slices("AXT2")

@@ -5,11 +5,17 @@ import pytest
 import torch
 
 from mrisem.data.dataset import SliceGroups, central_slices
-from mrisem.data.volumes import FailedScan, inspect_volume
+from mrisem.data.volumes import inspect_volume
 from mrisem.errors import InputError
-from mrisem.physics.coils import ESTIMATORS, estimate_sensitivity_maps, root_sum_of_squares
+from mrisem.physics.coils import (
+    ESTIMATORS,
+    estimate_sensitivity_maps,
+    interpolate_maps,
+    root_sum_of_squares,
+)
 from mrisem.physics.fourier import center_crop, ifft2c
 from mrisem.physics.masks import FileMask, GaussianMask, calibration_lines
+from mrisem.types import FailedScan
 
 MASK = GaussianMask(4, calibration_lines=8)
 
@@ -143,11 +149,63 @@ def test_kspace_that_is_not_finite_is_refused_by_file_and_slice(tmp_path, make_f
         groups(path)[0]
 
 
-def test_slice_without_signal_is_refused(tmp_path, make_file):
-    path = make_file(tmp_path / "a.h5")
-    edit(path, "kspace", lambda k: k[0].fill(0))
-    with pytest.raises(InputError, match=r"only zeros in .*a\.h5, slice 0"):
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+def test_empty_slice_costs_only_itself_whatever_on_error_says(tmp_path, make_file, on_error):
+    path = make_file(tmp_path / "a.h5", shape=(4, 4, 64, 48))
+    whole = groups(path)[0]
+    edit(path, "kspace", lambda k: k[1].fill(0))
+    batch = groups(path, on_error=on_error)[0]
+    assert [info.slice for info in batch.info] == [0, 2, 3]
+    assert [(scan.file, scan.slices) for scan in batch.failed] == [("a.h5", (1,))]
+    assert "only zeros" in batch.failed[0].message
+    torch.testing.assert_close(batch.masked_kspace, whole.masked_kspace[[0, 2, 3]])
+    torch.testing.assert_close(batch.target, whole.target[[0, 2, 3]])
+    assert len(batch.coarse_maps) == len(batch.sensitivity_maps) == 3
+
+
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+def test_group_of_empty_slices_is_a_failed_scan(tmp_path, make_file, on_error):
+    path = make_file(tmp_path / "a.h5", shape=(4, 4, 64, 48))
+    edit(path, "kspace", lambda k: k[2:].fill(0))
+    items = [groups(path, on_error=on_error, slices_at_once=2)[i] for i in range(2)]
+    assert [info.slice for info in items[0].info] == [0, 1]
+    assert isinstance(items[1], FailedScan)
+    assert items[1].slices == (2, 3)
+    assert items[1].message.endswith("(and 1 more slices)")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize(("name", "fault"), [("kspace", "kspace"), ("reconstruction_rss", "recon")])
+def test_bad_slice_costs_only_itself_with_on_error_skip(tmp_path, make_file, name, fault, value):
+    path = make_file(tmp_path / "a.h5", shape=(3, 4, 64, 48))
+    edit(path, name, lambda values: values[1].fill(value))
+    batch = groups(path, on_error="skip")[0]
+    assert [info.slice for info in batch.info] == [0, 2]
+    assert batch.failed[0].slices == (1,)
+    assert batch.failed[0].message.startswith(fault)
+    with pytest.raises(InputError, match=rf"^{fault}.* must be finite.*a\.h5, slice 1"):
         groups(path)[0]
+
+
+def test_slice_without_sensitivity_maps_costs_only_itself(tmp_path, make_file):
+    path = make_file(tmp_path / "a.h5", shape=(3, 4, 64, 48))
+    edit(path, "kspace", lambda k: k[1, :, 20:44, 12:36].fill(0))
+    with pytest.raises(InputError, match=r"^a\.h5: k-space must not be zero throughout its centre"):
+        groups(path)[0]
+    batch = groups(path, on_error="skip")[0]
+    assert [info.slice for info in batch.info] == [0, 2]
+    assert "zero throughout its centre" in batch.failed[0].message
+
+
+def test_coarse_maps_give_the_sensitivity_maps(tmp_path, make_file):
+    batch = groups(make_file(tmp_path / "a.h5"))[0]
+    assert batch.coarse_maps.shape == (2, 4, 64, 64)
+    assert torch.equal(interpolate_maps(batch.coarse_maps, (64, 48)), batch.sensitivity_maps)
+    assert torch.equal(batch.select(1).coarse_maps, batch.coarse_maps[1:])
+    assert batch.to("meta").coarse_maps.device.type == "meta"
+    single = groups(make_file(tmp_path / "b.h5", shape=(2, 1, 64, 48)))[0]
+    assert torch.equal(single.coarse_maps, torch.ones(2, 1, 1, 1, dtype=torch.complex64))
+    assert torch.equal(interpolate_maps(single.coarse_maps, (64, 48)), single.sensitivity_maps)
 
 
 def test_bad_scans_become_failed_scans_with_on_error_skip(tmp_path, make_file):

@@ -83,7 +83,7 @@ def test_inspect_volume_refuses_other_kspace(tmp_path, make_file, kspace, messag
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("header", [b"no XML", b"<a xmlns='http://www.ismrm.org/ISMRMRD'/>"])
+@pytest.mark.parametrize("header", [b"no XML", b"<a>", b"\xff\xfe", np.arange(3)])
 def test_inspect_volume_refuses_a_broken_header(tmp_path, make_file, header):
     path = make_file(tmp_path / "a.h5")
     with h5py.File(path, "a") as file:

@@ -5,12 +5,11 @@ import numpy as np
 import pytest
 import torch
 
-from mrisem.data.volumes import FailedScan
 from mrisem.errors import InputError
 from mrisem.tasks.base import Prediction
 from mrisem.tasks.callbacks.writer import Provenance, ReconstructionWriter
 from mrisem.tasks.curves import FitCurves
-from mrisem.types import Batch, Reconstruction, SliceInfo
+from mrisem.types import Batch, FailedScan, Reconstruction, SliceInfo
 
 PROVENANCE = Provenance("unrolled", "gaussian", "key-1")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch.nn.functional import normalize
 from tqdm.auto import tqdm
 
 from mrisem.errors import InputError
+from mrisem.prior.cache import Unfinished
 from mrisem.prior.image.bank import EmbeddingBank, LevelBank
 from mrisem.prior.image.encoder import Encoder
 from mrisem.prior.prior import AuxiliaryImages
@@ -26,6 +28,7 @@ def build_bank(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     batch_size: int = 8,
+    unfinished: Unfinished | None = None,
 ) -> EmbeddingBank:
     """Build a bank: second moments first (PCA), then projection.
 
@@ -40,34 +43,59 @@ def build_bank(
         device: where the encoder is.
         dtype: dtype of the stored entries, float32 or bfloat16.
         batch_size: most slices that are encoded at once.
+        unfinished: keeps the moments, and the entries so far, of a build that may be interrupted;
+            it continues from them, and the bank is the same, bit for bit.
 
     Raises:
-        InputError: no images; more components than the features have dimensions or tokens.
+        InputError: no images; more components than the features have dimensions or tokens; an
+            encoder whose output is not finite.
     """
-    n = len(images)
-    if n == 0:
-        raise InputError("a bank needs at least one auxiliary slice, got none; see auxiliary.root")
-    moments = [_Moments(width) for width in encoder.widths]
-    for features in _encode(encoder, images, device, batch_size, "PCA"):
-        for moment, feature in zip(moments, features, strict=True):
-            moment.add(feature)
-    wanted = zip(moments, components, encoder.levels, strict=True)
-    bases = [moment.basis(count, level) for moment, count, level in wanted]
-    entries = [torch.empty(0)] * len(bases)
-    done = 0
-    for features in _encode(encoder, images, device, batch_size, "projection"):
-        count = features[0].shape[1]
-        for index, (feature, (mean, basis, _)) in enumerate(zip(features, bases, strict=True)):
-            tokens = normalize((feature - mean.to(device)) @ basis.to(device), dim=-1)
-            if not done:
-                entries[index] = torch.empty((2, n, *tokens.shape[2:]), dtype=dtype)
-            entries[index][:, done : done + count] = tokens.to("cpu", dtype)
-        done += count
+    unfinished = unfinished or Unfinished()
+    state = unfinished.read()
+    if not state:
+        state = _moments(encoder, images, device, batch_size)
+        unfinished.save(state)
+    wanted = zip(components, encoder.levels, strict=True)
+    bases = [_Moments.of(state, i).basis(n, level) for i, (n, level) in enumerate(wanted)]
+    names = [f"entries {i}" for i in range(len(bases))]
+    n, done = int(state["n"]), int(state.get("done", torch.tensor(0)))
+
+    def so_far() -> dict[str, Tensor]:
+        return {**state, "done": torch.tensor(done)}
+
+    with unfinished.kept(so_far) as step:
+        for features in _encode(encoder, images, device, batch_size, "projection", done):
+            count = features[0].shape[1]
+            for name, feature, (mean, basis, _) in zip(names, features, bases, strict=True):
+                tokens = normalize((feature - mean.to(device)) @ basis.to(device), dim=-1)
+                if name not in state:
+                    state[name] = torch.zeros((2, n, *tokens.shape[2:]), dtype=dtype)
+                state[name][:, done : done + count] = tokens.to("cpu", dtype)
+            done += count
+            step()
     levels = {}
-    for level, (mean, basis, share), entry in zip(encoder.levels, bases, entries, strict=True):
-        flat = rearrange(entry, "side n token feature -> (side n) (token feature)")
+    for level, (mean, basis, share), name in zip(encoder.levels, bases, names, strict=True):
+        flat = rearrange(state[name], "side n token feature -> (side n) (token feature)")
         levels[level] = LevelBank(mean, basis, flat, n, share)
     return EmbeddingBank(levels, description=description)
+
+
+def _moments(
+    encoder: Encoder, images: AuxiliaryImages, device: torch.device | str, batch_size: int
+) -> dict[str, Tensor]:
+    """First pass: number of slices ``n``, and the moments of each level."""
+    if len(images) == 0:
+        raise InputError("a bank needs at least one auxiliary slice, got none; see auxiliary.root")
+    moments = [_Moments(width) for width in encoder.widths]
+    n = 0
+    for features in _encode(encoder, images, device, batch_size, "PCA"):
+        n += features[0].shape[1]
+        for moment, feature in zip(moments, features, strict=True):
+            moment.add(feature)
+    state = {"n": torch.tensor(n)}
+    for i, moment in enumerate(moments):
+        state |= moment.tensors(i)
+    return state
 
 
 def _encode(
@@ -76,20 +104,32 @@ def _encode(
     device: torch.device | str,
     batch_size: int,
     title: str,
+    skip: int = 0,
 ) -> Iterator[list[Tensor]]:
-    """Yield per level ``(side, n, token, feature)`` of up to ``batch_size`` slices of one size."""
+    """Yield per level ``(side, n, token, feature)`` of up to ``batch_size`` slices of one size.
+
+    The first ``skip`` slices, whose batches are done, are left out.
+    """
     waiting: list[Tensor] = []
 
     @torch.no_grad()
     def flush() -> list[Tensor]:
         stacked = rearrange(waiting, "n side y x -> (side n) y x").to(device)
         waiting.clear()
-        return [
+        features = [
             rearrange(f.float(), "(side n) token feature -> side n token feature", side=2)
             for f in encoder(stacked)
         ]
+        for level, feature in zip(encoder.levels, features, strict=True):
+            if not bool(torch.isfinite(feature).all()):
+                raise InputError(
+                    f"an encoder's output must be finite, got NaN or infinity at level {level} "
+                    f"for slices of {tuple(stacked.shape[1:])} pixels; take encoder.dtype=float32"
+                )
+        return features
 
-    for positive, negative, _ in tqdm(images, f"bank, {title}", unit="slice"):
+    slices = islice(tqdm(images, f"bank, {title}", unit="slice"), skip, None)
+    for positive, negative, _ in slices:
         if positive.shape != negative.shape:
             raise InputError(
                 "positive and negative of a slice must be prepared alike, got images of "
@@ -99,7 +139,8 @@ def _encode(
         if waiting and (len(waiting) == batch_size or waiting[0].shape != pair.shape):
             yield flush()
         waiting.append(pair)
-    yield flush()
+    if waiting:
+        yield flush()
 
 
 class _Moments:
@@ -109,6 +150,23 @@ class _Moments:
         self.count = 0
         self.total = torch.zeros(width, dtype=torch.float64)
         self.square = torch.zeros(width, width, dtype=torch.float64)
+
+    @classmethod
+    def of(cls, state: dict[str, Tensor], index: int) -> _Moments:
+        """Make the moments of level number ``index`` again from `tensors`."""
+        moments = cls(len(state[f"total {index}"]))
+        moments.count = int(state[f"count {index}"])
+        moments.total, moments.square = state[f"total {index}"], state[f"square {index}"]
+        return moments
+
+    def tensors(self, index: int) -> dict[str, Tensor]:
+        """Return the sums under names with the level's number."""
+        count = torch.tensor(self.count)
+        return {
+            f"count {index}": count,
+            f"total {index}": self.total,
+            f"square {index}": self.square,
+        }
 
     def add(self, features: Tensor) -> None:
         """Add ``(..., token, feature)``."""

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from mrisem.errors import InputError
 from mrisem.physics.masks import stable_seed
-from mrisem.prior.cache import Bank
+from mrisem.prior.cache import Bank, Unfinished
 from mrisem.prior.contrastive import LANGUAGE_TEMPERATURES, info_nce
 from mrisem.prior.language.model import ResponseEncoder
 from mrisem.prior.language.precision import full_float32
@@ -104,23 +104,41 @@ def build_language_bank(
     description: dict[str, Any],
     *,
     device: torch.device | str = "cpu",
+    unfinished: Unfinished | None = None,
 ) -> LanguageBank:
     """Ask the prompt about every auxiliary image, ``perturbation.n`` times with noise.
 
     The vision tower sees each image once; only the language model runs n times. The bank is on the
     CPU, the model on ``device``.
 
+    What ``unfinished`` keeps of an interrupted build is not asked again; the bank is the same, bit
+    for bit.
+
     Raises:
-        InputError: when there are no images.
+        InputError: when there are no images, or a response is not finite.
     """
     if len(images) == 0:
         raise InputError("a bank needs at least one auxiliary slice, got none; see auxiliary.root")
-    sides: dict[str, list[Tensor]] = {"positive": [], "negative": []}
-    for index, (full, aliased, _) in enumerate(tqdm(images, f"bank, {prompt.name}", unit="slice")):
-        shown = prompt.sides(full, aliased)
-        for (name, responses), image in zip(sides.items(), shown, strict=True):
-            noise = perturbation.draw(encoder.n_text(prompt), encoder.width, name, index)
-            responses.append(_responses(encoder, image.to(device), prompt, noise))
+    unfinished = unfinished or Unfinished()
+    state = unfinished.read()
+    sides = {name: [*state.get(name, ())] for name in ("positive", "negative")}
+    done = len(sides["negative"])
+
+    def so_far() -> dict[str, Tensor]:
+        both = min(len(side) for side in sides.values())
+        return {name: torch.stack(side[:both]) for name, side in sides.items() if both}
+
+    with unfinished.kept(so_far) as step:
+        for index, (full, aliased, _) in enumerate(
+            tqdm(images, f"bank, {prompt.name}", unit="slice")
+        ):
+            if index < done:
+                continue
+            shown = prompt.sides(full, aliased)
+            for (name, responses), image in zip(sides.items(), shown, strict=True):
+                noise = perturbation.draw(encoder.n_text(prompt), encoder.width, name, index)
+                responses.append(_responses(encoder, image.to(device), prompt, noise))
+            step()
     stacked = (torch.stack(side) for side in sides.values())
     return LanguageBank(*stacked, description=description)
 
@@ -135,7 +153,13 @@ def _responses(
         encoder.respond(tokens.expand(len(part), -1, -1), prompt, part.to(tokens.device)).cpu()
         for part in noise
     ]
-    return torch.cat(parts)
+    responses = torch.cat(parts)
+    if not bool(torch.isfinite(responses).all()):
+        raise InputError(
+            f"responses to the prompt '{prompt.name}' must be finite, got NaN or infinity; take "
+            "encoder.dtype=float32"
+        )
+    return responses
 
 
 def ranking_shares(positives: Tensor, negatives: Tensor, center: bool) -> tuple[float, float]:

@@ -30,3 +30,66 @@ def test_builder_takes_some_levels_of_an_encoder_that_does_not_let_them_be_chose
 def test_builder_refuses_options_for_other_levels(linear, tmp_path, options, words):
     with pytest.raises(InputError, match=words):
         load(linear, tmp_path, **options)
+
+
+class Images(list):
+    """Auxiliary images, and the data that gives them."""
+
+    reconstructed_acquisitions = ("AXT1", "AXT2")
+    fingerprint = "images"
+
+    def auxiliary_slices(self, acquisition, contrast):
+        return self
+
+    def describe(self):
+        return {"n_slices": len(self)}
+
+
+def test_contents_name_the_banks_without_building_them(linear, pairs, tmp_path):
+    loads = []
+
+    def make():
+        loads.append(1)
+        return linear
+
+    builder = ImagePriorBuilder(make, tmp_path, components=[3, 3], level_weights=[1, 1])
+    data, device = Images(pairs), torch.device("cpu")
+    contents = builder.contents(data, device)
+    assert list(contents) == ["prior AXT1", "prior AXT2"]
+    assert not list(tmp_path.iterdir())
+    assert builder(data, device).keys() == {"AXT1", "AXT2"}
+    assert len(loads) == 1
+    (file,) = tmp_path.glob("*.safetensors")
+    assert {file.stem} == set(contents.values())
+    other = ImagePriorBuilder(make, tmp_path, components=[3, 2], level_weights=[1, 1])
+    assert other.contents(data, device)["prior AXT1"] != file.stem
+
+
+def test_builder_continues_an_interrupted_bank_and_removes_its_state(linear, pairs, tmp_path):
+    class Stopped(KeyboardInterrupt):
+        pass
+
+    class Stopping(type(linear)):
+        calls = 0
+
+        def __call__(self, magnitude):
+            self.calls += 1
+            if self.calls == 2:
+                raise Stopped
+            return super().__call__(magnitude)
+
+    data, device = Images(pairs), torch.device("cpu")
+    encoder = Stopping()
+    builder = ImagePriorBuilder(lambda: encoder, tmp_path, components=[3, 3])
+    with pytest.raises(Stopped):
+        builder.find_bank(encoder, data, device)
+    (state,) = tmp_path.glob("*.unfinished")
+    bank, path = builder.find_bank(encoder, data, device)
+    assert encoder.calls == 3  # one batch: the first pass is not made again
+    assert path.stem == state.stem
+    assert not state.exists()
+    expected, _ = ImagePriorBuilder(lambda: linear, tmp_path / "b", components=[3, 3]).find_bank(
+        linear, data, device
+    )
+    assert torch.equal(bank.levels[1].entries, expected.levels[1].entries)
+    assert bank.description == expected.description

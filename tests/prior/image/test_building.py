@@ -3,7 +3,23 @@ import torch
 from sklearn.decomposition import PCA
 
 from mrisem.errors import InputError
+from mrisem.prior.cache import Unfinished
 from mrisem.prior.image.building import build_bank
+
+
+class LinearEncoder:
+    """Tokens are fixed linear maps of 4 x 4 patches, at two levels."""
+
+    levels = (1, 2)
+    widths = (6, 6)
+
+    def __init__(self):
+        generator = torch.Generator().manual_seed(1)
+        self.weights = [torch.randn(16, 6, generator=generator) for _ in self.levels]
+
+    def __call__(self, magnitude):
+        patches = magnitude.unfold(1, 4, 4).unfold(2, 4, 4).flatten(3).flatten(1, 2)
+        return tuple(patches @ w for w in self.weights)
 
 
 def test_bank_projects_as_scikit_learn_does(linear, bank, pairs):
@@ -54,3 +70,79 @@ def test_bank_refuses_sides_that_were_not_prepared_alike(linear):
     pairs = [(torch.ones(8, 8), torch.ones(8, 9), None)]
     with pytest.raises(InputError, match="prepared alike"):
         build_bank(linear, pairs, [3, 6], {})
+
+
+class Stopped(KeyboardInterrupt):
+    """How an interruption arrives from a signal handler."""
+
+
+class Interrupted(LinearEncoder):
+    """An encoder that stops at its ``last`` call; it counts them."""
+
+    def __init__(self, last=None):
+        super().__init__()
+        self.calls, self.last = 0, last
+
+    def __call__(self, magnitude):
+        self.calls += 1
+        if self.calls == self.last:
+            raise Stopped
+        return super().__call__(magnitude)
+
+
+@pytest.mark.parametrize("stop", [2, 4, 5, 6])
+def test_interrupted_bank_continues_and_equals_an_uninterrupted_one(pairs, tmp_path, stop):
+    options = {"components": [3, 6], "description": {}, "batch_size": 2}
+    expected = build_bank(LinearEncoder(), pairs, **options)
+    unfinished = Unfinished(tmp_path / "key.unfinished")
+    with pytest.raises(Stopped):
+        build_bank(Interrupted(stop), pairs, **options, unfinished=unfinished)
+    encoder = Interrupted()
+    built = build_bank(encoder, pairs, **options, unfinished=unfinished)
+    assert encoder.calls == (6 if stop < 4 else 7 - stop)  # three batches in each of two passes
+    for level, bank in expected.levels.items():
+        for name in ("mean", "components", "entries"):
+            assert torch.equal(getattr(built.levels[level], name), getattr(bank, name))
+
+
+def test_killed_bank_continues_from_what_was_on_the_disk(pairs, tmp_path, monkeypatch):
+    """A killed process saves nothing at its end: the moments were saved after the first pass."""
+    options = {"components": [3, 6], "description": {}, "batch_size": 2}
+    unfinished = Unfinished(tmp_path / "key.unfinished")
+    real, saves = Unfinished.save, []
+
+    def first_only(self, tensors):
+        saves.append(tensors)
+        if len(saves) == 1:
+            real(self, tensors)
+
+    monkeypatch.setattr(Unfinished, "save", first_only)
+    with pytest.raises(Stopped):
+        build_bank(Interrupted(6), pairs, **options, unfinished=unfinished)
+    encoder = Interrupted()
+    built = build_bank(encoder, pairs, **options, unfinished=unfinished)
+    assert encoder.calls == 3  # the second pass alone
+    expected = build_bank(LinearEncoder(), pairs, **options)
+    assert torch.equal(built.levels[2].entries, expected.levels[2].entries)
+
+
+def test_bank_refuses_an_encoder_whose_output_is_not_finite(pairs):
+    class Overflowing(LinearEncoder):
+        def __call__(self, magnitude):
+            first, second = super().__call__(magnitude)
+            return first, second / 0
+
+    with pytest.raises(InputError, match="output must be finite, got NaN or infinity at level 2"):
+        build_bank(Overflowing(), pairs, [3, 6], {})
+
+
+def test_bank_of_images_that_turn_out_bad_is_made_of_the_rest(pairs):
+    class SomeBad(list):
+        """Images whose number is only known once they have been read."""
+
+        def __len__(self):
+            return super().__len__() + 2
+
+    built = build_bank(LinearEncoder(), SomeBad(pairs[:3]), [3, 6], {})
+    assert built.levels[1].n_positives == 3
+    assert len(built.levels[1].entries) == 6

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from mrisem.errors import InputError
 from mrisem.prior.language.bank import Perturbation, build_language_bank
 from mrisem.prior.language.builder import LanguagePriorBuilder
 from mrisem.prior.language.prompts import Prompt
@@ -56,3 +57,44 @@ def test_bank_file_damage_is_detected_and_repaired(encoder, slices, tmp_path):
     with pytest.warns(UserWarning, match="damaged"):
         again, _ = find(tmp_path, encoder, slices)
     torch.testing.assert_close(again.negatives, bank.negatives)
+
+
+@pytest.mark.parametrize("stop", [1, 3, 4, 6])
+def test_interrupted_bank_continues_and_equals_an_uninterrupted_one(
+    encoder, slices, tmp_path, monkeypatch, stop
+):
+    from mrisem.prior.cache import Unfinished
+    from mrisem.prior.language import bank as module
+
+    class Stopped(KeyboardInterrupt):
+        pass
+
+    calls, ask = [], module._responses
+
+    def counted(*arguments):
+        calls.append(1)
+        if len(calls) == stop:
+            raise Stopped
+        return ask(*arguments)
+
+    noise = Perturbation(n=3, sigma=0.03, batch_size=2)
+    expected = build_language_bank(encoder, slices, PROMPT, noise, {})
+    unfinished = Unfinished(tmp_path / "key.unfinished")
+    monkeypatch.setattr(module, "_responses", counted)
+    with pytest.raises(Stopped):
+        build_language_bank(encoder, slices, PROMPT, noise, {}, unfinished=unfinished)
+    again = build_language_bank(encoder, slices, PROMPT, noise, {}, unfinished=unfinished)
+    whole_slices = (stop - 1) // 2
+    assert len(calls) == stop + 2 * (len(slices) - whole_slices)
+    assert torch.equal(again.positives, expected.positives)
+    assert torch.equal(again.negatives, expected.negatives)
+
+
+def test_bank_refuses_responses_that_are_not_finite(encoder, slices, monkeypatch):
+    monkeypatch.setattr(
+        type(encoder),
+        "respond",
+        lambda self, tokens, *_: torch.full((len(tokens), WIDTH), torch.nan),
+    )
+    with pytest.raises(InputError, match="responses to the prompt 'quality' must be finite"):
+        build_language_bank(encoder, slices, PROMPT, Perturbation(n=1), {})
