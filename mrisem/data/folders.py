@@ -87,3 +87,9 @@ def select_acquisition(
             f"{n_unnamed} files name no acquisition and count as {acquisition}", stacklevel=2
         )
     return [replace(volume, acquisition=acquisition) for volume in kept]
+
+
+def split_folder(root: Path, split: str) -> Path:
+    """Return the folder of a split: ``multicoil_<split>``, else ``singlecoil_<split>``."""
+    multi, single = (root / f"{kind}_{split}" for kind in ("multicoil", "singlecoil"))
+    return single if single.is_dir() and not multi.is_dir() else multi

@@ -138,3 +138,9 @@ def occupied_columns(kspace: np.ndarray) -> np.ndarray:
 def one_line(error: Exception) -> str:
     """Message of an error of another library, without line breaks."""
     return " ".join(str(error).split())
+
+
+def target_name(file: h5py.File) -> str | None:
+    """Return the dataset of a file's targets; None where it has none."""
+    names = ("reconstruction_rss", "reconstruction_esc")
+    return next((name for name in names if name in file), None)

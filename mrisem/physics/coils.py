@@ -191,3 +191,18 @@ def cubic_spline(distance: Tensor) -> Tensor:
     """Cubic B-spline of the distance from its centre, in knots."""
     d = distance.abs()
     return torch.where(d < 1, 2 / 3 - d**2 + d**3 / 2, (2 - d).clamp_min(0) ** 3 / 6)
+
+
+def interpolate_maps(coarse: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bring maps from the coarse grid to the size of the image, of unit root-sum-of-squares.
+
+    Args:
+        coarse: ``(n, coil, g, g)`` complex64.
+        size: ``(height, width)``.
+
+    Returns:
+        ``(n, coil, y, x)`` complex64.
+    """
+    row, column = (_spline_matrix(n, coarse) for n in size)
+    maps = row @ coarse @ column.T
+    return maps / root_sum_of_squares(maps)[:, None].clamp_min(1e-12)
