@@ -29,7 +29,14 @@ IGNORED = (
     *("fit.settings.progress", "model.task.fit.log_every", "model.task.fit.progress"),
 )
 # Settings that a run with a prior has beside those of the same run without.
-OF_A_PRIOR = ("prior", "encoder", "prompt", "auxiliary", "model.prior_weight", "model.task.steering")
+OF_A_PRIOR = (
+    "prior",
+    "encoder",
+    "prompt",
+    "auxiliary",
+    "model.prior_weight",
+    "model.task.steering",
+)
 # How fits are called in tables, where not by their own name.
 _FITS = {"all": "", "none": "as trained"}
 
@@ -133,7 +140,8 @@ class Record(BaseModel):
         if self.key == other.key:
             return
         mine, theirs = (
-            flat(record.settings) | flat({"content of": record.contents}) for record in (self, other)
+            flat(record.settings) | flat({"content of": record.contents})
+            for record in (self, other)
         )
         names = sorted(k for k in mine.keys() | theirs.keys() if mine.get(k) != theirs.get(k))
         shown = [f"{name}={theirs.get(name)} there, {mine.get(name)} now" for name in names[:3]]
