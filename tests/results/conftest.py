@@ -1,13 +1,19 @@
-"""Runs without files, of a record and a label."""
+"""Runs without files, of a record and a label; and a whole run folder."""
 
+import importlib.util
+import json
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 import yaml
 
 from mrisem.results.record import Record
 from mrisem.results.run import Run
+
+DEAR = ("ssim", "haarpsi", "lpips", "dists", "hfen", "vif", "tenengrad", "tenengrad_distance")
 
 
 def record_of(method="unrolled", words=(), anatomy="brain", mask="gaussian", rate=4, **more):
@@ -25,7 +31,9 @@ def record_of(method="unrolled", words=(), anatomy="brain", mask="gaussian", rat
         place = settings
         for part in above:
             place = place.setdefault(part, {})
-        place[last] = {"name": value} if isinstance(place.get(last), dict) else yaml.safe_load(value)
+        place[last] = (
+            {"name": value} if isinstance(place.get(last), dict) else yaml.safe_load(value)
+        )
     facts = {"model": model, "prior": prior or None, "anatomy": anatomy, "mask": mask}
     facts |= {"acceleration": (rate,), "overrides": tuple(words), "settings": settings}
     return Record(**facts)
@@ -61,3 +69,65 @@ def labelled(make_run):
         return runs
 
     return made
+
+
+@pytest.fixture(scope="session")
+def run_folders_in():
+    """Return what makes run folders with files, of the tests of verbs."""
+    path = Path(__file__).parents[1] / "verbs" / "conftest.py"
+    spec = importlib.util.spec_from_file_location("verbs_conftest", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.RunFolders
+
+
+@pytest.fixture(scope="session")
+def verbs():
+    """Evaluate a folder, and report it, in this process with few scores."""
+    from mrisem.config.compose import compose
+    from mrisem.verbs import evaluate, report
+
+    class Verbs:
+        @staticmethod
+        def evaluate(folder, *more):
+            few = [f"~metrics.{name}" for name in DEAR]
+            return evaluate.run(compose("evaluate", [f"output_dir={folder}", *few, *more]))
+
+        @staticmethod
+        def report(folder, *more):
+            where = [f"output_dir={folder}/report", f"runs=[{folder}]"]
+            return report.run(compose("report", [*where, *more]))
+
+    return Verbs
+
+
+@pytest.fixture(scope="session")
+def whole_run(run_folders_in, verbs, tmp_path_factory):
+    """A folder with a run with a prior beside one without, and all that a run can hold; evaluated.
+
+    The runs lie in ``runs``, the targets in ``data``.
+    """
+    folders = run_folders_in(tmp_path_factory.mktemp("whole"))
+    targets = folders.targets(files=("a.h5",), n_slices=2)
+    with h5py.File(targets / "a.h5", "a") as file:
+        file["lesions"] = np.zeros((2, 24, 20), np.uint8)
+        file["lesions"][1, 8:12, 8:12] = 1
+    rng = np.random.default_rng(0)
+    for name, method in (("1", "unrolled"), ("2", "unrolled + image_same")):
+        run = folders.add(name, method)
+        with h5py.File(run / "reconstructions/a.h5", "a") as file:
+            file["image"] = rng.normal(size=(2, 24, 20)).astype(np.complex64)
+            file["mask"] = np.ones((2, 24, 20), bool)
+            file["coarse_maps"] = np.ones((2, 1, 64, 64), np.complex64)
+            file.attrs["failed"] = json.dumps([{"slices": [7], "message": "it diverged"}])
+        gone = [{"file": "gone.h5", "slices": [], "message": "it is cut short"}]
+        (run / "failed.json").write_text(json.dumps(gone))
+    folders.add_curves(run)
+    (run / "embeddings/a.h5").mkdir(parents=True)
+    arrays = {"iterations": np.arange(3), "path_1": rng.normal(size=(3, 4)).astype("f4")}
+    arrays |= {f"{side}_1": np.eye(2, 4, dtype="f4") + shift
+               for shift, side in enumerate(("positives", "negatives"))}  # fmt: skip
+    np.savez(run / "embeddings/a.h5/0.npz", **arrays, zero_filled_1=np.ones(4, "f4"))
+    verbs.evaluate(folders.runs)
+    verbs.report(folders.runs)
+    return folders.root

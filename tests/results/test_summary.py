@@ -1,4 +1,4 @@
-"""Labels, references, tables: the parts of a report that are plain functions."""
+"""Means, tests and tables of rows."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from mrisem.report.panels import choose_slices
-from mrisem.report.runs import Run, label_runs
-from mrisem.report.summary import Column, labels_of, paired_tests, reference_of, summary_of
-from mrisem.report.tables import as_csv, as_latex, as_text, build_table
+from mrisem.results.rows import Column, labels_of
+from mrisem.results.summary import paired_tests, summary_of
+from mrisem.results.tables import as_csv, as_latex, as_text, build_table
 
 PSNR = Column("psnr", "PSNR [dB]", "higher", 2)
 NMSE = Column("nmse", "NMSE", "lower", 3)
@@ -27,138 +27,42 @@ def make_rows(offsets, n=8, anatomy="brain", mask="gaussian R=4"):
             "acquisition": "AXT2",
             "anatomy": anatomy,
             "mask": mask,
+            "run": f"/runs/{place}",
         }
-        for method, offset in offsets.items()
+        for place, (method, offset) in enumerate(offsets.items())
         for i in range(n)
     ]
 
 
-def make_run(name, overrides, method="unrolled", files=("a.h5",), mask="gaussian R=4"):
-    paths = tuple(Path(name, file) for file in files)
-    return Run(Path("/runs") / name, paths, method, mask, {}, tuple(overrides), method)
+def summarised(labelled, offsets, columns=(PSNR,)):
+    return summary_of(make_rows(offsets), columns, labelled(*offsets))
 
 
-def labels(*runs):
-    return [run.label for run in label_runs(runs)]
-
-
-def test_runs_of_one_method_on_other_files_or_masks_keep_its_name():
-    assert (
-        labels(
-            make_run("1", ["prior.weight=1"]),
-            make_run("2", ["prior.weight=2"], files=("b.h5",)),
-            make_run("3", ["prior.weight=2"], mask="gaussian R=8"),
-        )
-        == ["unrolled"] * 3
-    )
-
-
-def test_runs_that_wrote_down_a_default_choice_keep_their_name():
-    runs = [make_run("1", ["prior=none"]), make_run("2", ["seed=1"])]
-    runs = [replace(run, config={"prior": {"name": "none"}}) for run in runs]
-    assert labels(*runs) == ["unrolled", "unrolled [seed=1]"]
-
-
-def make_configured(name, weight, overrides=()):
-    run = make_run(name, overrides, method="unrolled + image_same")
-    return replace(run, config={"prior": {"weight": weight}, "mask": {"center_fraction": 0.1}})
-
-
-def test_runs_of_a_sweep_are_named_by_the_value_used_the_default_included():
-    assert labels(
-        make_configured("1", 0.1, ["prior.weight=1e-1"]),
-        make_configured("2", 1.0),
-    ) == ["unrolled + image_same [prior.weight=0.1]", "unrolled + image_same [prior.weight=1]"]
-
-
-def test_runs_of_ablations_have_one_name_in_every_group():
-    def ablated(name, mask, seed, weight, overrides):
-        run = make_run(name, overrides, method="u + p", mask=mask)
-        return replace(run, config={"prior": {"weight": weight}, "seed": seed})
-
-    runs = [
-        ablated("1", "R=4", 0, 1, []),
-        ablated("2", "R=4", 0, 2, ["prior.weight=2"]),
-        ablated("3", "R=8", 0, 1, []),
-        ablated("4", "R=8", 0, 2, ["prior.weight=2"]),
-        ablated("5", "R=8", 7, 1, ["seed=7", "prior.weight=1"]),
-    ]
-    weighted, seeded = "u + p [prior.weight=2]", "u + p [seed=7]"
-    assert labels(*runs) == ["u + p", weighted, "u + p", weighted, seeded]
-
-
-def test_a_default_written_out_is_no_difference():
-    runs = [
-        make_configured("1", 1, ["prior.weight=1", "seed=0"]),
-        make_configured("2", 1.0, ["seed=1"]),
-    ]
-    assert labels(*runs) == [f"unrolled + image_same [seed={seed}]" for seed in (0, 1)]
-
-
-def test_a_swept_setting_of_the_mask_names_the_runs_its_acceleration_does_not():
-    assert labels(
-        make_run("1", ["mask=gaussian", "mask.acceleration=4", "mask.center_fraction=0.04"]),
-        make_run("2", ["mask.acceleration=4.0", "mask.center_fraction=0.08"]),
-    ) == ["unrolled [mask.center_fraction=0.04]", "unrolled [mask.center_fraction=0.08]"]
-
-
-def test_every_variant_of_a_sweep_is_tested_against_the_method_without_prior():
+def test_every_variant_of_a_sweep_is_tested_against_the_method_without_prior(labelled):
     variants = [f"unrolled + image_same [prior.weight={w}]" for w in (0.1, 2, 10)]
-    rows = make_rows({"zero_filled": -1, "unrolled": 0} | dict.fromkeys(variants, 1))
-    group = summary_of(rows, [PSNR])["groups"][0]
+    offsets = {"zero_filled": -1, "unrolled": 0} | dict.fromkeys(variants, 1)
+    group = summarised(labelled, offsets)["groups"][0]
     assert list(group["methods"]) == ["zero_filled", "unrolled", *variants]
     found = {test["method"]: test["reference"] for test in group["paired_tests"]}
     assert {found[label] for label in variants} == {"unrolled"}
 
 
-def test_a_variant_is_tested_against_the_variant_with_its_other_settings():
-    seeds = ["unrolled [seed=0]", "unrolled [seed=1]"]
-    guided = [f"unrolled + image_same [prior.weight=2, seed={seed}]" for seed in (0, 1)]
-    assert [reference_of(label, [*seeds, *guided]) for label in guided] == seeds
-
-
-def test_runs_of_one_method_are_named_by_what_differs_only():
-    assert labels(
-        make_run("1", ["seed=0", "prior.weight=1", "output_dir=x"]),
-        make_run("2", ["seed=0", "prior.weight=2", "output_dir=y"]),
-        make_run("3", ["seed=0"]),
-    ) == ["unrolled [prior.weight=1]", "unrolled [prior.weight=2]", "unrolled"]
-
-
-def test_runs_that_no_setting_tells_apart_are_named_by_folder():
-    assert labels(make_run("1", []), make_run("2", [])) == [
-        "unrolled [runs/1]",
-        "unrolled [runs/2]",
-    ]
-
-
-def test_reference_is_the_method_without_prior_then_zero_filled_then_the_first():
-    names = ["zero_filled", "tv", "unrolled", "unrolled + image_same [seed=1]"]
-    assert [reference_of(name, names) for name in names] == [
-        None,
-        "zero_filled",
-        "zero_filled",
-        "unrolled",
-    ]
-    assert reference_of("inr + image_same", ["tv", "inr + image_same"]) == "tv"
-    variants = ["unrolled [mask.calibration_lines=12]", "unrolled", "unrolled + image_same"]
-    assert reference_of("unrolled + image_same", variants) == "unrolled"
-    assert reference_of("unrolled", names, wanted="tv") == "tv"
-    assert reference_of("tv", names, wanted="tv") is None
-
-
 def test_paired_tests_pair_by_slice_whatever_the_order_of_rows():
     rows = make_rows({"zero_filled": 0, "unrolled": 1})
     shuffled = [rows[i] for i in np.random.default_rng(1).permutation(len(rows))]
-    tests = paired_tests(shuffled, [PSNR])
-    assert tests == paired_tests(rows, [PSNR])
+    against = {"unrolled": "zero_filled"}
+    tests = paired_tests(shuffled, [PSNR], against)
+    assert tests == paired_tests(rows, [PSNR], against)
     assert tests[0]["mean_difference"] == pytest.approx(1)
     assert tests[0]["p_value"] == pytest.approx(2 / 2**8)
 
 
 def test_paired_tests_are_corrected_over_the_methods_of_one_metric():
     rows = make_rows({"zero_filled": 0, "tv": 1, "unrolled": 2, "unrolled + image_same": 2})
-    tests = {(t["method"], t["metric"]): t for t in paired_tests(rows, [PSNR, NMSE])}
+    against = dict.fromkeys(("tv", "unrolled"), "zero_filled") | {
+        "unrolled + image_same": "unrolled"
+    }
+    tests = {(t["method"], t["metric"]): t for t in paired_tests(rows, [PSNR, NMSE], against)}
     for metric in ("psnr", "nmse"):
         for method in ("tv", "unrolled"):
             p = tests[method, metric]["p_value"]
@@ -166,28 +70,34 @@ def test_paired_tests_are_corrected_over_the_methods_of_one_metric():
         assert tests["unrolled + image_same", metric]["p_holm"] is None  # all differences are zero
 
 
-def test_summary_intervals_resample_files_not_slices():
+def test_summary_intervals_resample_files_not_slices(labelled):
     rows = make_rows({"zero_filled": 0}, n=40)
     for row in rows:
         row["psnr"] = float(row["file"][1:-3])  # slices of a file are copies of each other
-    summary = summary_of(rows, [PSNR])["groups"][0]["methods"]["zero_filled"]["psnr"]
+    summary = summary_of(rows, [PSNR], labelled("zero_filled"))["groups"][0]["methods"][
+        "zero_filled"
+    ]["psnr"]
     width = summary["high"] - summary["low"]
     assert width == pytest.approx(2 * 1.96 * np.std(np.arange(20)) / np.sqrt(20), rel=0.1)
 
 
-def test_summary_keeps_what_may_not_be_compared_apart():
+def test_summary_keeps_what_may_not_be_compared_apart(labelled):
     rows = make_rows({"zero_filled": 0, "unrolled": 1})
-    rows += make_rows({"zero_filled": 5, "unrolled": 9}, n=2, mask="gaussian R=2")
-    summary = summary_of(rows, [PSNR])
+    others = make_rows({"zero_filled": 5, "unrolled": 9}, n=2, mask="gaussian R=2")
+    rows += [row | {"run": f"{row['run']}b"} for row in others]
+    runs = labelled("zero_filled", "unrolled")
+    others = labelled("zero_filled", "unrolled", rate=2)
+    runs += [replace(run, folder=Path(f"{run.folder}b")) for run in others]
+    summary = summary_of(rows, [PSNR], runs)
     assert [group["mask"] for group in summary["groups"]] == ["gaussian R=2", "gaussian R=4"]
     assert summary["paired_tests"][0]["n"] == 10
     assert summary["groups"][0]["paired_tests"][0]["mean_difference"] == pytest.approx(4)
 
 
-def test_table_marks_the_best_by_direction_and_renders():
-    rows = make_rows({"zero_filled": 0, "unrolled": 1})
+def test_table_marks_the_best_by_direction_and_renders(labelled):
     empty = Column("lpips", "LPIPS", "lower", 3)
-    table = build_table(summary_of(rows, [PSNR, NMSE, empty])["groups"][0], [PSNR, NMSE, empty])
+    summary = summarised(labelled, {"zero_filled": 0, "unrolled": 1}, [PSNR, NMSE, empty])
+    table = build_table(summary["groups"][0], [PSNR, NMSE, empty])
     assert [column.name for column in table.columns] == ["psnr", "nmse"]
     assert [[cell.best for cell in row.cells] for row in table.rows] == [[False] * 2, [True] * 2]
     text = as_text(table).splitlines()
@@ -206,9 +116,9 @@ def test_table_marks_the_best_by_direction_and_renders():
     assert lines[3].startswith('"brain, gaussian R=4",unrolled,psnr,8,')
 
 
-def test_table_marks_no_best_among_equals():
-    rows = make_rows({"zero_filled": 0, "unrolled": 0})
-    table = build_table(summary_of(rows, [PSNR])["groups"][0], [PSNR])
+def test_table_marks_no_best_among_equals(labelled):
+    summary = summarised(labelled, {"zero_filled": 0, "unrolled": 0})
+    table = build_table(summary["groups"][0], [PSNR])
     assert not any(cell.best for row in table.rows for cell in row.cells)
 
 
@@ -217,3 +127,11 @@ def test_choose_slices_takes_middle_slices_that_all_methods_have():
     rows = [r for r in rows if not (r["method"] == "unrolled" and r["file"] != "f1.h5")]
     assert choose_slices(rows) == [("f1.h5", 1)]
     assert labels_of(rows) == ["zero_filled", "unrolled"]
+
+
+def test_latex_escapes_every_special_character(labelled):
+    column = Column("psnr", "a\\b^c~d<e>f\ng", "higher", 2)
+    table = build_table(summarised(labelled, {"tv": 0}, [column])["groups"][0], [column])
+    latex = as_latex([table])
+    escaped = r"a\textbackslash{}b\textasciicircum{}c\textasciitilde{}d"
+    assert escaped + r"\textless{}e\textgreater{}f g" in latex
