@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from mrisem.report.embedding_files import kept_files, levels_of, read_kept, unit
-from mrisem.report.runs import find_runs
+from mrisem.results.embedding_files import kept_files, levels_of, read_kept, unit
+from mrisem.results.runs import find_runs
 
 
 def margin(points: np.ndarray, positives: np.ndarray, negatives: np.ndarray) -> np.ndarray:

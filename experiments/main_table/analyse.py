@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mrisem.report.summary import Row, group_rows, labels_of, read_rows
+from mrisem.results.rows import Row, group_rows, labels_of, read_rows
 
 SIMPLE = ("zero_filled", "cg_sense")
 SCORES = ("psnr", "ssim")

@@ -11,7 +11,7 @@ from hydra.utils import instantiate
 from mrisem.config.compose import compose
 from mrisem.prior.language.bank import Perturbation
 from mrisem.prior.language.loading import load_language_model
-from mrisem.report.runs import find_runs
+from mrisem.results.runs import find_runs
 from mrisem.verbs.pieces import make_datamodule
 
 SIGMAS = (0.0, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5)
@@ -25,7 +25,7 @@ def analyse(folder: Path) -> list[dict[str, Any]]:
     Of the auxiliary images of one guided run: for each sigma the share, and on how many images.
     """
     run = next(run for run in find_runs([folder / "runs"]) if run.has_prior)
-    config = compose("reconstruct", [*run.overrides, "output_dir=unused"])
+    config = compose("reconstruct", [*run.record.overrides, "output_dir=unused"])
     encoder = load_language_model(config.encoder.path, revision=config.encoder.get("revision"))
     prompt = instantiate(config.prompt)
     data = make_datamodule(config, 1)

@@ -11,7 +11,7 @@ from pool import CONTRASTS
 from torch import Tensor
 from tqdm import tqdm
 
-from mrisem.report.runs import Run, find_runs
+from mrisem.results.runs import Run, find_runs
 
 HELD_OUT = 4  # the subjects whose number is a multiple of it are not trained on
 Row = tuple[Tensor, Tensor, Tensor, int, int]  # image, target, target without noise, kind, contrast
@@ -44,8 +44,8 @@ def load_material(folder: Path, rounds: list[int], size: int) -> dict[str, Pairs
 
 def _read(run: Run, size: int) -> dict[str, list[Row]]:
     """Rows of a run."""
-    kind = KINDS.index("aliasing" if run.method == "zero_filled" else "reconstruction")
-    root = Path(run.config["data"]["root"])
+    kind = KINDS.index("aliasing" if run.record.model == "zero_filled" else "reconstruction")
+    root = Path(run.data["root"])
     noise_free = root.parents[1] / "noise_free" / root.name
     if not noise_free.is_dir():
         raise SystemExit(f"{noise_free} is missing: run material.sh again, it adds what is missing")

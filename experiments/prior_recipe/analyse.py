@@ -8,7 +8,7 @@ from typing import Any
 from run import own_module
 
 from mrisem.metrics.statistics import paired_test
-from mrisem.report.summary import Row, read_rows
+from mrisem.results.rows import Row, read_rows
 
 SHIPPED = "unrolled + image_same [encoder.path=janus_mini]"
 SCORES = {"psnr": "PSNR [dB]", "haarpsi": "HaarPSI"}  # higher is better

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mrisem.report.summary import Row, labels_of, read_rows
+from mrisem.results.rows import Row, labels_of, read_rows
 
 HARMED = 0.01  # loss of HaarPSI above which a scan counts as harmed
 REFERENCE = "unrolled"

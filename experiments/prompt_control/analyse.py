@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from mrisem.metrics.statistics import paired_test
-from mrisem.report.runs import Run, find_runs
-from mrisem.report.summary import read_rows
+from mrisem.results.rows import read_rows
+from mrisem.results.runs import Run, find_runs
 
 SCORES = {"tenengrad": "higher", "psnr": "higher", "haarpsi": "higher"}
 
@@ -37,12 +37,12 @@ def analyse(folder: Path) -> list[dict[str, Any]]:
     rows = read_rows(folder / "runs" / "metrics.csv")
     root = (folder / "runs").resolve()
     results = []
-    for prompt in sorted({str(run.recorded("prompt.name")) for run in runs}):
+    for prompt in sorted({str(run.settings.get("prompt.name")) for run in runs}):
         result: dict[str, Any] = {"prompt": prompt}
         found: dict[str, dict[tuple[str, int], Any]] = {}
         for target in ("positive", "negative"):
             wanted = {"prompt.name": prompt, "prompt.target": target}
-            mine = [r for r in runs if all(r.recorded(k) == v for k, v in wanted.items())]
+            mine = [r for r in runs if all(r.settings.get(k) == v for k, v in wanted.items())]
             names = {run.folder.relative_to(root).as_posix() for run in mine}
             found[target] = {(r["file"], r["slice"]): r for r in rows if r["run"] in names}
             result[target] = answers(mine)

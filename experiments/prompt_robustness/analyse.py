@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 from matplotlib.figure import Figure
 
-from mrisem.report.runs import find_runs
+from mrisem.results.runs import find_runs
 
 LIMIT = 0.02  # of the maximum (method: Feng et al., arXiv:2511.19641, claims)
 
@@ -41,7 +41,7 @@ def analyse(folder: Path) -> dict[str, Any]:
     for run in find_runs([folder / "runs"]):
         if not run.has_prior:
             continue
-        wordings.add(run.recorded("prompt.wording"))
+        wordings.add(run.settings.get("prompt.wording"))
         for file in run.files:
             with h5py.File(file) as content:
                 for number, image in zip(content["slices"], content["reconstruction"], strict=True):

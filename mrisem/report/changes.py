@@ -8,8 +8,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mrisem.report.figures import DIFFERENCE_MAP, GREY_PERCENTILE, GREYS, View, draw_views
-from mrisem.report.panels import read_slice
-from mrisem.report.summary import Row
+from mrisem.results.reading import read_slice
+from mrisem.results.rows import Row
+from mrisem.results.run import output_file
 
 _CHANGE_PERCENTILE = 99.5
 _WINDOWS = (0.5, 1, 2, 5, 10, 20, 50, 100)  # percent of the grey window
@@ -48,7 +49,7 @@ class Maps:
 
 
 def load_changes(rows: Sequence[Row], folders: tuple[Path, Path, Path], most: int) -> list[Maps]:
-    """Load the slices that changed most; none where one of their files is not there.
+    """Load the slices that changed most; none where a file misses or has another size.
 
     Args:
         rows: one pair's rows of the audit.
@@ -59,11 +60,11 @@ def load_changes(rows: Sequence[Row], folders: tuple[Path, Path, Path], most: in
     loaded = []
     for row in choose_rows(rows, most):
         file, number = row["file"], row["slice"]
-        parts = (targets, plain / "reconstructions", guided / "reconstructions")
-        images = [image for at in parts if (image := read_slice(at / file, number)) is not None]
-        if len(images) < len(parts):
+        paths = (targets / file, output_file(plain, file), output_file(guided, file))
+        images = [image for path in paths if (image := read_slice(path, number)) is not None]
+        if len(images) < len(paths) or len({image.shape for image in images}) > 1:
             return []
-        loaded.append(Maps(f"{file.removesuffix('.h5')}, slice {number}", *images))
+        loaded.append(Maps(f"{Path(file).stem}, slice {number}", *images))
     return loaded
 
 

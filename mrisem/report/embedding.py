@@ -15,10 +15,10 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 
-from mrisem.report import embedding_files
-from mrisem.report.embedding_files import Points, unit
 from mrisem.report.figures import FAINT, INK, colours
-from mrisem.report.runs import Run
+from mrisem.results import embedding_files
+from mrisem.results.embedding_files import Points, unit
+from mrisem.results.run import Run
 
 _FEWEST = 6  # bank entries that UMAP can lay out sensibly
 _SEED = 0  # of the layout
@@ -64,7 +64,8 @@ def make_pictures(runs: Iterable[Run], most_scans: int) -> list[Picture]:
             shown = [files[i] for i in embedding_files.evenly(len(files), most_scans)]
             scans = [embedding_files.read_kept(file) for file in shown]
             panels = []
-            for level in embedding_files.levels_of(scans[0], files[0]):
+            levels = [embedding_files.levels_of(*pair) for pair in zip(scans, shown, strict=True)]
+            for level in levels[0]:
                 points = embedding_files.points_of(level, scans, files[0].parents[1])
                 title = f"level {level}" if level.isdigit() else level.replace("_", " ")
                 panels.append(Panel(title, *lay_out(points), points.n_towards_positives))

@@ -106,8 +106,17 @@ def plain_axes(size: tuple[float, float], title: str, xlabel: str = "") -> tuple
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.add_subplot()
-    axes.set(title=title, xlabel=xlabel)
+    axes.set(title=literal(title), xlabel=literal(xlabel))
     return figure, axes
+
+
+def literal(text: str) -> str:
+    r"""Return a text that Matplotlib shows as it is: dollars set no formulas.
+
+    >>> literal("a $x$")
+    'a \\$x\\$'
+    """
+    return text.replace("$", r"\$")
 
 
 def folded(label: str) -> str:
@@ -116,14 +125,14 @@ def folded(label: str) -> str:
     >>> folded("unrolled + image_same [prior.weight=0.2]").splitlines()
     ['unrolled', '+ image_same', '[prior.weight=0.2]']
     """
-    lines = label.replace(" + ", "\n+ ").replace(" [", "\n[").splitlines()
+    lines = literal(label).replace(" + ", "\n+ ").replace(" [", "\n[").splitlines()
     return "\n".join(part for line in lines for part in textwrap.wrap(line, 28))
 
 
 def legend_below(figure: Figure) -> None:
     """Name the lines below the axes, where they cover nothing; the figure grows by as much."""
     handles, labels = figure.axes[0].get_legend_handles_labels()
-    names = [textwrap.fill(label, 62) for label in labels]
+    names = [textwrap.fill(literal(label), 62) for label in labels]
     n_lines = sum(1 + name.count("\n") for name in names)
     figure.set_figheight(figure.get_figheight() + _LEGEND_LINE * n_lines)
     figure.legend(handles, names, loc="outside lower center", fontsize=7, frameon=False)
@@ -149,7 +158,7 @@ def draw_views(
     height, width = next(view for view in views if view).image.shape
     size = (_TILE * len(grid[0]) + 0.7, (_TILE * height / width + 0.1) * len(grid) + 0.6)
     figure = Figure(figsize=size, layout="constrained")
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(literal(title), fontsize=10)
     axes = figure.subplots(len(grid), len(grid[0]), squeeze=False)
     for ax, view in zip(axes.flat, views, strict=True):
         ax.set(xticks=[], yticks=[], frame_on=False)
@@ -158,7 +167,7 @@ def draw_views(
     for ax, view in zip(axes[0], grid[0], strict=True):
         ax.set_title(folded(view.label) if view else "", fontsize=8)
     for ax, name in zip(axes[:, 0], names, strict=False):
-        ax.set_ylabel(name, fontsize=7)
+        ax.set_ylabel(literal(name), fontsize=7)
     for view in [view for view in views if view and view.cmap != GREYS][-1:]:
         scale = ScalarMappable(Normalize(percent * view.low / view.top, percent), view.cmap)
         bar = figure.colorbar(scale, ax=list(axes[-1]), shrink=0.9, pad=0.01)

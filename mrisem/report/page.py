@@ -1,24 +1,30 @@
 """The HTML page: one file that needs no network, and the same pictures as PNG files."""
 
+import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from omegaconf import DictConfig
 
 import mrisem
+from mrisem.files import reading, write_bytes, write_text
 from mrisem.metrics.statistics import SMALLEST_CLUSTERS
-from mrisem.report.evaluated import Evaluated
 from mrisem.report.figures import DIFFERENCE_MAP, ERROR_MAP, colour_stops
-from mrisem.report.runs import Run, slug
 from mrisem.report.sections import make_sections
-from mrisem.report.tables import Table, as_csv, as_latex, p_text
+from mrisem.results.evaluated import Evaluated
+from mrisem.results.inside import inside, slug
+from mrisem.results.run import Run
+from mrisem.results.tables import Table, as_csv, as_latex, p_text
 
-_KINDS = ("panel", "dots", "sweep", "loss", "embedding", "audit")  # of figures
+_OURS = re.compile(r"(panel|dots|sweep|loss|embedding|audit)_[a-z0-9_]+\.png")
+_LIST = "figures.json"  # names of the pictures that a report drew
 
 TEMPLATES = Environment(
     loader=PackageLoader("mrisem.report", "."),
@@ -40,19 +46,30 @@ class Page:
     tables: list[Table]  # of all groups
 
     def write(self, folder: Path) -> None:
-        """Write page, figures and tables; the page last, so that it never stands without them."""
-        figures = folder / "figures"
-        figures.mkdir(parents=True, exist_ok=True)
+        """Write page, figures and tables; the page last, so that it never stands without them.
+
+        Pictures that an earlier report listed as its own, and this one has not, are removed.
+        """
+        former = _former_pictures(folder)
         (folder / "index.html").unlink(missing_ok=True)
-        for old in (old for kind in _KINDS for old in figures.glob(f"{kind}_*.png")):
-            old.unlink()
+        write_text(folder / _LIST, json.dumps(sorted({*self.pictures, *former}), indent=1) + "\n")
+        for name in {*former} - {*self.pictures}:
+            inside(folder, f"figures/{name}").unlink(missing_ok=True)
         for name, png in self.pictures.items():
-            (figures / name).write_bytes(png)
-        (folder / "table.csv").write_text(as_csv(self.tables), encoding="utf-8")
-        (folder / "table.tex").write_text(as_latex(self.tables), encoding="utf-8")
-        partial = folder / "index.html.partial"
-        partial.write_text(self.html, encoding="utf-8")
-        partial.replace(folder / "index.html")
+            write_bytes(inside(folder, f"figures/{name}"), png)
+        write_text(folder / _LIST, json.dumps(sorted(self.pictures), indent=1) + "\n")
+        write_text(folder / "table.csv", as_csv(self.tables))
+        write_text(folder / "table.tex", as_latex(self.tables))
+        write_text(folder / "index.html", self.html)
+
+
+def _former_pictures(folder: Path) -> list[str]:
+    path = inside(folder, _LIST)
+    if not path.is_file():
+        return []
+    with reading(path, "a list of pictures of mrisem report", "remove it"):
+        listed: Any = json.loads(path.read_text(encoding="utf-8"))
+        return [name for name in [*listed] if _OURS.fullmatch(name)]
 
 
 def make_page(runs: Sequence[Run], found: Evaluated, config: DictConfig) -> Page:
@@ -65,9 +82,8 @@ def make_page(runs: Sequence[Run], found: Evaluated, config: DictConfig) -> Page
         groups=groups,
         samplings=samplings,
         runs=runs,
-        evaluations=dict.fromkeys(
-            filter(None, (s.get("command") for s in found.summaries.values()))
-        ),
+        evaluations=found.commands,
+        failed=found.failed,
         fewest_files=SMALLEST_CLUSTERS,
         error_map=ERROR_MAP,
         difference_map=DIFFERENCE_MAP,

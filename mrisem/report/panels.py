@@ -9,8 +9,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from mrisem.report.figures import ERROR_MAP, GREY_PERCENTILE, GREYS, View, draw_views
-from mrisem.report.runs import open_file
-from mrisem.report.summary import Row, labels_of
+from mrisem.results.reading import read_slice
+from mrisem.results.rows import Row, labels_of
+from mrisem.results.run import output_file
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def load_panel(
     own = [row for row in rows if (row["file"], row["slice"]) == key]
     own.sort(key=lambda row: labels_of(rows).index(row["method"]))
     runs = [Path(row["run"]) for row in own]
-    images = [read_slice(run / "reconstructions" / file, number) for run in runs]
+    images = [read_slice(output_file(run, file), number) for run in runs]
     truths = (read_slice(targets[run] / file, number) for run in runs if run in targets)
     truth = next((image for image in truths if image is not None), None)
     shown = [image for image in (truth, *images) if image is not None]
@@ -91,19 +92,6 @@ def load_panel(
         notes.append("Some reconstruction files were moved or removed since: their images miss.")
     acquisition, percent = own[0]["acquisition"], 100 * error_window
     return Panel(file, number, acquisition, grey, percent, tuple(tiles), " ".join(notes))
-
-
-def read_slice(file: Path, number: int) -> np.ndarray | None:
-    """Return a slice of a reconstruction or target by its index in the input, else None."""
-    if not file.is_file():
-        return None
-    with open_file(file) as content:
-        dataset = content.get("reconstruction", content.get("reconstruction_rss"))
-        if dataset is None:
-            return None
-        slices = content["slices"][()] if "slices" in content else np.arange(len(dataset))
-        places = np.flatnonzero(slices == number)
-        return dataset[places[0]].astype(np.float32) if places.size else None
 
 
 def panel_figure(panel: Panel) -> Figure:

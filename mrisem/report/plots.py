@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from mrisem.report.figures import FAINT, INK, colours, folded, legend_below, plain_axes
-from mrisem.report.summary import Column, Row, labels_of, value
-from mrisem.report.sweeps import Points, Sweep
+from mrisem.results.rows import Column, Row, labels_of, value
+from mrisem.results.sweeps import Points, Sweep
 
 _NAME_LINE = 0.145  # inches
 _MOST_TICKS = 8
@@ -88,7 +88,7 @@ def fit_curves(title: str, curves: Mapping[str, pd.DataFrame], labels: Sequence[
 
     Args:
         title: of the figure.
-        curves: line style, ``-`` among them, to points of `mrisem.report.curves.read_curves`.
+        curves: line style, ``-`` among them, to points of `mrisem.results.curves.read_curves`.
         labels: all methods of the group, so that each keeps its colour.
     """
     figure, axes = plain_axes((4.4, 3.2), title, "iteration")

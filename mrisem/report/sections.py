@@ -8,18 +8,23 @@ from typing import Any
 from matplotlib.figure import Figure
 from omegaconf import DictConfig
 
-from mrisem.report import curves, embedding, panels, plots
-from mrisem.report.audit import audit_summary, audit_tables
+from mrisem.errors import InputError
+from mrisem.report import embedding, panels, plots
 from mrisem.report.changes import difference_window, load_changes
-from mrisem.report.evaluated import Evaluated
 from mrisem.report.figures import as_png, data_uri
-from mrisem.report.lesions import lesion_tables, page_tables
-from mrisem.report.runs import Run, slug
-from mrisem.report.summary import SECONDS, Column, Row, group_rows, labels_of, summary_of
-from mrisem.report.sweeps import Sweep, find_sampling_sweeps, find_sweeps
-from mrisem.report.tables import build_table
+from mrisem.results import curves
+from mrisem.results.audit import audit_summary, audit_tables
+from mrisem.results.evaluated import Evaluated
+from mrisem.results.inside import slug
+from mrisem.results.lesions import lesion_tables, page_tables
+from mrisem.results.rows import SECONDS, Column, Row, group_rows, labels_of
+from mrisem.results.run import Run
+from mrisem.results.summary import runs_of, summary_of
+from mrisem.results.sweeps import Sweep, find_sampling_sweeps, find_sweeps
+from mrisem.results.tables import build_table
 
 Shown = dict[str, Any]  # what the template reads
+_PNG = b"\x89PNG\r\n\x1a\n"
 _MOST_MAPS = 3  # slices of each run
 
 
@@ -34,7 +39,8 @@ class Section:
 
     def draw(self, kind: str, name: str, figure: Figure) -> str:
         """Keep a figure as a file, and return it as a ``data:`` address."""
-        png = self.pictures[f"{kind}_{slug(f'{self.title} {name}')}.png"] = as_png(figure)
+        png = as_png(figure)
+        self.pictures[f"{kind}_{slug(f'{self.title} {name}')}.png"] = png
         return data_uri(png)
 
 
@@ -48,12 +54,11 @@ def make_sections(
     """
 
     def section(title: str, rows: Sequence[Row]) -> Section:
-        folders = {row["run"] for row in rows}
-        return Section(title, [r for r in runs if str(r.folder) in folders], rows, pictures)
+        return Section(title, runs_of(rows, runs), rows, pictures)
 
     groups, drawn = [], []
     for rows in group_rows(found.rows).values():
-        summary = summary_of(rows, found.columns, config.reference)["groups"][0]
+        summary = summary_of(rows, found.columns, runs, config.reference)["groups"][0]
         table = build_table(summary, found.columns)
         columns = [column for column in table.columns if column != SECONDS]
         groups.append(_group(section(table.title, rows), columns, found, config) | {"table": table})
@@ -81,7 +86,7 @@ def _group(
     return {
         "title": section.title,
         "audits": audit_tables(audit_summary(audit)),
-        "lesions": page_tables(lesion_tables(lesions, config.reference)),
+        "lesions": page_tables(lesion_tables(lesions, section.runs, config.reference)),
         "panels": [draw_panel(section, key, found, config.error_window) for key in chosen],
         "dots": [
             (column, section.draw("dots", column.name, plots.paired_dots(rows, column)))
@@ -105,7 +110,7 @@ def draw_panel(
     """Load a slice of all methods, and keep it as a file; the page shows it tile by tile."""
     panel = panels.load_panel(key, section.rows, found.targets, error_window)
     if panel.tiles:
-        name = f"{panel.file.removesuffix('.h5')} {panel.slice}"
+        name = f"{Path(panel.file).stem} {panel.slice}"
         section.draw("panel", name, panels.panel_figure(panel))
     return panel
 
@@ -153,6 +158,8 @@ def draw_maps(section: Section, audit: Sequence[Row], found: Evaluated) -> list[
             continue
         picture = found.pictures[run.folder]
         png = section.pictures[picture.name] = picture.read_bytes()
+        if not png.startswith(_PNG):
+            raise InputError(f"{picture} must be a PNG picture, got another file; evaluate again")
         folders = (Path(rows[0]["without_run"]), run.folder, found.targets[run.folder])
         maps = load_changes(rows, folders, _MOST_MAPS)
         window = difference_window(maps) if maps else 0.0

@@ -25,8 +25,8 @@ from mrisem.errors import InputError
 if TYPE_CHECKING:
     from pytorch_lightning.loggers import Logger, WandbLogger
 
-    from mrisem.report.runs import Run
-    from mrisem.report.summary import Row
+    from mrisem.results.rows import Row
+    from mrisem.results.run import Run
 
 N_PANELS = 3  # comparisons of an evaluated run
 WANDB_MODES = ("online", "offline", "disabled", "shared", "dryrun", "run")  # last two: old names
@@ -131,7 +131,7 @@ def log_scores(
         return
     for run in runs:
         mine = [row for row in rows if row["run"] == str(run.folder)]
-        with open_logger(options, "evaluate", run.folder, run.config) as logger:
+        with open_logger(options, "evaluate", run.folder, run.record.settings) as logger:
             if logger is not None and mine:
                 _log_run(logger, mine, targets)
 

@@ -11,11 +11,11 @@ from mrisem.errors import InputError
 
 def run(config: DictConfig) -> int:
     """Write the page, its figures and the tables; print where the page is."""
-    from mrisem.report.evaluated import read_evaluated
     from mrisem.report.page import make_page
-    from mrisem.report.runs import find_runs
-    from mrisem.report.summary import check_reference
-    from mrisem.report.tables import as_text
+    from mrisem.results.evaluated import read_evaluated
+    from mrisem.results.labels import check_reference
+    from mrisem.results.runs import find_runs
+    from mrisem.results.tables import as_text
 
     listed = [config.runs] if isinstance(config.runs, str) else config.runs
     if not listed:
@@ -23,7 +23,7 @@ def run(config: DictConfig) -> int:
     roots = [Path(root).expanduser().resolve() for root in listed]
     runs = find_runs(roots)
     found = read_evaluated(roots, runs)
-    check_reference(config.reference, found.rows)
+    check_reference(config.reference, runs)
     page = make_page(runs, found, config)
     output = Path(config.output_dir).expanduser().resolve()
     folder = output if output.name == "report" else output / "report"

@@ -44,15 +44,19 @@ def mean_score(config: DictConfig) -> float:
     Raises:
         InputError: there is no such score.
     """
+    from mrisem.data.folders import split_folder
     from mrisem.metrics.volume import VolumeMetrics
-    from mrisem.report.results import score_file
+    from mrisem.results.reading import read_volume
+    from mrisem.results.scores import score_volume
 
     scores = load_scores(config.metrics)
     if config.returns not in scores:
         raise InputError(f"returns must be one of {', '.join(scores)}, got {config.returns}")
     metrics = VolumeMetrics({config.returns: scores[config.returns]})
-    targets = Path(config.data.root) / f"multicoil_{config.data.split}"
+    targets = split_folder(Path(config.data.root), config.data.split)
     rows: list[dict[str, float]] = []
     for file in sorted(Path(config.output_dir).glob("reconstructions/*.h5")):
-        rows += score_file(file, targets / file.name, metrics, "full")[0]
+        rows += score_volume(read_volume(file), targets, metrics, "full").slices
+    if not rows:
+        raise InputError(f"returns={config.returns} needs reconstructed slices, got none")
     return sum(float(row[config.returns]) for row in rows) / len(rows)

@@ -10,13 +10,14 @@ import pytest
 from PIL import Image
 
 from mrisem.errors import InputError
-from mrisem.report import curves as curves_of_fits
 from mrisem.report.embedding import draw, lay_out, make_pictures, missing_pictures, place
-from mrisem.report.embedding_files import Points
 from mrisem.report.figures import as_png
 from mrisem.report.page import TEMPLATES
 from mrisem.report.plots import fit_curves
-from mrisem.report.runs import Run
+from mrisem.results import curves as curves_of_fits
+from mrisem.results.embedding_files import Points
+from mrisem.results.record import Record
+from mrisem.results.run import Run
 
 LEVELS = ("1", "13", "5")
 
@@ -52,8 +53,8 @@ def make_run(tmp_path):
         for number, arrays in slices.items():
             (folder / "embeddings/a.h5").mkdir(parents=True, exist_ok=True)
             np.savez(folder / f"embeddings/a.h5/{number}.npz", **arrays)
-        method = "unrolled + image_same"
-        return Run(Path(folder), (file,), method, "gaussian R=4", {}, (), method)
+        record = Record(model="unrolled", prior="image_same")
+        return Run(Path(folder), (file,), record, record.method)
 
     return made
 
@@ -158,7 +159,7 @@ def test_similarities_of_a_level_share_a_figure_and_levels_come_by_number(make_r
 
 def test_missing_pictures_says_which_runs_have_none_and_why(make_run):
     run = make_run({})
-    plain = replace(run, method="unrolled", label="unrolled")
+    plain = replace(run, record=Record(model="unrolled"), label="unrolled")
     assert "no prior in these runs" in missing_pictures([plain], set(), 12)
     assert "kept in unrolled + image_same, though" in missing_pictures([plain, run], set(), 12)
     assert missing_pictures([plain, run], {run.label}, 12) == ""

@@ -12,7 +12,7 @@ from PIL import Image
 from mrisem.report.figures import ERROR_MAP, GREYS, View, as_png, colours, image_png
 from mrisem.report.panels import Panel, Tile, panel_figure
 from mrisem.report.plots import fit_curves, paired_dots
-from mrisem.report.summary import Column
+from mrisem.results.rows import Column
 
 
 def opened(png):

@@ -8,7 +8,30 @@ import numpy as np
 import pytest
 import yaml
 
+from mrisem.results.record import Record, Scan
+
 ERRORS = {"zero_filled": 0.2, "unrolled": 0.1, "unrolled + image_same": 0.05}
+
+
+def make_record(method, anatomy="brain", overrides=(), mask="gaussian", rate=4):
+    """The record of a run; overrides of one setting each, such as ``prior.weight=0.1``."""
+    model, _, prior = method.partition(" + ")
+    settings = {"data": {"name": anatomy}, "mask": {"name": mask, "acceleration": float(rate)}}
+    settings |= {"model": {"name": model}, "prior": {"name": prior or "none"}, "seed": 0}
+    for text in overrides:
+        key, _, value = text.partition("=")
+        if key in ("output_dir", "data.root"):
+            continue
+        *above, last = key.split(".")
+        place = settings
+        for part in above:
+            place = place.setdefault(part, {})
+        place[last] = yaml.safe_load(value)
+    return Record(
+        **{"model": model, "prior": prior or None, "anatomy": anatomy, "mask": mask},
+        **{"acceleration": (rate,), "seed": 0, "settings": settings},
+        overrides=(f"data={anatomy}", f"mask={mask}", *overrides),
+    )
 
 
 class RunFolders:
@@ -28,37 +51,42 @@ class RunFolders:
         return folder
 
     def add(
-        self, name, method="zero_filled", anatomy="brain", overrides=(), mask="gaussian", **extra
+        self, name, method="zero_filled", anatomy="brain", overrides=(), mask="gaussian", rate=4
     ):
         run, root = self.runs / name, self.root / "data" / anatomy
-        (run / "reconstructions").mkdir(parents=True)
+        record = make_record(method, anatomy, overrides, mask, rate)
+        run.mkdir(parents=True)
+        record.save(run / "record.json")
         for number, source in enumerate(sorted((root / "multicoil_val").glob("*.h5"))):
             with h5py.File(source) as file:
                 target = file["reconstruction_rss"][()]
             noise = np.random.default_rng(100 + number).normal(size=target.shape)
             image = np.abs(target * (1 + ERRORS[method] * noise))
-            self.write(run / "reconstructions" / source.name, image, method, mask)
-        self.record(run, anatomy, [f"data={anatomy}", "mask=gaussian", *overrides], **extra)
+            path = run / "reconstructions" / source.name
+            self.write(path, image, method, record=record)
+        recorded = run / ".hydra" / "reconstruct"
+        recorded.mkdir(parents=True)
+        config = {"data": {"name": anatomy, "root": str(root), "split": "val"}}
+        (recorded / "config.yaml").write_text(yaml.safe_dump(config))
         return run
 
     @staticmethod
-    def write(path, image, method, mask="gaussian", slices=None):
-        with h5py.File(path, "w") as file:
-            n = len(image)
-            file["reconstruction"] = image.astype(np.float32)
-            file["slices"] = np.arange(n) if slices is None else np.asarray(slices)
-            file["acceleration"] = np.full(n, 4.0)
-            file["data_consistency"] = np.linspace(0.01, 0.02, n) * ERRORS[method]
-            file["seconds"] = np.full(n, 0.5)
-            file.attrs.update(method=method, acquisition="AXT2", mask=mask)
-
-    def record(self, run, anatomy, overrides, acceleration=4):
-        folder = run / ".hydra" / "reconstruct"
-        folder.mkdir(parents=True)
-        data = {"name": anatomy, "root": str(self.root / "data" / anatomy), "split": "val"}
-        config = {"data": data, "mask": {"acceleration": acceleration}, "seed": 0}
-        (folder / "config.yaml").write_text(yaml.safe_dump(config))
-        (folder / "overrides.yaml").write_text(yaml.safe_dump(list(overrides)))
+    def write(path, image, method, slices=None, record=None, failed=(), file=None, subject=None):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        n, name = len(image), file or path.name
+        with h5py.File(path, "w") as content:
+            content["reconstruction"] = image.astype(np.float32)
+            content["slices"] = np.arange(n) if slices is None else np.asarray(slices)
+            content["acceleration"] = np.full(n, 4.0)
+            content["data_consistency"] = np.linspace(0.01, 0.02, n) * ERRORS[method]
+            content["seconds"] = np.full(n, 0.5)
+            content.attrs.update(method=method, acquisition="AXT2", mask="gaussian")
+            content.attrs["failed"] = json.dumps(list(failed))
+            if record is not None:
+                subject = subject or f"of {path.stem}"
+                scan = Scan(file=name, subject=subject, shape=(n, 1, 24, 20), header="", kspace="")
+                content.attrs["scan"] = scan.model_dump_json()
+                content.attrs["record"] = record.model_dump_json()
 
     @staticmethod
     def add_curves(run):

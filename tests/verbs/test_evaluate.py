@@ -49,8 +49,10 @@ def test_evaluate_writes_fastmris_numbers(run_folders, score, read_json):
             expected = float(np.squeeze(official.METRIC_FUNCS[name.upper()](truth, image)))
             assert float(row[name]) == pytest.approx(expected, rel=1e-6)
     rows = read(run / "metrics.csv")
-    first = ["file", "slice", "method", "acceleration", "psnr", "ssim", "nmse"]
-    assert list(rows[0])[:7] == first
+    first = ["file", "subject", "slice", "method", "acceleration", "psnr", "ssim", "nmse"]
+    assert list(rows[0])[:8] == first
+    assert list(rows[0])[-1] == "failed"
+    assert {row["subject"] for row in rows} == {"of a", "of b"}
     assert len(rows) == 8
     assert {row["run"] for row in rows} == {"."}
     assert {row["mask"] for row in rows} == {"gaussian R=4"}

@@ -7,9 +7,9 @@ from html.parser import HTMLParser
 import h5py
 import numpy as np
 import pytest
-import yaml
 
 from mrisem.errors import InputError
+from mrisem.results.record import Record
 from mrisem.verbs import evaluate, report
 
 METHODS = (("1_zf", "zero_filled"), ("2_un", "unrolled"), ("3_prior", "unrolled + image_same"))
@@ -69,7 +69,7 @@ def test_report_writes_one_self_contained_page(evaluated, make_report, tmp_path)
     # 8 of 8 slices better: 2 / 2^8; two methods are tested
     assert 'title="uncorrected p = 0.008">p = 0.016<' in text
     assert "mrisem reconstruct data=brain mask=gaussian" in text
-    assert "acceleration: 4" in text
+    assert "acceleration: 4.0" in text
     figures = {path.name.split("_")[0] for path in (page.parent / "figures").iterdir()}
     assert figures == {"panel", "dots", "loss"}
     assert r"\textbf" in (page.parent / "table.tex").read_text()
@@ -115,8 +115,9 @@ def test_report_without_targets_says_so_and_has_no_error_maps(
 
 
 def test_report_escapes_what_runs_recorded(evaluated, make_report, tmp_path):
-    overrides = evaluated[0] / ".hydra/reconstruct/overrides.yaml"
-    overrides.write_text("- note=<script>alert(1)</script>\n")
+    path = evaluated[0] / "record.json"
+    words = ("note=<script>alert(1)</script>",)
+    Record.load(path).model_copy(update={"overrides": words}).save(path)
     make_report(evaluated[:1])
     assert "<script>alert" not in (tmp_path / "out/report/index.html").read_text()
 
@@ -167,10 +168,7 @@ def audited(run_folders, compose):
         ("2", "unrolled + image_same", ["prior.weight=0.1"]),
         ("3", "unrolled + image_same", ["prior.weight=0.2"]),
     ):
-        run = run_folders.add(name, method, overrides=overrides)
-        config = run / ".hydra/reconstruct/config.yaml"
-        prior = {"name": method.partition(" + ")[2] or "none"}
-        config.write_text(yaml.safe_dump(yaml.safe_load(config.read_text()) | {"prior": prior}))
+        run_folders.add(name, method, overrides=overrides)
     evaluate.run(compose("evaluate", f"output_dir={run_folders.runs}", *LIGHT))
     return run_folders.runs
 
@@ -214,8 +212,7 @@ def test_report_without_audit_has_no_empty_sections(evaluated, make_report, tmp_
 def test_report_compares_samplings_of_an_anatomy(run_folders, compose, make_report, tmp_path):
     run_folders.targets()
     for rate in (4, 8):
-        mask = f"gaussian R={rate}"
-        run_folders.add(f"R{rate}", "unrolled", mask=mask, acceleration=rate)
+        run_folders.add(f"R{rate}", "unrolled", rate=rate)
     evaluate.run(compose("evaluate", f"output_dir={run_folders.runs}", *LIGHT))
     make_report([run_folders.runs])
     assert "brain, across samplings</h2>" in (tmp_path / "out/report/index.html").read_text()

@@ -1,29 +1,32 @@
 """Swept parameters: which runs a line joins, over which slices, and with what bars."""
 
-from dataclasses import replace
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from mrisem.report.figures import as_png
 from mrisem.report.plots import sweep_curves
-from mrisem.report.runs import Run, label_runs
-from mrisem.report.summary import Column
-from mrisem.report.sweeps import Sweep, find_sampling_sweeps, find_sweeps, line_points
+from mrisem.results.labels import label_runs
+from mrisem.results.rows import Column
+from mrisem.results.sweeps import Sweep, find_sampling_sweeps, find_sweeps, line_points
 
 PSNR = Column("psnr", "PSNR [dB]", "higher", 2)
 SAME = "unrolled + image_same"
 
 
-def make_run(name, *overrides, method="unrolled + image_same", mask="gaussian R=4", **prior):
-    config = {"data": {"name": "brain"}, "prior": {"weight": 0.02, "temperature": 0.07} | prior}
-    files = (Path(f"/runs/{name}/reconstructions/a.h5"),)
-    return Run(Path("/runs") / name, files, method, mask, config, overrides, method)
+@pytest.fixture
+def swept(make_run):
+    """Make a run whose prior has these defaults, with what its command line says."""
+
+    def made(name, *words, method=SAME, **more):
+        prior = {"weight": 0.02, "temperature": 0.07}
+        return make_run(name, words, method, prior=prior, **more)
+
+    return made
 
 
-def weighted(*weights):
-    return [make_run(f"w{w}", f"prior.weight={w}", weight=float(w)) for w in weights]
+@pytest.fixture
+def weighted(swept):
+    return lambda *weights: [swept(f"w{w}", f"prior.weight={w}") for w in weights]
 
 
 def rows_of(runs, slices=range(3), file="a.h5"):
@@ -40,8 +43,8 @@ def sweeps_of(runs, *settings):
     return find_sweeps(runs, rows_of(runs), *settings)
 
 
-def test_find_sweeps_joins_runs_that_differ_in_one_parameter():
-    (sweep,) = sweeps_of([*weighted("0.2", "0.02", "0.002"), make_run("un", method="unrolled")])
+def test_find_sweeps_joins_runs_that_differ_in_one_parameter(swept, weighted):
+    (sweep,) = sweeps_of([*weighted("0.2", "0.02", "0.002"), swept("un", method="unrolled")])
     assert (sweep.parameter, sweep.values, sweep.n) == ("prior.weight", ("0.002", "0.02", "0.2"), 3)
     assert list(sweep.lines) == [SAME]
     assert {v: len(rows) for v, rows in sweep.lines[SAME].items()} == dict.fromkeys(sweep.values, 3)
@@ -49,16 +52,16 @@ def test_find_sweeps_joins_runs_that_differ_in_one_parameter():
     assert list(sweep.references) == ["unrolled"]  # what paired tests compare with
 
 
-def test_find_sweeps_takes_what_a_run_used_by_default():
-    default = make_run("default")
+def test_find_sweeps_takes_what_a_run_used_by_default(swept, weighted):
+    default = swept("default")
     (sweep,) = sweeps_of([default, *weighted("0.05")])
     assert sweep.values == ("0.02", "0.05")
     assert sweep.axis == "linear"
 
 
-def test_find_sweeps_makes_a_line_for_each_of_the_other_settings():
+def test_find_sweeps_makes_a_line_for_each_of_the_other_settings(swept):
     runs = [
-        make_run(f"{w}{t}", f"prior.weight={w}", f"prior.temperature={t}", weight=w, temperature=t)
+        swept(f"{w}{t}", f"prior.weight={w}", f"prior.temperature={t}")
         for w in (0.1, 0.2)
         for t in (0.07, 0.5)
     ]
@@ -70,14 +73,14 @@ def test_find_sweeps_makes_a_line_for_each_of_the_other_settings():
     assert drawn == {"/runs/0.20.5"}
 
 
-def test_find_sweeps_does_not_join_runs_that_differ_twice():
-    one = make_run("1", "prior.weight=1", "prior.temperature=1", weight=1, temperature=1)
-    two = make_run("2", "prior.weight=2", "prior.temperature=2", weight=2, temperature=2)
+def test_find_sweeps_does_not_join_runs_that_differ_twice(swept):
+    one = swept("1", "prior.weight=1", "prior.temperature=1")
+    two = swept("2", "prior.weight=2", "prior.temperature=2")
     assert sweeps_of([one, two]) == []
 
 
-def test_find_sweeps_keeps_only_slices_that_all_runs_of_a_sweep_have():
-    runs = label_runs([*weighted("1", "2"), make_run("un", method="unrolled")])
+def test_find_sweeps_keeps_only_slices_that_all_runs_of_a_sweep_have(swept, weighted):
+    runs = label_runs([*weighted("1", "2"), swept("un", method="unrolled")])
     rows = rows_of(runs[:1], range(4)) + rows_of(runs[1:2], (1, 3)) + rows_of(runs[2:], (3,))
     (sweep,) = find_sweeps(runs, rows)
     assert sweep.n == 2
@@ -88,9 +91,9 @@ def test_find_sweeps_keeps_only_slices_that_all_runs_of_a_sweep_have():
     assert (empty.n, empty.lines) == (0, {})
 
 
-def test_find_sampling_sweeps_compares_accelerations_and_patterns():
+def test_find_sampling_sweeps_compares_accelerations_and_patterns(make_run):
     runs = [
-        make_run(f"{m}{p}{r}", method=m, mask=f"{p} R={r}")
+        make_run(f"{m}{p}{r}", method=m, mask=p, rate=r)
         for m in ("zero_filled", "unrolled")
         for p, r in (("gaussian", 4), ("gaussian", 10), ("random", 4))
     ]
@@ -98,7 +101,7 @@ def test_find_sampling_sweeps_compares_accelerations_and_patterns():
     assert (pattern.values, pattern.axis) == (("gaussian", "random"), "categories")
     assert (acceleration.parameter, acceleration.values) == ("mask.acceleration", ("4", "10"))
     assert list(acceleration.lines) == ["unrolled", "zero_filled"]
-    other = replace(runs[1], overrides=("mask.calibration_lines=9",))
+    other = make_run("other", ["mask.calibration_lines=9"], "zero_filled", rate=10)
     changed = [runs[0], other]  # also its calibration lines differ
     assert find_sampling_sweeps(changed, rows_of(changed)) == []
 

@@ -2,12 +2,15 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from mrisem.errors import InputError
-from mrisem.report.runs import Run
+from mrisem.files import reading
+from mrisem.results.inside import inside
+from mrisem.results.run import Run
 
 _KEYS = ("file", "slice", "name")
 _COLUMNS = (*_KEYS, "iteration", "value")
@@ -27,16 +30,20 @@ def read_curves(runs: Iterable[Run]) -> pd.DataFrame:
 
 
 def _read(folder: Path) -> pd.DataFrame:
-    path = folder / "fit.csv"
+    path = inside(folder, "fit.csv")
     if not path.is_file():
         return pd.DataFrame(columns=list(_COLUMNS))
-    frame = pd.read_csv(path, dtype={"file": str, "name": str})
-    if missing := set(_COLUMNS) - set(frame.columns):
-        raise InputError(
-            f"fit.csv must have columns {sorted(_COLUMNS)}, got {path} without "
-            f"{sorted(missing)}; reconstruct again"
-        )
-    return frame
+    kinds: dict[str, Any] = {"file": str, "name": str, "slice": int, "iteration": int}
+    with reading(path, "a table of fits", "reconstruct again"):
+        frame = pd.read_csv(path, dtype=kinds | {"value": float}, index_col=False)
+        if missing := set(_COLUMNS) - set(frame.columns):
+            raise InputError(
+                f"fit.csv must have columns {sorted(_COLUMNS)}, got {path} without "
+                f"{sorted(missing)}; reconstruct again"
+            )
+        if frame[list(_KEYS)].isna().any(axis=None):
+            raise ValueError("a line has no file, slice or name")
+    return frame[list(_COLUMNS)]
 
 
 def final_similarities(run: Run) -> dict[tuple[str, int], dict[str, float]]:

@@ -3,79 +3,67 @@
 import base64
 import csv
 import io
-from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 import torch
-import yaml
-from hydra import compose, initialize_config_dir
 from PIL import Image
 
-from mrisem.data.writer import write_volume
 from mrisem.errors import InputError
 from mrisem.physics.fourier import center_crop, ifft2c
-from mrisem.report.audit import (
-    audit,
-    audit_summary,
-    audit_tables,
-    find_pairs,
-    sensitivity_maps,
-)
 from mrisem.report.changes import Maps, choose_rows, difference_window, draw_changes, load_changes
-from mrisem.report.evaluated import Evaluated
 from mrisem.report.figures import DIFFERENCE_MAP, as_png
-from mrisem.report.runs import find_runs
 from mrisem.report.sections import Section, draw_maps
-from mrisem.report.tables import as_csv, as_latex, as_text
+from mrisem.results.audit import audit, audit_summary, audit_tables, find_pairs
+from mrisem.results.evaluated import Evaluated
+from mrisem.results.record import Scan
+from mrisem.results.runs import find_runs
+from mrisem.results.tables import as_csv, as_latex, as_text
 
-CONF = Path(__file__).parents[2] / "conf"
+PNG = b"\x89PNG\r\n\x1a\npicture"
 Y, X, SIZE = 48, 24, (24, 20)
-BASE = ["model=unrolled", "mask=gaussian", "scale.fit.iterations=8"]
 
 
 class Scene:
     """Files of one coil, k-space of equal energy everywhere; every second column is measured."""
 
-    def __init__(self, root):
+    def __init__(self, root, make_record):
+        self.make_record = make_record
         self.root, self.targets, self.runs = root, root / "multicoil_val", root / "runs"
         generator = torch.Generator().manual_seed(0)
         phase = 6.3 * torch.rand(2, Y, X, generator=generator)
         self.kspace = torch.polar(torch.ones(2, Y, X), phase)
         self.mask = torch.zeros(Y, X, dtype=torch.bool)
         self.mask[:, ::2] = True
-        write_volume(
-            self.targets / "a.h5",
-            self.kspace[:, None].numpy(),
-            self.magnitude(self.kspace),
-            acquisition="AXT2",
-            patient_id="p",
-            padding=(0, X),
-        )
+        self.targets.mkdir()
+        with h5py.File(self.targets / "a.h5", "w") as file:  # no k-space: only the target
+            file["reconstruction_rss"] = self.magnitude(self.kspace)
 
     @staticmethod
     def magnitude(kspace):
         return center_crop(ifft2c(kspace).abs(), SIZE).contiguous().numpy()
 
-    def add(self, name, prior="none", kspace=None, overrides=(), mask=None, keep=True):
+    def add(
+        self, name, prior="none", kspace=None, words=(), mask=None, keep=True, n_coils=1, other=""
+    ):
         kspace = self.kspace if kspace is None else kspace
         run = self.runs / name
+        method = "unrolled" if prior == "none" else f"unrolled + {prior}"
+        record = self.make_record(method, words)
+        scan = Scan(file="a.h5", subject="p", shape=(2, 1, Y, X), header="", kspace=other)
         (run / "reconstructions").mkdir(parents=True)
+        record.save(run / "record.json")
         with h5py.File(run / "reconstructions" / "a.h5", "w") as file:
             file["reconstruction"] = self.magnitude(kspace)
             if keep:
                 file["image"] = ifft2c(kspace).numpy()
                 file["mask"] = np.stack([self.mask if mask is None else mask] * len(kspace))
+                maps = torch.full((2, n_coils, 64, 64), n_coils**-0.5, dtype=torch.complex64)
+                file["coarse_maps"] = maps.numpy()
             file["slices"] = np.arange(len(kspace))
-            method = "unrolled" if prior == "none" else f"unrolled + {prior}"
-            file.attrs.update(method=method, acquisition="AXT2", mask="gaussian", key="k")
-        recorded = run / ".hydra" / "reconstruct"
-        recorded.mkdir(parents=True)
-        config = {"data": {"name": "brain"}, "prior": {"name": prior}, "mask": {"acceleration": 4}}
-        (recorded / "config.yaml").write_text(yaml.safe_dump(config))
-        listed = [*BASE, f"prior={prior}", f"output_dir={name}", *overrides]
-        (recorded / "overrides.yaml").write_text(yaml.safe_dump(listed))
+            file.attrs.update(acquisition="AXT2", record=record.model_dump_json())
+            file.attrs["scan"] = scan.model_dump_json()
         return run
 
     def pairs(self):
@@ -83,8 +71,8 @@ class Scene:
 
 
 @pytest.fixture
-def scene(tmp_path):
-    return Scene(tmp_path)
+def scene(tmp_path, make_record):
+    return Scene(tmp_path, make_record)
 
 
 def test_audit_finds_a_line_that_the_prior_doubled(scene):
@@ -123,29 +111,23 @@ def test_audit_finds_a_line_that_the_prior_doubled(scene):
     assert r" & 4.17 \% & " in as_latex([table])
 
 
-def test_audit_uses_the_maps_of_the_reconstruction(tmp_path):
-    from mrisem.data.dataset import SliceGroups, central_slices
-    from mrisem.data.volumes import inspect_volume
-    from mrisem.physics.masks import GaussianMask
-    from mrisem.verbs.simulate import run
-
-    few = ["anatomies=[knee]", "n_train=0", "n_val=1", "n_slices=1", f"output_dir={tmp_path}"]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        run(compose("simulate", overrides=["scale=smoke", *few]))
-    file = sorted(tmp_path.rglob("*.h5"))[0]
-    slices = central_slices([inspect_volume(file)], None)
-    batch = SliceGroups(slices, GaussianMask(acceleration=4))[0]
-    maps = sensitivity_maps(file, 0, batch.mask[0], "torch", tmp_path / "cache")
-    assert maps.abs().max() > 0.5
-    torch.testing.assert_close(maps, batch.sensitivity_maps)
+def test_audit_weighs_coils_by_the_maps_that_the_run_kept(scene):
+    changed = scene.kspace.clone()
+    changed[0, :, 5] *= 2
+    scene.add("1", n_coils=3)
+    scene.add("2", "image_same", changed, n_coils=3)
+    ((pair,), _) = scene.pairs()
+    row = audit(pair, scene.targets)[0]
+    assert row["added_unmeasured"] == pytest.approx(3 / 12, rel=1e-4)
+    assert row["changed_measured"] == pytest.approx(0, abs=1e-5)
 
 
 def test_pairs_are_runs_that_differ_in_the_prior_only(scene):
     scene.add("1")
-    scene.add("2", "image_same", overrides=["prior.weight=0.1", "encoder=clip", "auxiliary.root=x"])
+    scene.add("2", "image_same", words=["prior.weight=0.1", "encoder=clip", "auxiliary.root=x"])
     scene.add("3", "image_cross")
-    scene.add("4", "image_same", overrides=["seed=1"])
-    scene.add("5", overrides=["scale.fit.iterations=9"])
+    scene.add("4", "image_same", words=["seed=1"])
+    scene.add("5", words=["scale.fit.iterations=9"])
     pairs, alone = scene.pairs()
     names = {(pair.guided.folder.name, pair.plain.folder.name) for pair in pairs}
     assert names == {("2", "1"), ("3", "1")}
@@ -171,6 +153,21 @@ def test_audit_refuses_runs_of_other_samples(scene):
     scene.add("2", "image_same", mask=~scene.mask)
     ((pair,), _) = scene.pairs()
     with pytest.raises(InputError, match="the same samples"):
+        audit(pair, scene.targets)
+
+
+def test_audit_refuses_runs_of_other_scans_and_other_sizes(scene):
+    plain = scene.add("1")
+    scene.add("2", "image_same", other="changed")
+    ((pair,), _) = scene.pairs()
+    with pytest.raises(InputError, match="the same scan"):
+        audit(pair, scene.targets)
+    with h5py.File(plain / "reconstructions/a.h5", "a") as file:
+        del file.attrs["scan"]
+        image = file["reconstruction"][:, 1:]
+        del file["reconstruction"]
+        file["reconstruction"] = image
+    with pytest.raises(InputError, match="the same size"):
         audit(pair, scene.targets)
 
 
@@ -208,13 +205,13 @@ def test_page_shows_signed_differences_dark_at_zero_bluish_below_reddish_above(s
     folders = {"run": str(pair.guided.folder), "without_run": str(pair.plain.folder)}
     rows = [row | folders for row in rows]
     path = scene.root / "audit.png"
-    path.write_bytes(b"picture")
+    path.write_bytes(PNG)
     found = Evaluated(
         pictures={pair.guided.folder: path}, targets={pair.guided.folder: scene.targets}
     )
     section = Section("brain", [pair.plain, pair.guided], [], {})
     (drawn,) = draw_maps(section, rows, found)
-    assert section.pictures == {path.name: b"picture"}
+    assert section.pictures == {path.name: PNG}
     assert drawn["title"] == "unrolled + image_same against unrolled"
     assert len(drawn["slices"]) == 2
     *images, changed, wanted = (picture_of(view) for view in drawn["slices"][0][1])
@@ -227,7 +224,7 @@ def test_page_shows_signed_differences_dark_at_zero_bluish_below_reddish_above(s
     (scene.targets / "a.h5").unlink()
     (fallen,) = draw_maps(section, rows, found)
     assert fallen["slices"] == []
-    assert base64.b64decode(fallen["image"].removeprefix("data:image/png;base64,")) == b"picture"
+    assert base64.b64decode(fallen["image"].removeprefix("data:image/png;base64,")) == PNG
 
 
 def test_difference_map_is_as_light_on_both_sides_and_darkest_at_zero():

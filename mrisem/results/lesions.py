@@ -4,16 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from mrisem.metrics.statistics import paired_test, summarise
-from mrisem.report.summary import (
-    GROUP_COLUMNS,
-    Column,
-    Row,
-    corrected,
-    group_rows,
-    labels_of,
-    reference_of,
-)
-from mrisem.report.tables import Table, build_table
+from mrisem.results.labels import references
+from mrisem.results.rows import GROUP_COLUMNS, Column, Row, group_rows, labels_of
+from mrisem.results.run import Run
+from mrisem.results.summary import corrected, runs_of
+from mrisem.results.tables import Table, build_table
 
 COLUMNS = (
     *("file", "slice", "lesion", "method", "acceleration"),
@@ -31,7 +26,7 @@ def lesion_table(rows: Sequence[Row], method: str, reference: str | None) -> dic
     """Compare two methods, or two runs, on the lesions that both show.
 
     Args:
-        rows: of ``lesions.csv`` (`mrisem.report.summary.read_rows` reads it): one lesion in one
+        rows: of ``lesions.csv`` (`mrisem.results.rows.read_rows` reads it): one lesion in one
             slice by one method each.
         method: its label.
         reference: that of the other; None: nothing is tested.
@@ -60,12 +55,18 @@ def lesion_table(rows: Sequence[Row], method: str, reference: str | None) -> dic
     return table
 
 
-def lesion_tables(rows: Sequence[Row], wanted: str | None = None) -> list[dict[str, Any]]:
-    """Return `lesion_table` of every method in every group against its `reference_of`."""
+def lesion_tables(
+    rows: Sequence[Row], runs: Sequence[Run], wanted: str | None = None
+) -> list[dict[str, Any]]:
+    """Return `lesion_table` of every method in every group against its reference.
+
+    For ``runs`` and ``wanted`` see `mrisem.results.summary.summary_of`.
+    """
     return [
         dict(zip(GROUP_COLUMNS, group, strict=True))
-        | lesion_table(members, label, reference_of(label, labels_of(members), wanted))
+        | lesion_table(members, label, known.get(label))
         for group, members in group_rows(rows).items()
+        for known in [references(runs_of(members, runs), wanted)]
         for label in labels_of(members)
     ]
 

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 
 from mrisem.metrics.statistics import summarise
-from mrisem.report.runs import Run, settings_of
-from mrisem.report.summary import Column, Row, labels_of, reference_of, value
+from mrisem.results.labels import SAMPLING, references, settings_of
+from mrisem.results.rows import Column, Row, labels_of, value
+from mrisem.results.run import Run
 
-MASK_KEYS = ("mask", "mask.acceleration")
 _NOT_SET = "default"
 _DECADE = 10.0  # positive numbers that span more stand on a logarithmic axis
 Named = tuple[Run, str, dict[str, str]]  # a run, its method, and its settings
@@ -54,13 +54,13 @@ def find_sweeps(runs: Sequence[Run], rows: Sequence[Row], wanted: str | None = N
     """Return the parameters swept by runs of one anatomy and sampling.
 
     A line joins runs of one method that differ in the parameter alone; what it is tested against
-    is its `reference_of`. In ``rows``, ``run`` is the absolute folder.
+    is its reference. For ``wanted`` and ``rows`` see `mrisem.results.summary.summary_of`.
     """
-    labels = labels_of(rows)
+    labels, known = labels_of(rows), references(runs, wanted)
     sweeps = []
     for parameter, lines in _swept(_named(runs)).items():
         drawn = {run.label for run in _all(lines)}
-        against = {reference_of(label, labels, wanted) for label in drawn} - drawn
+        against = {known.get(label) for label in drawn} - drawn
         sweeps.append(_sweep(parameter, lines, rows, [x for x in labels if x in against]))
     return sweeps
 
@@ -69,11 +69,11 @@ def find_sampling_sweeps(runs: Sequence[Run], rows: Sequence[Row]) -> list[Sweep
     """Return the sweeps over pattern and acceleration of the mask, of runs of one anatomy."""
     named = []
     for run, method, settings in _named(runs):
-        pattern, _, acceleration = run.mask.partition(" R=")
-        mask = zip(MASK_KEYS, (pattern or _NOT_SET, acceleration or _NOT_SET), strict=True)
-        named.append((run, method, settings | dict(mask)))
+        factors = ",".join(f"{factor:g}" for factor in run.record.acceleration)
+        sampling = (run.record.mask or _NOT_SET, factors or _NOT_SET)
+        named.append((run, method, settings | dict(zip(SAMPLING, sampling, strict=True))))
     swept = _swept(named)
-    return [_sweep(key, swept[key], rows, ()) for key in MASK_KEYS if key in swept]
+    return [_sweep(key, swept[key], rows, ()) for key in SAMPLING if key in swept]
 
 
 def line_points(
@@ -110,10 +110,10 @@ def line_points(
 
 
 def _named(runs: Sequence[Run]) -> list[Named]:
-    """Return each run with its method and all settings that any run of the method overrode."""
+    """Return each run with its method and the settings that tell the runs of that method apart."""
     named: list[Named] = []
-    for method in sorted({run.method for run in runs}):
-        variants = [run for run in runs if run.method == method]
+    for method in sorted({run.record.method for run in runs}):
+        variants = [run for run in runs if run.record.method == method]
         for run, settings in zip(variants, settings_of(variants).values(), strict=True):
             named.append((run, method, {key: text or _NOT_SET for key, text in settings.items()}))
     return named

@@ -6,11 +6,15 @@ from typing import Any
 
 import pandas as pd
 
-from mrisem.report.summary import Column
+from mrisem.results import rows as numbers
+from mrisem.results.inside import one_line
+from mrisem.results.rows import Column
 
 DASH = "\N{EN DASH}"
 _TEST_KEYS = ("reference", "mean_difference", "p_value", "share_better", "p_holm")
 _TEX = {char: rf"\{char}" for char in "_%&#${}"}
+_TEX |= {"\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}"}
+_TEX |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}"}
 _TEX |= {"±": r"$\pm$", DASH: "--", "↑": r"$\uparrow$", "↓": r"$\downarrow$"}
 Summary = Mapping[str, Any]  # mean, std, n, low, high: of mrisem.metrics.statistics.summarise
 
@@ -126,7 +130,7 @@ def p_text(p: float) -> str:
 def as_text(table: Table) -> str:
     """Return the table as aligned plain text, the best values starred."""
     frame = table.frame(lambda cell: cell.text + (" *" if cell.best else "  "))
-    return f"{table.title}\n{frame.rename_axis(columns='method').to_string()}"
+    return f"{one_line(table.title)}\n{frame.rename_axis(columns='method').to_string()}"
 
 
 def as_csv(tables: Sequence[Table]) -> str:
@@ -140,7 +144,8 @@ def as_csv(tables: Sequence[Table]) -> str:
         for row in table.rows
         for column, cell in zip(table.columns, row.cells, strict=True)
     ]
-    return str(pd.DataFrame(lines, dtype=object).to_csv(index=False, lineterminator="\n"))
+    names = ("group", "method", "metric", "n", "mean", "std", "best", *_TEST_KEYS, "low", "high")
+    return numbers.as_csv(lines, names)
 
 
 def as_latex(tables: Sequence[Table]) -> str:
@@ -149,12 +154,12 @@ def as_latex(tables: Sequence[Table]) -> str:
     for table in tables:
         frame = table.frame(_tex_cell).rename(index=_tex, columns=_tex).reset_index(names="method")
         block = frame.to_latex(index=False, column_format=f"lr{'r' * len(table.columns)}")
-        blocks.append(f"% {table.title}\n{block}")
+        blocks.append(f"% {one_line(table.title)}\n{block}")
     return "\n".join(blocks)
 
 
 def _tex(text: str) -> str:
-    return "".join(_TEX.get(char, char) for char in text)
+    return "".join(_TEX.get(char, char) for char in one_line(text))
 
 
 def _tex_cell(cell: Cell) -> str:

@@ -1,7 +1,6 @@
 """Embeddings that `mrisem reconstruct` kept: of the bank, of zero-filled images, of the fit."""
 
 import re
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from mrisem.errors import InputError
-from mrisem.report.runs import Run, read_attributes
+from mrisem.files import reading
+from mrisem.results.inside import inside
+from mrisem.results.reading import open_hdf5, scan_of, text_of
+from mrisem.results.run import Run
 
 _MOST_STEPS = 16  # of a path: more could not be told apart
 
@@ -46,28 +48,35 @@ def kept_files(run: Run) -> dict[str, list[Path]]:
     """Return the run's embedding files by acquisition, slices of a volume in order."""
     files: dict[str, list[Path]] = {}
     for file in run.files:
-        kept = (run.folder / "embeddings" / file.name).glob("*.npz")
-        if slices := sorted(kept, key=lambda path: _natural(path.stem)):
-            files.setdefault(str(read_attributes(file).get("acquisition", "")), []).extend(slices)
+        with open_hdf5(file) as content:
+            scan, acquisition = scan_of(content, file), text_of(content, "acquisition")
+        folder = inside(run.folder, f"embeddings/{scan.file if scan else file.name}")
+        names = sorted((path.name for path in folder.glob("*.npz")), key=_natural)
+        if slices := [inside(folder, name) for name in names if not name.startswith(".")]:
+            files.setdefault(acquisition, []).extend(slices)
     return files
 
 
 def read_kept(path: Path) -> dict[str, np.ndarray]:
     """Return the arrays of one slice; InputError when the file is damaged."""
-    try:
-        with path.open("rb") as stream, np.load(stream) as arrays:
-            return dict(arrays)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(
-            f"an embedding file must be a whole .npz, got {path} ({error}); remove it, or "
-            "reconstruct again with skip_existing=false"
-        ) from error
+    fix = "remove it, or reconstruct again with skip_existing=false"
+    with (
+        reading(path, "a whole .npz of embeddings", fix),
+        path.open("rb") as stream,
+        np.load(stream, allow_pickle=False) as file,
+    ):
+        arrays = dict(file)
+        for name, array in arrays.items():
+            if array.dtype.kind not in "iuf" or 0 in array.shape:
+                raise ValueError(f"{name} must hold numbers, got {array.dtype} {array.shape}")
+        return arrays
 
 
 def levels_of(arrays: dict[str, np.ndarray], path: Path) -> list[str]:
     """Return the levels of one slice's arrays, by number; InputError when it has none."""
     levels = [key.removeprefix("path_") for key in arrays if key.startswith("path_")]
-    if not levels or "iterations" not in arrays:
+    iterations = arrays.get("iterations")
+    if not levels or iterations is None or iterations.dtype.kind not in "iu":
         raise InputError(
             f"an embedding file must have iterations and path_<level>, got {sorted(arrays)} in "
             f"{path}; reconstruct again with skip_existing=false"
@@ -96,16 +105,22 @@ def points_of(level: str, scans: Sequence[dict[str, np.ndarray]], folder: Path) 
     """
     sides = [f"positives_{level}", f"negatives_{level}"]
     zero_filled, path = f"zero_filled_{level}", f"path_{level}"
-    keys = {*sides, zero_filled, path}
+    ranks = dict.fromkeys(sides, 2) | {zero_filled: 1, path: 2}
+    first = scans[0]
     for scan in scans:
-        if not (scan.keys() >= keys and all(np.array_equal(scan[s], scans[0][s]) for s in sides)):
+        if not (
+            all(key in scan and scan[key].ndim == rank for key, rank in ranks.items())
+            and all(np.array_equal(scan[side], first[side]) for side in sides)
+            and len({scan[key].shape[-1] for key in ranks}) == 1
+            and all(np.isfinite(scan[key]).all() for key in (*sides, zero_filled))
+        ):
             raise InputError(
-                f"embeddings of one run must be of one bank with arrays {sorted(keys)}, got others "
-                f"in {folder}; reconstruct again with skip_existing=false"
+                f"embeddings of one run must be finite and of one bank, with arrays {sorted(ranks)}"
+                f", got others in {folder}; reconstruct again with skip_existing=false"
             )
     finite = [scan[path][np.isfinite(scan[path]).all(1)] for scan in scans]
     thinned = tuple(steps[evenly(len(steps), _MOST_STEPS)] for steps in finite)
-    positives, negatives = (scans[0][side] for side in sides)
+    positives, negatives = (first[side] for side in sides)
     return Points(positives, negatives, np.stack([s[zero_filled] for s in scans]), thinned)
 
 

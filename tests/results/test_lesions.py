@@ -4,13 +4,20 @@ import numpy as np
 import pytest
 from scipy.stats import wilcoxon
 
-from mrisem.report.lesions import lesion_table, lesion_tables, page_tables
+from mrisem.results.lesions import lesion_table, lesion_tables, page_tables
+
+METHODS = ("zero_filled", "tv", "unrolled", "unrolled + image_same", "a", "a + prior", "b")
 
 
 def rows_of(method, contrasts, errors, anatomy="brain"):
     return [
         {"file": f"{i // 3}.h5", "slice": 0, "lesion": i % 3, "method": method, "anatomy": anatomy}
-        | {"mask": "gaussian R=4", "contrast": contrast, "error": error}
+        | {
+            "mask": "gaussian R=4",
+            "run": f"/runs/{METHODS.index(method)}",
+            "contrast": contrast,
+            "error": error,
+        }
         for i, (contrast, error) in enumerate(zip(contrasts, errors, strict=True))
     ]
 
@@ -41,10 +48,10 @@ def test_lesion_table_takes_only_lesions_that_both_have():
     assert "error_test" not in alone
 
 
-def test_lesion_tables_compare_each_method_with_its_reference_in_each_group():
+def test_lesion_tables_compare_each_method_with_its_reference_in_each_group(labelled):
     rows = rows_of("unrolled", [0.9] * 8, [0.1] * 8)
     rows += rows_of("unrolled + image_same", [0.8] * 8, [0.2] * 8)
-    tables = lesion_tables([*rows, *rows_of("unrolled", [0.7], [0.3], "other")])
+    tables = lesion_tables([*rows, *rows_of("unrolled", [0.7], [0.3], "other")], labelled(*METHODS))
     assert [(t["anatomy"], t["method"], t["reference"]) for t in tables] == [
         ("brain", "unrolled", None),
         ("brain", "unrolled + image_same", "unrolled"),
@@ -61,11 +68,11 @@ def test_lesion_tables_compare_each_method_with_its_reference_in_each_group():
     assert brain.rows[-1].reference == "unrolled"
 
 
-def test_page_tables_correct_the_tests_over_the_methods_of_a_group():
+def test_page_tables_correct_the_tests_over_the_methods_of_a_group(labelled):
     errors = {"zero_filled": 0.4, "tv": 0.3, "unrolled": 0.1}
     rows = [row for m, e in errors.items() for row in rows_of(m, [0.9] * 8, [e] * 8)]
     rows += rows_of("tv", [0.7], [0.3], "other")
-    table, other = page_tables(lesion_tables(rows))
+    table, other = page_tables(lesion_tables(rows, labelled(*METHODS)))
     assert table.title == "lesions: brain, gaussian R=4"
     assert [column.heading for column in table.columns] == ["contrast kept", "NMSE ↓"]
     assert [[cell.best for cell in row.cells] for row in table.rows] == [[False] * 2] * 2 + [
@@ -78,7 +85,6 @@ def test_page_tables_correct_the_tests_over_the_methods_of_a_group():
         assert test["p_holm"] == pytest.approx(2 * test["p_value"])
     assert table.reasons == ["all differences are zero"]  # of contrasts
     assert [row.reference for row in other.rows] == [None]
-    (few,) = page_tables(
-        lesion_tables(rows_of("zero_filled", [1, 2], [1, 2]) + rows_of("tv", [1, 2], [1, 1]))
-    )
+    rows = rows_of("zero_filled", [1, 2], [1, 2]) + rows_of("tv", [1, 2], [1, 1])
+    (few,) = page_tables(lesion_tables(rows, labelled(*METHODS)))
     assert few.reasons == ["fewer than 6 pairs"]

@@ -1,0 +1,114 @@
+"""One run folder: what `mrisem reconstruct` left there."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from mrisem.files import reading
+from mrisem.results.inside import inside, load_yaml
+from mrisem.results.reading import FAILURES, Failure, open_hdf5, text_of
+from mrisem.results.record import Record, flat
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run folder.
+
+    Args:
+        folder: absolute path.
+        files: its ``reconstructions/*.h5``, sorted.
+        record: what made them.
+        label: the method, with what distinguishes it from other runs of that method.
+        failed: scans of which nothing was written.
+    """
+
+    folder: Path
+    files: tuple[Path, ...]
+    record: Record
+    label: str
+    failed: tuple[Failure, ...] = ()
+
+    @property
+    def anatomy(self) -> str:
+        """Data set, or an empty string."""
+        return self.record.anatomy
+
+    @property
+    def mask(self) -> str:
+        """Pattern and nominal acceleration, such as ``gaussian R=4``."""
+        return self.record.sampling
+
+    @property
+    def has_prior(self) -> bool:
+        """Whether a semantic prior guided it."""
+        return self.record.prior is not None
+
+    @property
+    def command(self) -> str:
+        """The command line that made the reconstructions."""
+        return shlex.join(["mrisem", "reconstruct", *self.record.overrides])
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """Recorded settings by dotted names."""
+        return flat(self.record.settings)
+
+    @cached_property
+    def data(self) -> dict[str, str]:
+        """Recorded options of the data as text, such as ``root`` and ``split``."""
+        path = inside(self.folder, ".hydra/reconstruct/config.yaml")
+        config = load_yaml(path)
+        data = config.get("data") if isinstance(config, Mapping) else {}
+        options = data if isinstance(data, Mapping) else {}
+        return {str(k): value for k, value in options.items() if isinstance(value, str)}
+
+    def output(self, file: str) -> Path:
+        """Return the path of an input file's reconstruction."""
+        return output_file(self.folder, file)
+
+
+def output_file(folder: Path, file: str) -> Path:
+    """Return the path of an input file's reconstruction in a run folder."""
+    return inside(folder, f"reconstructions/{Path(file).stem}.h5")
+
+
+def read_run(folder: Path) -> Run:
+    """Read one run folder, labelled by its method alone."""
+    names = (path.name for path in (folder / "reconstructions").glob("*.h5"))
+    shown = sorted(name for name in names if not name.startswith("."))
+    files = tuple(inside(folder, f"reconstructions/{name}") for name in shown)
+    failed = inside(folder, "failed.json")
+    failures: tuple[Failure, ...] = ()
+    if failed.is_file():
+        with reading(failed, "a list of failed scans", "restore it, or remove it"):
+            failures = FAILURES.validate_json(failed.read_bytes())
+            if not all(failure.file for failure in failures):
+                raise ValueError("a failed scan has no file name")
+    record = _record(folder, files)
+    return Run(folder, files, record, record.method, failures)
+
+
+def _record(folder: Path, files: tuple[Path, ...]) -> Record:
+    """Return the run's record; where it has none its name stands for the method."""
+    path = inside(folder, "record.json")
+    if path.is_file():
+        return Record.load(path)
+    mask = ""
+    for file in files[:1]:
+        with open_hdf5(file) as content:
+            mask = text_of(content, "mask")
+            if recorded := text_of(content, "record"):
+                return Record.parse(recorded)
+    log.warning(
+        "%s is missing: the run is called by its folder, its command and settings are not known",
+        path,
+    )
+    return Record(model=folder.name, mask=mask)

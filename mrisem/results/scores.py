@@ -1,0 +1,149 @@
+"""Scores of runs: rows of slices, of volumes, of lesions, and of slices that failed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from mrisem.data.folders import split_folder
+from mrisem.errors import InputError
+from mrisem.metrics.lesions import score_lesions
+from mrisem.metrics.volume import VolumeMetrics
+from mrisem.physics.fourier import center_crop
+from mrisem.results.curves import final_similarities
+from mrisem.results.reading import Failure, Volume, read_target, read_volume
+from mrisem.results.rows import Row
+from mrisem.results.run import Run
+
+
+@dataclass
+class Scored:
+    """Rows of slices, of volumes, of lesions; and of slices that failed, which have no numbers."""
+
+    slices: list[Row] = field(default_factory=list)
+    volumes: list[Row] = field(default_factory=list)
+    lesions: list[Row] = field(default_factory=list)
+    failed: list[Row] = field(default_factory=list)
+
+    def add(self, other: Scored, facts: Row) -> None:
+        """Take over rows, each with these facts."""
+        for name, rows in vars(other).items():
+            getattr(self, name).extend(row | facts for row in rows)
+
+
+def target_folder(run: Run, root: str | None, split: str | None) -> Path:
+    """Return the folder of a run's targets.
+
+    Args:
+        run: it may have recorded where its data are.
+        root: folder of the data; None: as recorded.
+        split: ``val`` and so on; None: as recorded.
+
+    Raises:
+        InputError: it is not known, or there is no such folder.
+    """
+    root = root or run.data.get("root")
+    split = split or run.data.get("split") or "val"
+    if root is None:
+        raise InputError(f"data.root must be given: {run.folder} recorded none; add data.root=DIR")
+    folder = split_folder(Path(root).expanduser().resolve(), split)
+    if "/" in split or not folder.is_dir():
+        raise InputError(
+            f"targets must lie in data.root/multicoil_{split}, got no folder {folder}; "
+            "give data.root=DIR and data.split=NAME"
+        )
+    return folder
+
+
+def score_runs(
+    runs: Sequence[Run],
+    targets: Mapping[Path, Path],
+    metrics: VolumeMetrics,
+    crop: str,
+    anatomy: str = "",
+) -> Scored:
+    """Score runs; in the rows ``run`` is the absolute folder.
+
+    Args:
+        runs: labelled.
+        targets: run folder to folder of its targets.
+        metrics: what to score.
+        crop: see `score_volume`.
+        anatomy: of runs that recorded none.
+    """
+    scored = Scored()
+    for run in runs:
+        facts = {"method": run.label, "anatomy": run.anatomy or anatomy, "mask": run.mask}
+        facts |= {"run": str(run.folder)}
+        similarities = final_similarities(run)
+        for file in run.files:
+            volume = read_volume(file)
+            if volume.record is not None and volume.record.key != run.record.key:
+                raise InputError(
+                    f"all files of a run must be of its record, got another's in {file}; "
+                    "reconstruct the file again"
+                )
+            part = score_volume(volume, targets[run.folder], metrics, crop)
+            for row in part.slices:
+                row |= similarities.get((volume.file, row["slice"]), {})
+            scored.add(part, facts)
+        scored.add(Scored(failed=[row for f in run.failed for row in failed_rows(f)]), facts)
+    return scored
+
+
+def score_volume(volume: Volume, targets: Path, metrics: VolumeMetrics, crop: str) -> Scored:
+    """Score one reconstructed volume.
+
+    Args:
+        volume: the reconstruction.
+        targets: folder of the input files, with the targets.
+        metrics: what to score; it is reset.
+        crop: full, or width: the central ``(x, x)``.
+    """
+    name, subject = volume.file, volume.scan.subject if volume.scan else ""
+    facts = {"acquisition": volume.acquisition, "subject": subject}
+    failed = [row | facts for failure in volume.failed for row in failed_rows(failure, name)]
+    if not volume.slices:
+        return Scored(failed=failed)
+    whole = read_target(targets / name, volume.slices)
+    shown, truth, labels = volume.images, whole.images, whole.lesions
+    if crop == "width" and shown.shape[1:] == truth.shape[1:]:  # else the metrics refuse it
+        size = (min(truth.shape[-2:]), truth.shape[-1])
+        shown, truth = center_crop(shown, size), center_crop(truth, size)
+        labels = None if labels is None else center_crop(labels, size)
+    target = truth[volume.slices]
+    metrics.reset()
+    names = [name] * len(shown)
+    metrics.update(shown, target, names, volume.slices, {name: float(truth.max())})
+    result = metrics.compute()
+    rows: list[Row] = [{**row} for row in result["slices"]]
+    lesions: list[Row] = []
+    for row in rows:
+        index = volume.slices.index(row["slice"])
+        row |= {k: float(v[index]) for k, v in volume.facts.items() if k != "slices"}
+        row |= facts
+        if labels is not None:
+            lesions += _score_lesions(row, shown[index], target[index], labels[row["slice"]])
+    mean: Row = {"acceleration": float(np.mean(volume.facts["acceleration"]))} | facts
+    return Scored(rows, [row | mean for row in result["volumes"]], lesions, failed)
+
+
+def _score_lesions(row: Row, shown: Tensor, target: Tensor, labels: Tensor) -> list[Row]:
+    """Return a row for each lesion of a slice; the slice's own row gets their means."""
+    scores = [asdict(s) for s in score_lesions(shown.numpy(), target.numpy(), labels.numpy())]
+    row["lesions"] = len(scores)
+    for name in ("contrast", "error"):
+        values = [score[name] for score in scores]
+        row[f"lesion_{name}"] = float(np.mean(values)) if values else float("nan")
+    facts = {key: row[key] for key in ("file", "slice", "acceleration", "acquisition")}
+    return [facts | score for score in scores]
+
+
+def failed_rows(failure: Failure, file: str | None = None) -> list[Row]:
+    """Return a row for each slice that failed; one without a slice where the whole scan did."""
+    facts = {"file": failure.file or file, "failed": failure.message or "no reason was recorded"}
+    return [facts | {"slice": number} for number in failure.slices or (None,)]
