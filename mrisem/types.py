@@ -96,9 +96,9 @@ class Batch:
             coarse_maps=None if self.coarse_maps is None else self.coarse_maps.to(device),
         )
 
-    def select(self, index: int) -> Batch:
-        """Return slice ``index`` as a batch of one."""
-        one = slice(index, index + 1)
+    def select(self, index: int | slice) -> Batch:
+        """Return slice ``index`` as a batch of one, or a range of slices."""
+        one = slice(index, index + 1) if isinstance(index, int) else index
         return replace(
             self,
             masked_kspace=self.masked_kspace[one],

@@ -27,8 +27,10 @@ _PACKAGE = Path(mrisem.__file__).parent
 CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
 PLUGINS = "mrisem.conf"  # entry points: each names a package that holds YAML files
 SWEPT = "MRISEM_SWEPT"  # names the swept keys in the jobs' processes, which inherit it
-_UNNAMED = ("output_dir", "data.root", "data.max_slices", "auxiliary.root", "model.checkpoint")
-_UNNAMED += ("scale", "paths.cache")
+_UNNAMED = (
+    *("output_dir", "data.root", "data.max_slices", "auxiliary.root", "model.checkpoint"),
+    *("scale", "paths.cache"),
+)
 _LONGEST = 200  # characters of a folder's name: file systems take 255
 
 

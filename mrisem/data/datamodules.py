@@ -141,6 +141,16 @@ class FastMRI(pl.LightningDataModule):
         return [part for part in slices if (part.volume.file, part.slice) not in self._done]
 
     @property
+    def training_slices(self) -> list[SliceOf]:
+        """Slices that are trained on."""
+        return central_slices(self._training_parts()[0], self.max_slices)
+
+    @property
+    def validation_slices(self) -> list[SliceOf]:
+        """Slices that select a checkpoint."""
+        return central_slices(self._training_parts()[1], self.max_slices)
+
+    @property
     def failed(self) -> list[FailedScan]:
         """Files of the reconstructed split that could not be inspected (``on_error=skip``)."""
         return self._find_volumes(self.root, self.split, self.on_error)[1]
@@ -154,20 +164,17 @@ class FastMRI(pl.LightningDataModule):
 
         Give the trainer ``limit_val_batches=0`` then: Lightning warns where it asks for none.
         """
-        _, validation = self._training_parts()
-        if not validation:
-            return []
-        return self._loader(central_slices(validation, self.max_slices))
+        slices = self.validation_slices
+        return self._loader(slices) if slices else []
 
     def train_dataloader(self) -> DataLoader:
         """Batches of the training subjects, in random order; new masks and order each epoch.
 
         For that the trainer has to ask again each epoch (``reload_dataloaders_every_n_epochs=1``).
         """
-        training, _ = self._training_parts()
-        slices = central_slices(training, self.max_slices)
         epoch = 0 if self.trainer is None else self.trainer.current_epoch
-        return self._loader(slices, epoch)
+        failed = self._find_volumes(self.root, "train", self.on_error)[1]
+        return self._loader(self.training_slices, epoch, failed)
 
     def transfer_batch_to_device(
         self, batch: Batch | FailedScan, device: torch.device, dataloader_idx: int

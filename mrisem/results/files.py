@@ -13,7 +13,6 @@ import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -271,8 +270,8 @@ class RunFolder:
         ):
             table = csv.writer(stream)
             table.writerow(["file", *(CURVE.names or ())])
-            for file, curves in rows:
-                table.writerows((file, s, i, n.decode(), v) for s, i, n, v in curves.tolist())
+            for file, points in rows:
+                table.writerows((file, s, i, n.decode(), v) for s, i, n, v in points.tolist())
 
     def _curves(self, file: str) -> Iterator[np.ndarray]:
         yield from self._read_volume(file, ("curves",)).values()

@@ -20,5 +20,10 @@ class Interruption(pl.Callback):
         """End a batch; raise `Interrupted` where a signal came meanwhile."""
         release()
 
-    on_train_batch_start = on_predict_batch_start
-    on_train_batch_end = on_predict_batch_end
+    def on_train_batch_start(self, *_: Any) -> None:
+        """Begin a batch."""
+        hold()
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """End a batch; raise `Interrupted` where a signal came meanwhile."""
+        release()

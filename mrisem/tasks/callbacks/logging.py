@@ -35,9 +35,9 @@ class PredictionLogger(pl.Callback):
         *_: Any,
     ) -> None:
         """Log one batch."""
-        for prediction in outputs if trainer.logger is not None else ():
-            if not isinstance(prediction, Prediction):
-                continue
+        if trainer.logger is None:
+            return
+        for prediction in (output for output in outputs if isinstance(output, Prediction)):
             for info in prediction.batch.info:
                 self._log_curves(trainer.logger, prediction, info.file, info.slice)
             if self._n_pictures < N_PICTURES:
