@@ -204,7 +204,8 @@ class RunFolder:
         try:
             with (
                 reading(path, "a whole .npz", "it is made again"),
-                np.load(path, allow_pickle=False) as content,
+                path.open("rb") as stream,
+                np.load(stream, allow_pickle=False) as content,
             ):
                 part = dict(content)
                 key, scan = str(part.pop("key")), str(part.pop("scan"))
@@ -284,7 +285,7 @@ def _made_here(path: Path) -> bool:
     """Whether `mrisem reconstruct` wrote a file."""
     try:
         if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as part:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as part:
                 return {"key", "scan", "curves"} <= {*part}
         with h5py.File(path) as content:
             return "record" in content.attrs

@@ -1,0 +1,211 @@
+"""The run folder: what is kept, what is refused, what is removed."""
+
+import json
+import os
+
+import h5py
+import numpy as np
+import pytest
+
+from mrisem.errors import InputError
+from mrisem.results.files import CURVE, Planned, RunFolder
+from mrisem.results.record import Record, Scan
+from mrisem.types import FailedScan
+
+RECORD = Record(model="tv", mask="gaussian", settings={"seed": 0}, contents={"weights": "w"})
+
+
+def scan(file, **other):
+    facts = {"subject": "s", "shape": (4, 2, 8, 6), "header": "h", "kspace": "k"} | other
+    return Scan(file=file, **facts)
+
+
+def open_run(folder, slices=(0, 1, 2), record=RECORD, **other):
+    plan = {name: Planned(scan(name, **other), "AXT2", frozenset(slices)) for name in ("a.h5",)}
+    run = RunFolder(folder, record, plan)
+    return run, run.open()
+
+
+def part(index, value=1.0):
+    return {
+        "reconstruction": np.full((4, 4), index + value, np.float32),
+        "image": np.full((8, 6), index, np.complex64),
+        "mask": np.ones((8, 6), bool),
+        "coarse_maps": np.ones((2, 3, 3), np.complex64),
+        "slices": np.asarray(index),
+        "acceleration": np.asarray(4.0),
+        "data_consistency": np.asarray(0.1),
+        "seconds": np.asarray(1.0),
+    }
+
+
+def keep(run, *indices, value=1.0):
+    for index in indices:
+        curves = np.array([(index, 0, "total", index / 3)], CURVE)
+        run.keep("a.h5", index, part(index, value), curves)
+        run.finish("a.h5")
+
+
+def slices_of(folder):
+    with h5py.File(folder / "reconstructions" / "a.h5") as file:
+        np.testing.assert_array_equal(file["reconstruction"][:, 0, 0], file["slices"][()] + 1.0)
+        return file["slices"][()].tolist()
+
+
+def test_slices_in_any_order_make_the_same_volume(tmp_path):
+    files = []
+    for order in ((0, 1, 2), (2, 0, 1)):
+        folder = tmp_path / str(order[0])
+        run, _ = open_run(folder)
+        keep(run, *order)
+        run.close()
+        files.append([(folder / name).read_bytes() for name in ("reconstructions/a.h5", "fit.csv")])
+    assert files[0] == files[1]
+
+
+def test_more_slices_are_merged_into_a_volume_by_their_index(tmp_path):
+    run, _ = open_run(tmp_path, (1,))
+    keep(run, 1)
+    run.close()
+    run, done = open_run(tmp_path, (0, 1, 2, 3))
+    assert done == {("a.h5", 1)}
+    keep(run, 3, 0, 2)
+    run.close()
+    assert slices_of(tmp_path) == [0, 1, 2, 3]
+    assert len((tmp_path / "fit.csv").read_text().splitlines()) == 5
+
+
+def test_a_part_that_was_merged_before_a_kill_is_not_merged_again(tmp_path):
+    run, _ = open_run(tmp_path, (0, 1))
+    keep(run, 0, 1)
+    parts = tmp_path / "reconstructions" / ".parts" / "a"
+    run.keep("a.h5", 1, part(1, value=9.0), np.array([], CURVE))  # as if it had not been removed
+    run, done = open_run(tmp_path, (0, 1, 2))
+    assert done == {("a.h5", 0), ("a.h5", 1)}
+    keep(run, 2)
+    assert slices_of(tmp_path) == [0, 1, 2]
+    assert not parts.exists()
+
+
+def test_complete_parts_are_finished_at_the_start(tmp_path):
+    run, _ = open_run(tmp_path)
+    for index in range(3):
+        run.keep("a.h5", index, part(index), np.array([], CURVE))
+    assert not (tmp_path / "reconstructions" / "a.h5").exists()
+    _, done = open_run(tmp_path)
+    assert len(done) == 3
+    assert slices_of(tmp_path) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 nothing", None])
+def test_a_damaged_part_is_made_again_with_a_warning(tmp_path, damage):
+    run, _ = open_run(tmp_path)
+    keep(run, 0, 1)
+    path = tmp_path / "reconstructions" / ".parts" / "a" / "1.npz"
+    path.write_bytes(path.read_bytes()[:-200] if damage is None else damage)
+    run = RunFolder(tmp_path, RECORD, run.plan)
+    with pytest.warns(UserWarning, match=r"1\.npz must be a whole \.npz.*it is made again"):
+        assert run.open() == {("a.h5", 0)}
+
+
+def test_a_damaged_volume_is_made_again_with_a_warning(tmp_path):
+    run, _ = open_run(tmp_path)
+    keep(run, 0, 1, 2)
+    path = tmp_path / "reconstructions" / "a.h5"
+    path.write_bytes(path.read_bytes()[:3000])
+    run = RunFolder(tmp_path, RECORD, run.plan)
+    with pytest.warns(UserWarning, match=r"a\.h5 must be a whole HDF5 file"):
+        assert run.open() == set()
+
+
+def test_a_volume_with_a_slice_twice_is_refused(tmp_path):
+    run, _ = open_run(tmp_path)
+    keep(run, 0, 1, 2)
+    with h5py.File(tmp_path / "reconstructions" / "a.h5", "a") as file:
+        file["slices"][2] = 1
+    with pytest.raises(InputError, match=r"each slice once, got \[0, 1, 1\]"):
+        open_run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ({"settings": {"seed": 1}}, "seed=0 there, 1 now"),
+        ({"contents": {"weights": "v"}}, "content of.weights=w there, v now"),
+    ],
+)
+def test_another_run_is_refused_and_named(tmp_path, other, said):
+    run, _ = open_run(tmp_path)
+    keep(run, 0)
+    with pytest.raises(InputError, match=said):
+        open_run(tmp_path, record=RECORD.model_copy(update=other))
+    assert Record.load(tmp_path / "record.json") == RECORD
+
+
+@pytest.mark.parametrize("indices", [(0,), (0, 1, 2)])
+def test_another_scan_of_the_same_name_is_refused(tmp_path, indices):
+    run, _ = open_run(tmp_path)
+    keep(run, *indices)
+    with pytest.raises(InputError, match=r"another a.h5 \(subject, kspace differ: subject s there"):
+        open_run(tmp_path, subject="t", kspace="other")
+
+
+def test_only_what_a_run_made_is_removed(tmp_path):
+    run, _ = open_run(tmp_path)
+    keep(run, 0, 1, 2)
+    run.close()
+    mine = [tmp_path / "notes.txt", tmp_path / "reconstructions" / "mine.h5"]
+    mine += [tmp_path / "logs" / "a.h5", tmp_path / "reconstructions" / ".parts" / "b" / "0.npz"]
+    for path in mine:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("mine")
+    RunFolder(tmp_path, RECORD, run.plan).clear()
+    assert all(path.read_text() == "mine" for path in mine)
+    left = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {"notes.txt", "mine.h5", "a.h5", "0.npz"}
+    assert open_run(tmp_path)[1] == set()
+
+
+def test_a_file_of_somebody_else_is_neither_replaced_nor_removed(tmp_path):
+    path = tmp_path / "reconstructions" / "a.h5"
+    path.parent.mkdir()
+    path.write_text("mine")
+    run = RunFolder(tmp_path, RECORD, {"a.h5": Planned(scan("a.h5"), "AXT2", frozenset([0]))})
+    run.clear()
+    with pytest.raises(InputError, match="move the file away"):
+        run.open()
+    assert path.read_text() == "mine"
+
+
+def test_failed_slices_are_listed_once_and_forgotten_when_they_succeed(tmp_path):
+    run, _ = open_run(tmp_path)
+    run.fail(FailedScan("a.h5", "empty", (0,)))
+    run.fail(FailedScan("a.h5", "empty", (1,)))
+    keep(run, 2)
+    run.close()
+    (failed,) = json.loads((tmp_path / "failed.json").read_text())
+    assert failed == {"file": "a.h5", "message": "empty", "slices": [0, 1]}
+    assert slices_of(tmp_path) == [2]
+    run, done = open_run(tmp_path)
+    keep(run, 0, 1)
+    run.close()
+    assert slices_of(tmp_path) == [0, 1, 2]
+    assert not (tmp_path / "failed.json").exists()
+    with h5py.File(tmp_path / "reconstructions" / "a.h5") as file:
+        assert json.loads(file.attrs["failed"]) == []
+
+
+def test_parts_hold_no_pickles(tmp_path):
+    run, _ = open_run(tmp_path)
+    keep(run, 0)
+    canary, path = tmp_path / "canary", tmp_path / "reconstructions" / ".parts" / "a" / "0.npz"
+
+    class Canary:
+        def __reduce__(self):
+            return os.system, (f"touch {canary}",)
+
+    with path.open("wb") as stream:
+        np.savez(stream, **{n: np.array(Canary(), dtype=object) for n in ("key", "scan", "curves")})
+    with pytest.warns(UserWarning, match="made again"):
+        assert open_run(tmp_path)[1] == set()
+    assert not canary.exists()
