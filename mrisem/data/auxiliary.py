@@ -13,8 +13,8 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
+from mrisem.data.batches import Row, as_batch, magnitude, undersample
 from mrisem.data.contents import open_scan
-from mrisem.data.dataset import Row, as_batch, magnitude, undersample
 from mrisem.data.slices import (
     EmptySliceError,
     SliceOf,

@@ -27,6 +27,8 @@ MAX_SLICE_ENTRIES = 2**26
 MAX_SLICES = 2**14
 # How often a soft link or a virtual dataset may lead on to the next.
 MAX_HOPS = 8
+# Text of a file lies in heaps, near its beginning or its end.
+_HEAP, _HEAP_REACH = b"GCOL\x01\0\0\0", 2**18
 _COMPLEX_FIELDS = (("r", "i"), ("re", "im"), ("real", "imag"))
 
 
@@ -42,8 +44,10 @@ def open_scan(path: Path) -> Iterator[h5py.File]:
             f"{path} must be a file, got {'none' if not path.exists() else 'another thing'}; move "
             "it out of the data set"
         )
-    with reading(path, "a complete HDF5 file", "copy it again"), h5py.File(path, "r") as file:
-        yield file
+    with reading(path, "a complete HDF5 file", "copy it again"):
+        _check_heaps(path)
+        with h5py.File(path, "r") as file:
+            yield file
 
 
 def dataset(file: h5py.File, name: str, hops: int = 0) -> h5py.Dataset | None:
@@ -103,6 +107,40 @@ def as_float32(values: np.ndarray, name: str, where: str) -> np.ndarray:
             "it, or set on_error=skip"
         )
     return result
+
+
+def _check_heaps(path: Path) -> None:
+    """Refuse a heap with free space of no length, on which HDF5's own reader spins for ever.
+
+    Source: HDF5 file format specification, section III.E, disk format: global heap.
+
+    Raises:
+        ValueError: when there is one.
+    """
+    with path.open("rb") as stream:
+        end = stream.seek(0, os.SEEK_END)
+        for start in {0, max(0, end - _HEAP_REACH)}:
+            stream.seek(start)
+            data = stream.read(_HEAP_REACH)
+            place = data.find(_HEAP)
+            while place >= 0:
+                size = int.from_bytes(data[place + 8 : place + 16], "little")
+                if not _ends(data[place + 16 : place + size]):
+                    raise ValueError(f"the heap at byte {start + place} has no end")
+                place = data.find(_HEAP, place + 1)
+
+
+def _ends(heap: bytes) -> bool:
+    """Whether a walk over the objects of a heap, each with a header of 16 bytes, ends."""
+    place = 0
+    while place + 16 <= len(heap):
+        index = int.from_bytes(heap[place : place + 2], "little")
+        size = int.from_bytes(heap[place + 8 : place + 16], "little")
+        step = 16 + -(-size // 8) * 8 if index else size  # index 0 is free space
+        if step == 0:
+            return False
+        place += step
+    return True
 
 
 def _follow(

@@ -169,6 +169,8 @@ def load_or_build(path: Path, load: Callable[[Path], B], build: Callable[[], B])
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock"):
+        with _sole_writer(path.parent):
+            pass  # leftovers are removed, also where the bank is there
         if path.exists():
             try:
                 return load(path)

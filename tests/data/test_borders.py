@@ -436,3 +436,20 @@ def test_image_that_exceeds_float32_is_refused(path):
     put(path, kspace=kspace, reconstruction_rss=None)
     with pytest.warns(UserWarning, match="only 20 to 28 hold data"):
         refused(path, "range of float32", GaussianMask(1, calibration_lines=8))
+
+
+@pytest.mark.timeout(20)
+def test_text_on_whose_heap_hdf5_spins_is_refused(path):
+    put(path, ismrmrd_header=HEADER)  # of variable length: it lies in a heap
+    assert inspect_volume(path).padding == PADDING
+    data = bytearray(path.read_bytes())
+    heap = data.index(b"GCOL")
+    size = int.from_bytes(data[heap + 8 : heap + 16], "little")
+    place = heap + 16
+    while data[place : place + 2] != b"\0\0":  # to the free space at the end of the heap
+        length = int.from_bytes(data[place + 8 : place + 16], "little")
+        place += 16 + -(-length // 8) * 8
+    assert place + 16 <= heap + size
+    data[place + 8 : place + 16] = bytes(8)
+    path.write_bytes(data)
+    refused(path, "the heap at byte .* has no end")

@@ -49,6 +49,8 @@ def run_child(first, folder):
     child.wait()
     for reader in readers:
         reader.join()
+    child.stdout.close()
+    child.stderr.close()
     return lines, "hang" if hung else child.returncode, "".join(errors)
 
 
