@@ -115,9 +115,7 @@ def as_csv(rows: Sequence[Row], columns: Sequence[str]) -> str:
 
 def _line(cells: Sequence[str]) -> str:
     stream = io.StringIO()
-    csv.writer(stream).writerow(
-        cells
-    )  # ends in "\r\n", so both are quoted
+    csv.writer(stream).writerow(cells)  # ends in "\r\n", so both are quoted
     return stream.getvalue().removesuffix("\r\n") + "\n"
 
 
