@@ -73,7 +73,7 @@ def columns_of(scores: Mapping[str, Score]) -> list[Column]:
 
 def read_rows(path: Path) -> list[Row]:
     """Read ``metrics.csv`` and its like, without the slices that failed."""
-    return [row for row in read_table(path) if not row.get("failed")]
+    return [row for row in read_table(path, NEEDED[:3]) if not row.get("failed")]
 
 
 def read_table(path: Path, needed: Collection[str] = NEEDED) -> list[Row]:
