@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from mrisem.config.compose import compose
+from mrisem.results.record import Record
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENTS = ROOT / "experiments"
@@ -176,11 +177,9 @@ def write_run(folder, wording, image):
     (folder / "reconstructions").mkdir(parents=True)
     with h5py.File(folder / "reconstructions" / "a.h5", "w") as file:
         file["reconstruction"], file["slices"] = image[None].astype("float32"), [3]
-        file.attrs.update(method="unrolled + image_language", mask="gaussian R=4")
-    record = folder / ".hydra" / "reconstruct"
-    record.mkdir(parents=True)
-    (record / "config.yaml").write_text(f"prompt: {{wording: {wording}}}\ndata: {{name: brain}}\n")
-    (record / "overrides.yaml").write_text(f"- prompt.wording={wording}\n")
+    settings = {"prompt": {"wording": wording}}
+    record = Record(model="unrolled", prior="image_language", settings=settings)
+    record.save(folder / "record.json")
 
 
 def test_prompt_robustness_finds_the_deviation_over_wordings(tmp_path):

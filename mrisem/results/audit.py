@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from mrisem.errors import InputError
+from mrisem.files import reading
 from mrisem.metrics.hallucination import image_change, kspace_change
 from mrisem.metrics.statistics import summarise
 from mrisem.physics.coils import interpolate_maps
@@ -112,7 +113,8 @@ def _kspace_row(pair: Pair, volume: Volume, guided: Samples | None, plain: Sampl
     if not torch.equal(guided.mask, plain.mask):
         raise _unlike(pair, volume, "samples")
     mask = guided.mask
-    maps = interpolate_maps(guided.coarse_maps[None], (mask.shape[0], mask.shape[1]))
+    with reading(pair.guided.output(volume.file), "a whole reconstruction", "reconstruct it again"):
+        maps = interpolate_maps(guided.coarse_maps[None], (mask.shape[0], mask.shape[1]))
     sense = SenseOperator(maps, mask[None])
     kspace = [sense.coil_kspace(part.image[None])[0].numpy() for part in (guided, plain)]
     return dict(kspace_change(kspace[0], kspace[1], mask.numpy()))

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mrisem.errors import InputError
+from mrisem.results import audit, lesions
 from mrisem.results.evaluation import FailedSlices, Told, audit_picture, read_told
 from mrisem.results.inside import inside
-from mrisem.results.rows import Column, Row, read_table
+from mrisem.results.rows import NEEDED, Column, Row, read_table
 from mrisem.results.run import Run
 
+_TABLES = {"metrics": NEEDED, "audit": audit.COLUMNS, "lesions": lesions.COLUMNS}
 _SPLITS = ("multicoil_", "singlecoil_")
 
 
@@ -67,11 +69,11 @@ def read_evaluated(roots: Sequence[Path], runs: Sequence[Run]) -> Evaluated:
         evaluated.targets[run.folder] = _target_folder(told.targets[name], folder)
         evaluated.failed[run.folder] = [entry for entry in told.failed if entry.run == name]
         own = {}
-        for table in ("metrics", "audit", "lesions"):
+        for table, columns in _TABLES.items():
             path = inside(folder, f"{table}.csv")
             if path not in tables:
                 listed = told.files is None or path.name in told.files
-                tables[path] = read_table(path) if listed and path.is_file() else []
+                tables[path] = read_table(path, columns) if listed and path.is_file() else []
             own[table] = [row for row in tables[path] if row["run"] == name]
         scored = {Path(row["file"]).stem for row in own["metrics"]}
         if {file.stem for file in run.files} - scored:

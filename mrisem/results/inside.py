@@ -81,7 +81,7 @@ def slug(text: str) -> str:
     >>> slug("brain, gaussian R=4")
     'brain_gaussian_r_4'
     >>> slug("心")
-    'x_de19f4'
+    'x_082c4a'
     """
     name = re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
     if name and text.isascii() and len(name) <= _MAX_SLUG:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,7 +23,7 @@ TEXT_COLUMNS = {
     *("without", "without_run"),  # of audit.csv
 }
 _COUNTS = {"slice", "lesion"}
-_NEEDED = {"file", "slice", "method", "anatomy", "mask", "run"}
+NEEDED = ("file", "slice", "method", "anatomy", "mask", "run")
 GROUP_COLUMNS = ("anatomy", "mask")
 
 
@@ -73,11 +73,15 @@ def columns_of(scores: Mapping[str, Score]) -> list[Column]:
 
 def read_rows(path: Path) -> list[Row]:
     """Read ``metrics.csv`` and its like, without the slices that failed."""
-    return [row for row in read_table(path) if not row.get("failed")]
+    return [row for row in read_table(path, NEEDED[:3]) if not row.get("failed")]
 
 
-def read_table(path: Path) -> list[Row]:
+def read_table(path: Path, needed: Collection[str] = NEEDED) -> list[Row]:
     """Read ``metrics.csv`` and its like: empty cells of numbers as NaN.
+
+    Args:
+        path: the table.
+        needed: columns that it must have.
 
     Raises:
         InputError: the file is damaged.
@@ -87,7 +91,7 @@ def read_table(path: Path) -> list[Row]:
         path.open(newline="", encoding="utf-8") as stream,
     ):
         table = csv.DictReader(stream, strict=True)
-        missing = _NEEDED - {*(table.fieldnames or ())}
+        missing = {*needed} - {*(table.fieldnames or ())}
         if missing:
             raise InputError(f"{path} must have columns {sorted(missing)}; evaluate again")
         return [{name: _read(name, text) for name, text in line.items()} for line in table]
@@ -105,11 +109,14 @@ def _read(name: str | None, text: str | None) -> Any:
 
 def as_csv(rows: Sequence[Row], columns: Sequence[str]) -> str:
     """Return these columns of the rows as CSV: None and NaN as empty cells, text `defused`."""
+    cells = ([_cell(row.get(name)) for name in columns] for row in rows)
+    return "".join(map(_line, [columns, *cells]))
+
+
+def _line(cells: Sequence[str]) -> str:
     stream = io.StringIO()
-    table = csv.writer(stream, lineterminator="\n")
-    table.writerow(columns)
-    table.writerows([_cell(row.get(name)) for name in columns] for row in rows)
-    return stream.getvalue()
+    csv.writer(stream).writerow(cells)  # ends in "\r\n", so both are quoted
+    return stream.getvalue().removesuffix("\r\n") + "\n"
 
 
 def _cell(value: Any) -> str:

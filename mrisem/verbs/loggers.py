@@ -142,11 +142,14 @@ def _log_run(logger: Logger, rows: Sequence[Row], targets: Mapping[Path, Path]) 
     from mrisem.tasks.callbacks.logging import log_picture, log_table
 
     names = [key for key, value in rows[0].items() if isinstance(value, float)]
-    found = {name: [row[name] for row in rows if math.isfinite(row[name])] for name in names}
+    found = {
+        name: [row[name] for row in rows if math.isfinite(row.get(name, math.nan))]
+        for name in names
+    }
     means = {f"score/{name}": sum(v) / len(v) for name, v in found.items() if v}
     logger.log_metrics(means, step=0)
     columns = [key for key in rows[0] if key != "run"]
-    log_table(logger, "slices", columns, [[row[key] for key in columns] for row in rows])
+    log_table(logger, "slices", columns, [[row.get(key) for key in columns] for row in rows])
     for index, key in enumerate(choose_slices(rows, N_PANELS)):
         panel = load_panel(key, rows, targets, error_window=0.15)
         if panel.tiles:

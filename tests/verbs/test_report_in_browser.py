@@ -1,5 +1,6 @@
 """The report's page in Chromium: silent, sorted, zoomed, on a phone, in print, by keyboard."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 
+from mrisem.results.record import Record
 from mrisem.verbs import evaluate, report
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -17,6 +19,13 @@ FLAGS = (
     *("--disable-background-networking", "--disable-component-update"),
 )
 CALM = [f"~metrics.{name}" for name in ("haarpsi", "lpips", "hfen", "vif", "tenengrad")]
+HOSTILE = (
+    "<img src=x onerror=window.hurt=1>",
+    '"><script>window.hurt=1</script>',
+    "</script><script>window.hurt=1</script>",
+    "' onmouseover='window.hurt=1' x='",
+    "${oc.env:HOME}{{7*7}}",
+)
 A4 = {"width": 703, "height": 1000}  # 186 mm between margins of 12, at 96 dots an inch
 
 pytestmark = [
@@ -25,6 +34,20 @@ pytestmark = [
     ),
     pytest.mark.timeout(300),  # the first makes the page, which takes a busy machine minutes
 ]
+
+
+def spoil(run):
+    """Write into a run what would run in a page that trusted it."""
+    record = Record.load(run / "record.json")
+    update = {"overrides": HOSTILE, "model": HOSTILE[0] + HOSTILE[3]}
+    update["settings"] = record.settings | {text: text for text in HOSTILE}
+    record = record.model_copy(update=update)
+    record.save(run / "record.json")
+    for path in (run / "reconstructions").glob("*.h5"):
+        with h5py.File(path, "a") as file:
+            file.attrs.update(record=record.model_dump_json(), acquisition=HOSTILE[1])
+            failed = [{"slices": [9], "message": text} for text in HOSTILE]
+            file.attrs["failed"] = json.dumps(failed)
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +72,7 @@ def address(run_folders_in, tmp_path_factory):
         with h5py.File(run / "reconstructions/a.h5", "a") as file:
             file["reconstruction"][...] = share * file["reconstruction"][()]
     folders.add("4", "unrolled", rate=8)
+    spoil(folders.add("5", "zero_filled", rate=8))
     with initialize_config_dir(str(CONF), version_base="1.3"):
         where = f"output_dir={folders.runs}"
         evaluate.run(compose("evaluate", overrides=[where, *CALM]))
@@ -133,6 +157,16 @@ def test_page_asks_for_nothing_and_says_nothing(open_page, address):
     assert page.said == []
     broken = "images => images.filter(image => !(image.complete && image.naturalWidth)).length"
     assert page.locator("img").evaluate_all(broken) == 0
+
+
+def test_page_runs_nothing_that_a_run_folder_says(open_page):
+    page = open_page()
+    for cell in page.locator("tbody tr, figcaption, pre").all()[:40]:
+        cell.dispatch_event("mouseover")
+    assert page.evaluate("window.hurt") is None
+    assert page.locator("[onerror], [onmouseover], main script, img[src=x]").count() == 0
+    shown = page.locator("#runs").text_content()
+    assert all(text in shown for text in HOSTILE)
 
 
 def test_page_sorts_by_click_and_by_keyboard(open_page):
