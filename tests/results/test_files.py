@@ -186,7 +186,7 @@ def test_failed_slices_are_listed_once_and_forgotten_when_they_succeed(tmp_path)
     (failed,) = json.loads((tmp_path / "failed.json").read_text())
     assert failed == {"file": "a.h5", "message": "empty", "slices": [0, 1]}
     assert slices_of(tmp_path) == [2]
-    run, done = open_run(tmp_path)
+    run, _ = open_run(tmp_path)
     keep(run, 0, 1)
     run.close()
     assert slices_of(tmp_path) == [0, 1, 2]

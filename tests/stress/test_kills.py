@@ -19,6 +19,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 
 TIMEOUT = 300  # seconds after which a run counts as hanging
 
@@ -139,7 +140,12 @@ def commands(data, folder):
 
 
 def bank_bits(folder, cache):
-    return {path.name: path.read_bytes() for path in (cache / "banks").glob("*.safetensors")}
+    bits = {}
+    for path in (cache / "banks").glob("*.safetensors"):
+        with safe_open(path, "np") as file:  # which writes its metadata in any order
+            bits |= {f"{path.name} {n}": file.get_tensor(n).tobytes() for n in sorted(file.keys())}
+            bits[path.name] = file.metadata()
+    return bits
 
 
 def training_bits(folder, cache):
