@@ -63,10 +63,11 @@ def write_bytes(path: Path, content: bytes) -> None:
         partial.write_bytes(content)
 
 
-def remove_partial(folder: Path) -> None:
-    """Remove what killed processes left of `whole` in a folder; call it under the folder's lock."""
-    for path in folder.glob(".*.partial"):
-        path.unlink(missing_ok=True)
+def remove_partial(*folders: Path) -> None:
+    """Remove what killed processes left of `whole` in folders; call it under their lock."""
+    for folder in folders:
+        for path in folder.glob(".*.partial"):
+            path.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -109,6 +109,7 @@ class FastMRI(pl.LightningDataModule):
         self.train_subjects = train_subjects
         self.validation_subjects = validation_subjects
         self.n_workers = n_workers
+        self.slices_at_once = slices_at_once
         self._groups = partial(
             SliceGroups,
             mask=mask,
@@ -119,6 +120,7 @@ class FastMRI(pl.LightningDataModule):
         # inspects each folder once
         self._find_volumes = cache(partial(find_volumes, kspace_center=kspace_center))
         self._done: set[tuple[str, int]] = set()
+        self._share = (0, 1)
         self._training = False
         self.reconstructor: Reconstructor | None = None  # makes negatives that are reconstructions
 
@@ -134,11 +136,24 @@ class FastMRI(pl.LightningDataModule):
         """Leave out slices ``(file, slice)`` of the reconstructed split: their output exists."""
         self._done = set(done)
 
+    def share(self, number: int, n: int) -> None:
+        """Reconstruct only every ``n``-th ``slices_at_once``: this is one of several processes.
+
+        What a process takes does not depend on what the others have done.
+        """
+        self._share = (number, n)
+
     @property
     def slices(self) -> list[SliceOf]:
         """Slices that will be reconstructed."""
         slices = central_slices(self._volumes(self.split), self.max_slices)
-        return [part for part in slices if (part.volume.file, part.slice) not in self._done]
+        number, n = self._share
+        return [
+            part
+            for place, part in enumerate(slices)
+            if (part.volume.file, part.slice) not in self._done
+            and (place // self.slices_at_once) % n == number
+        ]
 
     @property
     def training_slices(self) -> list[SliceOf]:
@@ -156,8 +171,8 @@ class FastMRI(pl.LightningDataModule):
         return self._find_volumes(self.root, self.split, self.on_error)[1]
 
     def predict_dataloader(self) -> DataLoader:
-        """Batches of the split that is reconstructed."""
-        return self._loader(self.slices, failed=self.failed)
+        """Batches of the split that is reconstructed, or of this process's share of it."""
+        return self._loader(self.slices, failed=[] if self._share[0] else self.failed)
 
     def val_dataloader(self) -> DataLoader | list[DataLoader]:
         """Batches of the validation subjects, under the same masks each epoch; none without any.

@@ -53,13 +53,15 @@ class RunFolder:
         folder: the run folder.
         record: what makes the reconstructions.
         plan: input file name -> what is made of it.
+        shared: whether another process puts the volumes together.
     """
 
-    def __init__(self, folder: Path, record: Record, plan: Mapping[str, Planned]) -> None:
-        self.folder, self.record, self.plan = folder, record, plan
+    def __init__(
+        self, folder: Path, record: Record, plan: Mapping[str, Planned], *, shared: bool = False
+    ) -> None:
+        self.folder, self.record, self.plan, self.shared = folder, record, plan, shared
         self.results = folder / "reconstructions"
         self.failed: list[FailedScan] = []
-        self.n_written = 0
 
     def open(self) -> set[tuple[str, int]]:
         """Check what is there, finish what an interrupted run left complete, and list it.
@@ -71,16 +73,20 @@ class RunFolder:
             InputError: the folder holds another run, or was made of other scans.
         """
         self._check_record()
-        done: set[tuple[str, int]] = set()
+        remove_partial(self.folder, self.results)
         for file in self.plan:
             remove_partial(self._parts(file))
             self.finish(file)
-            done |= {(file, index) for index in (*self._slices(file), *self._kept(file))}
+        done = self.there()
         self.record.save(self.folder / "record.json")
         wanted = {(file, i) for file, planned in self.plan.items() for i in planned.slices}
         if not wanted <= done:
             (self.folder / "fit.csv").unlink(missing_ok=True)  # written again at the end
         return done
+
+    def there(self) -> set[tuple[str, int]]:
+        """Return (input file, slice) of all that is made."""
+        return {(f, i) for f in self.plan for i in (*self._slices(f), *self._kept(f))}
 
     def clear(self) -> None:
         """Remove what an earlier run left here, and nothing else."""
@@ -103,19 +109,19 @@ class RunFolder:
         facts = {"key": np.str_(self.record.key), "scan": np.str_(self._scan(file))}
         with whole(self._part(file, index)) as partial, partial.open("wb") as stream:
             np.savez(stream, allow_pickle=False, **part, **facts, curves=curves)
-        self.n_written += 1
 
     def fail(self, scan: FailedScan) -> None:
         """Note slices that cannot be reconstructed; reports of one scan are put together."""
         same = [s for s in self.failed if (s.file, s.message) == (scan.file, scan.message)]
         if same:
             self.failed.remove(same[0])
-            scan = FailedScan(scan.file, scan.message, (*same[0].slices, *scan.slices))
+            slices = tuple(sorted({*same[0].slices, *scan.slices}))
+            scan = FailedScan(scan.file, scan.message, slices)
         self.failed.append(scan)
 
     def finish(self, file: str) -> None:
         """Put the slices of a volume together, once all are there that can be."""
-        if not self._kept(file):
+        if self.shared or not self._kept(file):
             return
         before = self._slices(file)
         failed = {i for scan in self.failed if scan.file == file for i in scan.slices}
@@ -127,8 +133,17 @@ class RunFolder:
             self._write_volume(file, self._read_volume(file, (*PER_SLICE, "curves")), new)
         shutil.rmtree(self._parts(file))
 
+    def hand_over(self, rank: int) -> None:
+        """Leave what failed to the process that closes the folder (`close`)."""
+        path = self.results / ".parts" / f"failed-{rank}.json"
+        write_text(path, json.dumps([asdict(scan) for scan in self.failed]))
+
     def close(self) -> None:
         """Finish volumes whose other slices failed; write the curves and what failed."""
+        for path in sorted(self.results.glob(".parts/failed-*.json")):
+            for entry in json.loads(path.read_text(encoding="utf-8")):
+                self.fail(FailedScan(entry["file"], entry["message"], tuple(entry["slices"])))
+            path.unlink()
         for file in self.plan:
             self.finish(file)
         failed = [asdict(scan) for scan in self.failed]
@@ -225,8 +240,8 @@ class RunFolder:
         if then != now:
             names = [n for n in Scan.model_fields if getattr(then, n) != getattr(now, n)]
             raise InputError(
-                f"{path} was made of another {file} ({', '.join(names)} differ: subject "
-                f"{then.subject} there, {now.subject} now); choose another output_dir"
+                f"{path} was made of another {file}, with other {', '.join(names)}; choose another "
+                "output_dir"
             )
 
     def _write_volume(self, file: str, volume: Part, new: list[Part]) -> None:

@@ -33,7 +33,7 @@ from omegaconf import DictConfig, OmegaConf
 
 import mrisem
 from mrisem.config.compose import SWEPT, swept_keys
-from mrisem.files import reading, write_text
+from mrisem.files import reading, remove_partial, write_text
 
 SWEEP = "MRISEM_SWEEP"  # names the multirun in its jobs' processes, which inherit it
 STATES = {0: "done", 1: "failed", 2: "incomplete", 130: "interrupted", 143: "interrupted"}
@@ -123,6 +123,7 @@ def accept(config: DictConfig, verb: str) -> None:
     """Keep the configuration, resolved, and the words that made it: the run goes on with them."""
     folder = hydra_folder(Path(config.output_dir), verb)
     words = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+    remove_partial(folder)
     write_text(folder / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
     write_text(folder / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(words)))
     if JobRecord.current is not None:
@@ -143,6 +144,7 @@ class SweepSummary(Callback):
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """See whether the run folder is there."""
+        HydraConfig.instance().set_config(config)  # names of folders refer to it
         SweepSummary.new_folder = not Path(config.hydra.run.dir).exists()
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from mrisem.errors import InputError
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from mrisem.results.rows import Row
     from mrisem.results.run import Run
 
+NO_LOGGER = OmegaConf.create({"name": "none"})  # of processes beside the first
 N_PANELS = 3  # comparisons of an evaluated run
 WANDB_MODES = ("online", "offline", "disabled", "shared", "dryrun", "run")  # last two: old names
 

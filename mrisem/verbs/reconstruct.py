@@ -21,8 +21,9 @@ from mrisem.tasks.callbacks.interruption import Interruption
 from mrisem.tasks.callbacks.logging import PredictionLogger
 from mrisem.tasks.callbacks.writer import ReconstructionWriter
 from mrisem.types import FailedScan
+from mrisem.verbs.devices import alone, count, others, rank
 from mrisem.verbs.jobs import accept
-from mrisem.verbs.loggers import open_logger
+from mrisem.verbs.loggers import NO_LOGGER, open_logger
 from mrisem.verbs.pieces import has_prior, make_datamodule, make_task, without
 from mrisem.verbs.priors import Priors
 from mrisem.verbs.records import hash_weights, make_record
@@ -49,27 +50,36 @@ def run(config: DictConfig) -> int:
         callbacks, contents = [priors.callback()], contents | priors.contents()
     folder = Path(config.output_dir)
     planned, unreadable = plan(data)
-    output = RunFolder(folder, make_record(config, contents), planned)
+    record = make_record(config, contents)
+    output = RunFolder(folder, record, planned, shared=rank() > 0)
+    callbacks += [ReconstructionWriter(output), Interruption()]
+    for scan in unreadable:
+        output.fail(scan)
+    bad = {(scan.file, index) for scan in unreadable for index in scan.slices}
+    if output.shared:
+        data.skip(output.there() | bad)
+        _predict(config, task, data, callbacks)
+        output.hand_over(rank())
+        return 0
     with held(folder):
         if not config.skip_existing:
             output.clear()
         done = output.open()
         accept(config, "reconstruct")
-        for scan in unreadable:
-            output.fail(scan)
-        data.skip(done | {(scan.file, index) for scan in unreadable for index in scan.slices})
+        data.skip(done | bad)
         try:
-            _predict(config, task, data, [*callbacks, ReconstructionWriter(output), Interruption()])
+            with others("reconstruct", config):
+                _predict(config, task, data, callbacks)
         except Interrupted as stop:
-            stop.add_note(f"{len(done) + output.n_written} slices are kept in {output.results}")
+            stop.add_note(f"{len(output.there())} slices are kept in {output.results}")
             raise
         finally:
             output.close()
     for scan in output.failed:
         logger.error("failed %s: %s", _name(scan.file, scan.slices), scan.message)
     print(
-        f"{output.record.method}: {output.n_written} slices reconstructed, {len(done)} were there, "
-        f"{len(output.failed)} scans failed -> {output.results}"
+        f"{record.method}: {len(output.there() - done)} slices reconstructed, {len(done)} were "
+        f"there, {len(output.failed)} scans failed -> {output.results}"
     )
     return 2 if output.failed else 0
 
@@ -93,14 +103,21 @@ def plan(data: FastMRI) -> tuple[dict[str, Planned], list[FailedScan]]:
 def _predict(
     config: DictConfig, task: pl.LightningModule, data: FastMRI, callbacks: list[pl.Callback]
 ) -> None:
+    """Reconstruct this process's share of the slices."""
+    data.share(rank(), count(config))
     if not data.slices and not data.failed:
         return
     folder = Path(config.output_dir)
-    with open_logger(config.logger, "reconstruct", folder, without(config)) as log:
+    options = NO_LOGGER if rank() else config.logger
+    with open_logger(options, "reconstruct", folder, without(config)) as log:
         if log is not None:
             callbacks.insert(0, PredictionLogger())
         trainer = instantiate(
-            config.trainer, callbacks=callbacks, logger=log or False, default_root_dir=folder
+            config.trainer,
+            callbacks=callbacks,
+            logger=log or False,
+            default_root_dir=folder,
+            **alone(config),
         )
         trainer.predict(task, datamodule=data, return_predictions=False)
 

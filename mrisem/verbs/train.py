@@ -12,14 +12,15 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from mrisem.errors import InputError
-from mrisem.files import held
+from mrisem.files import held, remove_partial
 from mrisem.results.record import Record
 from mrisem.signals import Interrupted
 from mrisem.tasks.callbacks.interruption import Interruption
 from mrisem.tasks.callbacks.training import Saved, TrainingWriter, find_saved
 from mrisem.tasks.network import NetworkTask
+from mrisem.verbs.devices import others, rank
 from mrisem.verbs.jobs import accept
-from mrisem.verbs.loggers import open_logger
+from mrisem.verbs.loggers import NO_LOGGER, open_logger
 from mrisem.verbs.pieces import has_prior, make_datamodule, make_task, without
 from mrisem.verbs.priors import Priors
 from mrisem.verbs.records import hash_weights, make_record
@@ -57,16 +58,20 @@ def run(config: DictConfig) -> int:
         priors = Priors(config, data, task)
         callbacks, contents = [priors.callback()], contents | priors.contents()
     folder = Path(config.output_dir)
+    monitor = f"val/{task.objective.monitor}" if config.data.validation_subjects else None
+    writer = TrainingWriter(folder, monitor)
+    if rank():
+        _fit(config, task, data, [*callbacks, writer], find_saved(folder))
+        return 2 if writer.failed else 0
     with held(folder):
         saved = _open(folder, _record(config, contents))
         accept(config, "train")
-        monitor = f"val/{task.objective.monitor}" if config.data.validation_subjects else None
-        writer = TrainingWriter(folder, monitor)
         if saved is not None and saved.epochs >= config.trainer.max_epochs:
             print(f"{saved.path} has all {saved.epochs} epochs: nothing is left to train")
             return 0
         try:
-            _fit(config, task, data, [*callbacks, writer, Interruption()], saved)
+            with others("train", config):
+                _fit(config, task, data, [*callbacks, writer, Interruption()], saved)
         except Interrupted as stop:
             now = find_saved(folder)
             stop.add_note(f"{0 if now is None else now.epochs} epochs are kept in {folder}")
@@ -90,7 +95,8 @@ def _fit(
     saved: Saved | None,
 ) -> None:
     folder = Path(config.output_dir)
-    with open_logger(config.logger, "train", folder, without(config)) as log:
+    options = NO_LOGGER if rank() else config.logger
+    with open_logger(options, "train", folder, without(config)) as log:
         trainer = instantiate(
             config.trainer,
             callbacks=callbacks,
@@ -113,6 +119,7 @@ def _record(config: DictConfig, contents: dict[str, str]) -> Record:
 def _open(folder: Path, record: Record) -> Saved | None:
     """Return what is there of this training; refuse another's folder."""
     saved, path = find_saved(folder), folder / "checkpoints" / "record.json"
+    remove_partial(folder, path.parent)
     if saved is not None:
         if not path.is_file():
             raise InputError(
