@@ -156,8 +156,18 @@ def _run_job(verb: str, config: DictConfig, debug: bool) -> tuple[int, float | N
         if not (expected or in_sweep()):
             raise
         return _report(verb, error, debug), None
+    finally:
+        _close_logs()
     record.end(code)
     return code, score
+
+
+def _close_logs() -> None:
+    """Close the job's log file: what another job says does not belong there."""
+    root = logging.getLogger()
+    for handler in [h for h in root.handlers if isinstance(h, logging.FileHandler)]:
+        root.removeHandler(handler)
+        handler.close()
 
 
 def _say_warning(message: Warning | str, *where: object, **more: object) -> None:
@@ -173,6 +183,8 @@ def _quieten() -> None:
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message="Experiment logs directory .*")
+    # of a scan that failed: it is listed at the end
+    warnings.filterwarnings("ignore", message="`training_step` returned `None`")
     # where SLURM is installed; one process needs no srun, and submitit calls it itself
     warnings.filterwarnings("ignore", message="The `srun` command is available on your system")
     # a run that is resumed finds its own checkpoints

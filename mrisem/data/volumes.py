@@ -120,11 +120,11 @@ def target_name(file: h5py.File) -> str | None:
     """Name of the dataset with the target images; None where there are none.
 
     Single-coil files hold the image of the emulated single coil (``reconstruction_esc``) beside the
-    multi-coil root-sum-of-squares; theirs is the first.
+    multi-coil root-sum-of-squares; theirs is the first. A file of targets alone may be either.
     """
     kspace = dataset(file, "kspace")
-    single = kspace is not None and kspace.ndim == 3
-    names = ("reconstruction_esc", "reconstruction_rss") if single else ("reconstruction_rss",)
+    multi = kspace is not None and kspace.ndim == 4
+    names = ("reconstruction_rss",) if multi else ("reconstruction_esc", "reconstruction_rss")
     return next((name for name in names if dataset(file, name) is not None), None)
 
 

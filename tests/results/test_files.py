@@ -146,7 +146,7 @@ def test_another_run_is_refused_and_named(tmp_path, other, said):
 def test_another_scan_of_the_same_name_is_refused(tmp_path, indices):
     run, _ = open_run(tmp_path)
     keep(run, *indices)
-    with pytest.raises(InputError, match="another a.h5, with other subject, kspace"):
+    with pytest.raises(InputError, match=r"another a\.h5, with other subject, kspace"):
         open_run(tmp_path, subject="t", kspace="other")
 
 

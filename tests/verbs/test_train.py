@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from mrisem.config.compose import compose
+from mrisem.tasks.callbacks.training import find_saved
 from mrisem.verbs.pieces import new_task
 
 ROUND_TRIP = """
@@ -90,17 +91,90 @@ def test_train_takes_objectives_regularisers_and_priors(mrisem, data, tmp_path, 
     assert all(name.startswith("network.") for name in saved)
 
 
-def test_train_goes_on_from_its_last_checkpoint(mrisem, data, tmp_path):
+def stop_after_an_epoch(monkeypatch):
+    """Interrupt the training as soon as the next epoch begins."""
+    from mrisem.signals import Interrupted
+    from mrisem.tasks.callbacks.training import TrainingWriter
+
+    write = TrainingWriter.on_train_epoch_end
+
+    def then_stop(self, trainer, module):
+        write(self, trainer, module)
+        raise Interrupted(15)
+
+    monkeypatch.setattr(TrainingWriter, "on_train_epoch_end", then_stop)
+
+
+def weights(folder, name="last"):
+    return torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)["state_dict"]
+
+
+@pytest.mark.filterwarnings("ignore:.*last.ckpt must be a whole checkpoint")
+def test_train_goes_on_from_its_last_checkpoint(mrisem, data, tmp_path, monkeypatch):
+    train = ["train", *data, "model=unet", "data.train_subjects=auxiliary", "scale.train.epochs=3"]
+    assert mrisem(*train, f"output_dir={tmp_path}/whole")[0] == 0
+    with monkeypatch.context() as patch:
+        stop_after_an_epoch(patch)
+        for epochs in (1, 2):
+            code, _, err = mrisem(*train, f"output_dir={tmp_path}/t")
+            assert code == 143
+            assert f"interrupted by SIGTERM: {epochs} epochs are kept" in err
+    # a damaged checkpoint falls back to the one before
+    last = tmp_path / "t" / "checkpoints" / "last.ckpt"
+    whole = last.read_bytes()
+    last.write_bytes(whole[:-100])
+    with pytest.warns(UserWarning, match=r"last.ckpt must be .* goes on from before.ckpt"):
+        assert find_saved(tmp_path / "t").epochs == 1
+    code, out, err = mrisem(*train, f"output_dir={tmp_path}/t")
+    assert code == 0, err
+    for name, value in weights(tmp_path / "whole").items():
+        assert torch.equal(weights(tmp_path / "t")[name], value), name
+    tables = [(tmp_path / name / "metrics.csv").read_text() for name in ("whole", "t")]
+    assert tables[0] == tables[1]
+    before = last.stat().st_mtime_ns
+    code, out, _ = mrisem(*train, f"output_dir={tmp_path}/t")
+    assert code == 0
+    assert "has all 3 epochs: nothing is left to train" in out
+    assert last.stat().st_mtime_ns == before
+    code, _, err = mrisem(*train, "mask.acceleration=3", f"output_dir={tmp_path}/t")
+    assert code == 1
+    assert "mask.acceleration=4 there, 3 now" in err
+
+
+def test_train_never_runs_what_a_checkpoint_pickles(mrisem, data, tmp_path):
     train = ["train", *data, "model=unet", "data.train_subjects=auxiliary"]
     assert mrisem(*train, f"output_dir={tmp_path}/t")[0] == 0
-    code, _, err = mrisem(*train, "scale.train.epochs=2", f"output_dir={tmp_path}/t")
-    assert code == 0, err
-    last = torch.load(tmp_path / "t" / "checkpoints" / "last.ckpt", weights_only=True)
-    assert last["epoch"] == 1
-    # the rate falls to zero over the new length: over the old one it would have risen again
-    (schedule,), optimizer = last["lr_schedulers"], last["optimizer_states"][0]
-    assert schedule["last_epoch"] == last["global_step"]
-    assert optimizer["param_groups"][0]["lr"] < 1e-3 * schedule["base_lrs"][0]
+    canary = tmp_path / "canary"
+
+    class Canary:
+        def __reduce__(self):
+            return open, (str(canary), "w")
+
+    for name in ("last", "before"):
+        torch.save({"state_dict": Canary()}, tmp_path / "t" / "checkpoints" / f"{name}.ckpt")
+    code, _, err = mrisem(*train, f"output_dir={tmp_path}/t")
+    assert code == 1
+    assert "remove it to train from the start" in err
+    assert not canary.exists()
+
+
+def test_train_leaves_bad_files_out_when_told_to(mrisem, simulated, tmp_path):
+    root = tmp_path / "brain"
+    for split in ("train", "val"):
+        (root / f"multicoil_{split}").mkdir(parents=True)
+        for path in (simulated / "brain" / f"multicoil_{split}").glob("*AXT2*.h5"):
+            (root / f"multicoil_{split}" / path.name).write_bytes(path.read_bytes())
+    names = sorted((root / "multicoil_train").glob("*.h5"))
+    with h5py.File(names[0], "r+") as file:
+        file["kspace"][0, 0, 0, 0] = np.nan
+    data = ["data=brain", f"data.root={root}", "scale=smoke", "auxiliary.n_subjects=2"]
+    train = ["train", *data, "model=unet", "data.train_subjects=auxiliary"]
+    code, _, err = mrisem(*train, f"output_dir={tmp_path}/raise")
+    assert code == 1
+    assert "kspace must be finite" in err
+    code, _, err = mrisem(*train, "on_error=skip", f"output_dir={tmp_path}/skip")
+    assert code == 2
+    assert f"left out {names[0].name} [0]: kspace must be finite" in err
 
 
 @pytest.mark.parametrize(
