@@ -333,10 +333,9 @@ class FastMRI(pl.LightningDataModule):
             # masks of an epoch never come again, their centre lines do
             calibration="nominal" if training else "drawn",
         )
-        return DataLoader(
-            groups,
-            batch_size=None,
-            shuffle=training,
-            generator=torch.Generator().manual_seed(stable_seed("order", seed)),
-            num_workers=self.n_workers,
-        )
+        order = list(range(len(groups)))
+        if training:
+            # drawn here: a loader's own generator moves on each time that Lightning looks at it
+            generator = torch.Generator().manual_seed(stable_seed("order", seed))
+            order = torch.randperm(len(groups), generator=generator).tolist()
+        return DataLoader(groups, batch_size=None, sampler=order, num_workers=self.n_workers)
