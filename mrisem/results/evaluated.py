@@ -10,7 +10,7 @@ from mrisem.errors import InputError
 from mrisem.results import audit, lesions
 from mrisem.results.evaluation import FailedSlices, Told, audit_picture, read_told
 from mrisem.results.inside import inside
-from mrisem.results.rows import NEEDED, Column, Row, read_table
+from mrisem.results.rows import NEEDED, Column, Row, is_scored, read_table
 from mrisem.results.run import Run
 
 _TABLES = {"metrics": NEEDED, "audit": audit.COLUMNS, "lesions": lesions.COLUMNS}
@@ -80,7 +80,7 @@ def read_evaluated(roots: Sequence[Path], runs: Sequence[Run]) -> Evaluated:
             raise _not_evaluated(run, folder)
         _add_audit(evaluated, own["audit"], run, folder, runs)
         facts = {"run": str(run.folder), "method": run.label}
-        evaluated.rows += [row | facts for row in own["metrics"] if not row.get("failed")]
+        evaluated.rows += [row | facts for row in own["metrics"] if is_scored(row)]
         evaluated.lesions += [row | facts for row in own["lesions"]]
     return evaluated
 

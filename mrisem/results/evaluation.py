@@ -88,7 +88,8 @@ class Evaluation:
     def failed(self) -> list[FailedSlices]:
         """Slices that failed, one entry a message of a file."""
         found: dict[tuple[str, str, str], list[int]] = {}
-        for row in self.scored.failed:
+        given_up = [row for row in self.scored.slices if "failed" in row]
+        for row in (*given_up, *self.scored.failed):
             key = (self._name(row["run"]), row["file"], row["failed"])
             found.setdefault(key, []).extend([] if row["slice"] is None else [row["slice"]])
         return [

@@ -72,8 +72,13 @@ def columns_of(scores: Mapping[str, Score]) -> list[Column]:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Read ``metrics.csv`` and its like, without the slices that failed."""
-    return [row for row in read_table(path, NEEDED[:3]) if not row.get("failed")]
+    """Read ``metrics.csv`` and its like, without the slices that have no image."""
+    return [row for row in read_table(path, NEEDED[:3]) if is_scored(row)]
+
+
+def is_scored(row: Row) -> bool:
+    """Whether a slice has an image: one whose fit was given up has its last good one."""
+    return not row.get("failed") or not math.isnan(row.get("acceleration", math.nan))
 
 
 def read_table(path: Path, needed: Collection[str] = NEEDED) -> list[Row]:

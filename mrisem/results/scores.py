@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -80,6 +81,7 @@ def score_runs(
         facts = {"method": run.label, "anatomy": run.anatomy or anatomy, "mask": run.mask}
         facts |= {"run": str(run.folder)}
         similarities = final_similarities(run)
+        told: set[tuple[Any, Any]] = set()
         for file in run.files:
             volume = read_volume(file)
             if volume.record is not None and volume.record.key != run.record.key:
@@ -90,8 +92,11 @@ def score_runs(
             part = score_volume(volume, targets[run.folder], metrics, crop)
             for row in part.slices:
                 row |= similarities.get((volume.file, row["slice"]), {})
+            told |= {(row["file"], row["slice"]) for row in (*part.slices, *part.failed)}
             scored.add(part, facts)
-        scored.add(Scored(failed=[row for f in run.failed for row in failed_rows(f)]), facts)
+        failed = [row for failure in run.failed for row in failed_rows(failure)]
+        rest = [row for row in failed if (row["file"], row["slice"]) not in told]
+        scored.add(Scored(failed=rest), facts)
     return scored
 
 
@@ -106,7 +111,9 @@ def score_volume(volume: Volume, targets: Path, metrics: VolumeMetrics, crop: st
     """
     name, subject = volume.file, volume.scan.subject if volume.scan else ""
     facts = {"acquisition": volume.acquisition, "subject": subject}
-    failed = [row | facts for failure in volume.failed for row in failed_rows(failure, name)]
+    listed = [row | facts for failure in volume.failed for row in failed_rows(failure, name)]
+    failed = [row for row in listed if row["slice"] not in volume.slices]
+    given_up = {row["slice"]: row["failed"] for row in listed}  # of a fit whose image is kept
     if not volume.slices:
         return Scored(failed=failed)
     whole = read_target(targets / name, volume.slices)
@@ -126,6 +133,8 @@ def score_volume(volume: Volume, targets: Path, metrics: VolumeMetrics, crop: st
         index = volume.slices.index(row["slice"])
         row |= {k: float(v[index]) for k, v in volume.facts.items() if k != "slices"}
         row |= facts
+        if row["slice"] in given_up:
+            row["failed"] = given_up[row["slice"]]
         if labels is not None:
             lesions += _score_lesions(row, shown[index], target[index], labels[row["slice"]])
     mean: Row = {"acceleration": float(np.mean(volume.facts["acceleration"]))} | facts

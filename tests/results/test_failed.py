@@ -40,6 +40,24 @@ def test_failed_slices_have_rows_without_numbers_and_are_in_the_summary(copy):
     assert summary["methods"]["unrolled"]["psnr"]["n"] == 2
 
 
+def test_a_slice_whose_fit_was_given_up_has_scores_and_is_listed_once(copy, verbs):
+    failure = {"file": "a.h5", "slices": [1], "message": "not finite"}
+    with h5py.File(copy / "2/reconstructions/a.h5", "a") as file:
+        file.attrs["failed"] = json.dumps([failure])
+    (copy / "2/failed.json").write_text(json.dumps([failure]))
+    verbs.evaluate(copy)
+    rows = [row for row in read_table(copy / "metrics.csv") if row["run"] == "2"]
+    assert [(r["slice"], r["failed"], r["psnr"] > 0) for r in rows] == [
+        (0, "", True),
+        (1, "not finite", True),
+    ]
+    summary = json.loads((copy / "summary.json").read_text())
+    assert [entry for entry in summary["failed"] if entry["run"] == "2"] == [failure | {"run": "2"}]
+    assert len(read_rows(copy / "metrics.csv")) == 4
+    verbs.report(copy)
+    assert "Failed: a.h5, slice 1: not finite" in (copy / "report/index.html").read_text()
+
+
 def test_failed_slices_are_printed_and_on_the_page(copy, verbs, capsys):
     verbs.evaluate(copy)
     said = capsys.readouterr().out.splitlines()
