@@ -81,3 +81,11 @@ class PriorBuilder(Protocol):
             data: gives the auxiliary images.
             device: where the images to be guided are.
         """
+
+    def contents(self, data: AuxiliaryData, device: torch.device) -> dict[str, str]:
+        """Name what the priors depend on beside their options; nothing by default.
+
+        Returns:
+            keys that begin with ``prior`` -> hashes, for the run's record.
+        """
+        return {}
