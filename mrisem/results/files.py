@@ -141,8 +141,9 @@ class RunFolder:
     def close(self) -> None:
         """Finish volumes whose other slices failed; write the curves and what failed."""
         for path in sorted(self.results.glob(".parts/failed-*.json")):
-            for entry in json.loads(path.read_text(encoding="utf-8")):
-                self.fail(FailedScan(entry["file"], entry["message"], tuple(entry["slices"])))
+            with reading(path, "a list of failed scans", "remove it"):
+                for entry in json.loads(path.read_text(encoding="utf-8")):
+                    self.fail(FailedScan(entry["file"], entry["message"], tuple(entry["slices"])))
             path.unlink()
         for file in self.plan:
             self.finish(file)

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+import torch
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from mrisem.results.record import IGNORED, OF_A_PRIOR, Record, without
@@ -50,7 +51,8 @@ def hash_weights(module: nn.Module) -> dict[str, str]:
     weights = sorted(module.state_dict().items())
     digest = hashlib.sha256()
     for name, value in weights:
-        digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
+        content = value.cpu().contiguous().flatten().view(torch.uint8)  # numpy has no bfloat16
+        digest.update(name.encode() + content.numpy().tobytes())
     return {"weights": digest.hexdigest()[:24]} if weights else {}
 
 

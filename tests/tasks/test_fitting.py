@@ -181,3 +181,48 @@ def test_guidance_changes_the_fit_and_is_logged(make_batch, squared_magnitude):
     names = {row[3] for row in guided.curves.rows}
     assert names == {"data_consistency", "semantic", "gradient_balance"}
     assert (final(plain) - final(guided)).abs().max() > 1e-5
+
+
+class Overflows(torch.nn.Module):
+    """A network whose image is not finite once its gain has moved away from 1 by a tenth."""
+
+    def __init__(self):
+        super().__init__()
+        self.gain = torch.nn.Parameter(torch.tensor(1.05))
+
+    def forward(self, batch, mask=None):
+        image = SenseOperator.of(batch, mask).adjoint(batch.masked_kspace)
+        far = (self.gain - 1).abs() > 0.1
+        return Reconstruction(image * torch.where(far, torch.inf, self.gain))
+
+
+def test_fit_undoes_a_step_that_is_not_finite_and_goes_on_at_half_the_rate(make_batch):
+    settings = PerScanFit(6, learning_rate=0.19, loss_share=None, log_every=1, progress=False)
+    run = fit(make_batch(1), settings, Overflows())
+    losses = curve(run, "data_consistency")
+    finite = [bool(torch.tensor(loss).isfinite()) for loss in losses]
+    assert finite[:3] == [True, False, True]
+    assert losses[2] == losses[0]  # undone
+    assert final(run).isfinite().all()
+    assert run.curves.diverged == []
+
+
+def test_fit_gives_a_slice_up_with_its_last_finite_image_and_goes_on_with_the_others(make_batch):
+    batch = make_batch(2)
+    settings = PerScanFit(iterations=30, log_every=1, progress=False)
+    plain = fit(batch.select(1), settings, Overflows())
+    run = ScanFit(copies(Overflows(), 2), batch, 0)
+    torch.nn.init.constant_(run.networks[0].gain, 1.5)
+    run.run(settings)
+    assert run.curves.diverged == [0]
+    assert torch.equal(final(run)[1], final(plain)[0])
+
+
+def test_balance_forgets_a_step_that_was_not_finite(squared_magnitude, make_batch):
+    batch = make_batch(1)
+    guidance = Guidance(squared_magnitude, batch, Steering(weight=1.0, balance=0.1))
+    image = torch.ones(1, 72, 64, dtype=torch.complex64)
+    _, before = guidance([image], [image], 0)
+    guidance([image * torch.nan], [image], 1)
+    _, after = guidance([image], [image], 2)
+    assert torch.equal(before[0], after[0])
