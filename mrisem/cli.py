@@ -90,6 +90,8 @@ def _run(verb: str, arguments: list[str], debug: bool) -> int:
     except Interrupted as stop:
         if SweepSummary.under_way is not None:
             SweepSummary().on_multirun_end(SweepSummary.under_way)
+        said = f"interrupted by {stop}: {stop.kept}; the same command continues"
+        print(f"mrisem {verb}: {said}", file=sys.stderr)
         return stop.exit_code
     except Exception as error:
         if SweepSummary.under_way is None:
@@ -145,10 +147,7 @@ def _run_job(verb: str, config: DictConfig, debug: bool) -> tuple[int, float | N
         code: int = module.run(config)
         score = import_module(_SCORES).mean_score(config) if config.get("returns") else None
     except Interrupted as stop:
-        kept = "; ".join(getattr(stop, "__notes__", ["what is done is kept"]))
-        message = f"interrupted by {stop}: {kept}; the same command continues"
-        print(f"mrisem {verb}: {message}", file=sys.stderr)
-        record.end(stop.exit_code, message=message)
+        record.end(stop.exit_code, message=f"interrupted by {stop}: {stop.kept}")
         raise
     except Exception as error:
         expected = isinstance(error, _EXPECTED)

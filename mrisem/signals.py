@@ -20,7 +20,12 @@ class Interrupted(BaseException):
 
     Args:
         signum: number of the signal.
+
+    Attributes:
+        kept: what a run keeps, for people; whoever knows it says it.
     """
+
+    kept = "what is done is kept"
 
     def __init__(self, signum: int) -> None:
         super().__init__(signal.Signals(signum).name)

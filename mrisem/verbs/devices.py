@@ -21,7 +21,6 @@ from omegaconf import DictConfig, ListConfig
 
 from mrisem.errors import InputError
 
-_START = "import sys; from mrisem.cli import main; main()"
 RANK, RANKS = "LOCAL_RANK", "WORLD_SIZE"  # as torch and Lightning know them
 
 
@@ -69,7 +68,7 @@ def others(verb: str, config: DictConfig) -> Iterator[None]:
     shared = {RANKS: str(n), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NODE_RANK": "0"}
     before = {name: os.environ.get(name) for name in (*shared, RANK)}
     os.environ.update(shared, **{RANK: "0"})
-    command = [sys.executable, "-c", _START, verb, *words]
+    command = [sys.executable, "-m", "mrisem", verb, *words]
     started = [
         subprocess.Popen(command, env={**os.environ, RANK: str(number)}) for number in range(1, n)
     ]

@@ -71,7 +71,7 @@ def run(config: DictConfig) -> int:
             with others("reconstruct", config):
                 _predict(config, task, data, callbacks)
         except Interrupted as stop:
-            stop.add_note(f"{len(output.there())} slices are kept in {output.results}")
+            stop.kept = f"{len(output.there())} slices are kept in {output.results}"
             raise
         finally:
             output.close()

@@ -74,7 +74,7 @@ def run(config: DictConfig) -> int:
                 _fit(config, task, data, [*callbacks, writer, Interruption()], saved)
         except Interrupted as stop:
             now = find_saved(folder)
-            stop.add_note(f"{0 if now is None else now.epochs} epochs are kept in {folder}")
+            stop.kept = f"{0 if now is None else now.epochs} epochs are kept in {folder}"
             raise
     for scan in writer.failed.values():
         logger.error("left out %s %s: %s", scan.file, [*scan.slices], scan.message)
