@@ -107,11 +107,11 @@ def _distinct_labels(runs: Sequence[Run], names: Sequence[str]) -> dict[Path, st
 
 
 def _facts(run: Run) -> Settings:
-    """Return settings as text, a choice of a group by the group's name; and hashes of contents."""
+    """Return settings, places and contents as text, a choice of a group by the group's name."""
     record = run.record
     hashes = {key: digest[:8] for key, digest in record.contents.items()}
     facts: Settings = {k.removesuffix(".name"): _text(v) for k, v in run.settings.items()}
-    return facts | hashes | ({"encoder": record.encoder} if record.encoder else {})
+    return facts | hashes | record.places | ({"encoder": record.encoder} if record.encoder else {})
 
 
 def _written(run: Run) -> set[str]:

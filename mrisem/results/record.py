@@ -78,6 +78,7 @@ class Record(BaseModel):
         seed: seed of masks, splits and weights.
         settings: everything configured but `IGNORED`.
         contents: hashes of what lies at configured paths: checkpoint, banks with their encoder.
+        places: those paths, for people; they do not count.
         overrides: words of the command line.
     """
 
@@ -96,6 +97,7 @@ class Record(BaseModel):
     seed: int | None = None
     settings: dict[str, Any] = {}
     contents: dict[str, str] = {}
+    places: dict[str, str] = {}
     overrides: tuple[str, ...] = ()
 
     @property

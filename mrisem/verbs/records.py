@@ -27,6 +27,7 @@ def make_record(config: DictConfig, contents: Mapping[str, str]) -> Record:
     guided = has_prior(config)
     factors = config.mask.get("acceleration") or []  # none: as the file's mask
     regulariser = config.get("regulariser", {}).get("name")
+    places = ("model.checkpoint", "encoder.path") if guided else ("model.checkpoint",)
     return Record(
         model=config.model.name,
         fit=config.fit.name if "fit" in config.model.task and "fit" in config else None,
@@ -39,6 +40,7 @@ def make_record(config: DictConfig, contents: Mapping[str, str]) -> Record:
         seed=config.seed,
         settings=without(settings, IGNORED if guided else (*IGNORED, *OF_A_PRIOR)),
         contents=dict(contents),
+        places={k: str(v) for k in places if (v := OmegaConf.select(config, k)) is not None},
         overrides=tuple(_overrides()),
     )
 

@@ -181,3 +181,16 @@ def test_table_order_is_baselines_networks_priors_and_settings_by_number(labelle
     runs = labelled(*names, "unrolled", "other", "tv", "zero_filled")
     expected = ["zero_filled", "tv", "unrolled", *names[::-1], "other"]
     assert [run.label for run in sorted(runs, key=table_order)] == expected
+
+
+def test_runs_are_named_by_the_paths_that_were_written_not_by_hashes(make_run):
+    runs = []
+    for path in ("janus_mini", "random/janus_mini"):
+        run = make_run(path, [f"encoder.path={path}"], PRIOR)
+        settings = {k: v for k, v in run.record.settings.items() if k != "encoder"}
+        facts = {"settings": settings, "places": {"encoder.path": path}}
+        facts["contents"] = {"prior AXT2": f"{len(path)} of a hash"}
+        runs.append(replace(run, record=run.record.model_copy(update=facts)))
+    paths = [f"{PRIOR} [encoder.path={path}]" for path in ("janus_mini", "random/janus_mini")]
+    assert labels(*runs) == paths
+    assert runs[0].record.key != runs[1].record.key
