@@ -17,6 +17,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from mrisem.data.contents import dataset, open_scan
 from mrisem.errors import InputError
 from mrisem.files import reading, remove_partial, whole, write_text
 from mrisem.results.record import Record, Scan
@@ -204,11 +205,15 @@ class RunFolder:
         if not path.is_file():
             return {}
         try:
-            with reading(path, "a whole HDF5 file", "it is made again"), h5py.File(path) as content:
-                volume = {name: content[name][()] for name in names if name in content}
+            with (
+                reading(path, "a file of a run", "nothing need be done"),
+                open_scan(path) as content,
+            ):
+                found = {name: dataset(content, name) for name in names}
+                volume = {name: values[()] for name, values in found.items() if values is not None}
                 scan = str(content.attrs["scan"])
         except InputError as error:
-            warnings.warn(str(error), stacklevel=2)
+            warnings.warn(f"made again: {error}", stacklevel=2)
             path.unlink()
             return {}
         self._check_scan(path, scan, file)
@@ -219,7 +224,7 @@ class RunFolder:
         path = self._part(file, index)
         try:
             with (
-                reading(path, "a whole .npz", "it is made again"),
+                reading(path, "a whole .npz", "nothing need be done"),
                 path.open("rb") as stream,
                 np.load(stream, allow_pickle=False) as content,
             ):
@@ -228,7 +233,7 @@ class RunFolder:
                 if key != self.record.key or "curves" not in part:
                     raise ValueError("it is of another run")
         except InputError as error:
-            warnings.warn(str(error), stacklevel=2)
+            warnings.warn(f"made again: {error}", stacklevel=2)
             path.unlink()
             return None
         self._check_scan(path, scan, file)
