@@ -13,6 +13,7 @@ import torch
 from pydantic import BaseModel, NonNegativeInt, TypeAdapter
 from torch import Tensor
 
+from mrisem.data.contents import dataset
 from mrisem.data.volumes import target_name
 from mrisem.errors import InputError
 from mrisem.files import reading
@@ -112,17 +113,12 @@ def numbers_of(content: h5py.File, name: str, ndim: int) -> h5py.Dataset | None:
     """Return a dataset of numbers that lies in the file itself; None where there is none.
 
     Raises:
-        ValueError: it is a link, lies in other files, or is no array of numbers of that rank.
+        ValueError: it lies in other files, or is no array of numbers of that rank.
     """
-    link = content.get(name, getlink=True)
-    if link is None:
+    data = dataset(content, name)
+    if data is None:
         return None
-    if not isinstance(link, h5py.HardLink):
-        raise ValueError(f"{name} must lie in the file, got a link")
-    data = content[name]
-    if not isinstance(data, h5py.Dataset) or data.shape is None:
-        raise ValueError(f"{name} must be an array")
-    if data.is_virtual or data.external:
+    if data.is_virtual:
         raise ValueError(f"{name} must lie in the file, got parts of other files")
     if data.dtype.kind not in "biufc" or data.ndim != ndim:
         raise ValueError(f"{name} must hold numbers of rank {ndim}, got {data.dtype} {data.shape}")
