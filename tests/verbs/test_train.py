@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 
@@ -119,6 +120,8 @@ def test_train_goes_on_from_its_last_checkpoint(mrisem, data, tmp_path, monkeypa
             code, _, err = mrisem(*train, f"output_dir={tmp_path}/t")
             assert code == 143
             assert f"interrupted by SIGTERM: {epochs} epochs are kept" in err
+            job = json.loads((tmp_path / "t" / ".hydra" / "train" / "job.json").read_text())
+            assert job["state"] == "interrupted"
     # a damaged checkpoint falls back to the one before
     last = tmp_path / "t" / "checkpoints" / "last.ckpt"
     whole = last.read_bytes()
