@@ -10,10 +10,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import h5py
 import torch
 from omegaconf import DictConfig
 
+from mrisem.data.contents import open_scan
 from mrisem.data.writer import write_volume
 from mrisem.errors import InputError
 from mrisem.physics.fourier import center_crop, ifft2c
@@ -55,7 +55,7 @@ def run(config: DictConfig) -> int:
 
     _check(config)
     plans = list(_plans(config))
-    todo = [plan for plan in plans if not (config.skip_existing and _exists(plan, config))]
+    todo = [plan for plan in plans if not (_exists(plan, config) and config.skip_existing)]
     _check_space(len(todo), config)
     subjects: dict[tuple[str, int], Any] = {}  # the present one
     for plan in tqdm(todo, desc="simulate", unit="file", disable=not todo):
@@ -121,17 +121,19 @@ def _simulation(plan: Plan, config: DictConfig) -> str:
 
 
 def _exists(plan: Plan, config: DictConfig) -> bool:
-    """Whether the file is already there, made with these settings.
+    """Whether the file is already there.
 
     Raises:
-        InputError: when it is there, but made otherwise.
+        InputError: when it is not one of ours, or is to be kept, but was made with other settings.
     """
     if not plan.path.exists():
         return False
-    with h5py.File(plan.path, "r") as file:
+    with open_scan(plan.path) as file:
         found = file.attrs.get("simulation")
+    if found is None:
+        raise InputError(f"{plan.path} was not simulated by mrisem and is left; move it away")
     wanted = _simulation(plan, config)
-    if found != wanted:
+    if config.skip_existing and found != wanted:
         raise InputError(
             f"existing files must have been simulated with {wanted}, {plan.path} with "
             f"{found}; choose another output_dir or skip_existing=false"

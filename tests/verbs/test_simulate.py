@@ -162,3 +162,17 @@ def test_simulate_few_coils(tmp_path, n_coils):
     assert run(configured(tmp_path, *few)) == 0
     kspace = SliceDataset(tmp_path / "knee" / "multicoil_train", "multicoil")[0][0]
     assert kspace.shape[0] == n_coils
+
+
+def test_simulate_neither_replaces_nor_removes_a_file_of_somebody_else(mrisem, tmp_path):
+    arguments = ["simulate", "anatomies=[brain]", "scale=smoke", f"output_dir={tmp_path}"]
+    path = tmp_path / "brain" / "multicoil_val" / "file_brain_AXT2_5000.h5"
+    path.parent.mkdir(parents=True)
+    with h5py.File(path, "w") as file:
+        file["mine"] = 1
+    for choice in ("true", "false"):
+        code, _, err = mrisem(*arguments, f"skip_existing={choice}")
+        assert code == 1
+        assert "was not simulated by mrisem and is left" in err
+    with h5py.File(path) as file:
+        assert list(file) == ["mine"]
