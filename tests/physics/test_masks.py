@@ -77,6 +77,10 @@ def test_fastmri_mask_is_by_default_the_four_fold_one_of_the_challenge():
     assert torch.equal(FastMRIMask("random")(368, (0, 368), 3), expected)
 
 
+def test_gaussian_mask_is_by_default_the_papers():
+    assert GaussianMask() == GaussianMask(4, calibration_lines=24, std_fraction=0.25)
+
+
 def test_mask_refuses_an_acceleration_below_one():
     with pytest.raises(InputError, match=r"at least 1, got 0\.5"):
         GaussianMask(0.5)

@@ -128,3 +128,7 @@ def test_noise_level_counts_only_the_object():
     image = torch.zeros(10, 10)
     image[:3] = 2.0
     assert noise_level(image, 10.0) == pytest.approx(0.2)
+    image[3] = 0.049 * 2  # below 5 % of the maximum: not the object
+    assert noise_level(image, 10.0) == pytest.approx(0.2)
+    image[3] = 0.051 * 2
+    assert noise_level(image, 10.0) == pytest.approx((3 * 2 + 0.051 * 2) / 4 / 10)

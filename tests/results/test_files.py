@@ -166,6 +166,26 @@ def test_only_what_a_run_made_is_removed(tmp_path):
     assert open_run(tmp_path)[1] == set()
 
 
+def test_what_a_run_made_is_known_without_its_record(tmp_path):
+    names = ("a.h5", "b.h5", "c.h5", "d.h5")
+    plan = {name: Planned(scan(name), "AXT2", frozenset([0, 1])) for name in names}
+    run = RunFolder(tmp_path, RECORD, plan)
+    run.open()
+    for name, index in (("a.h5", 0), ("a.h5", 1), ("b.h5", 0)):
+        run.keep(name, index, part(index), np.array([], CURVE))
+        run.finish(name)
+    (tmp_path / "record.json").unlink()
+    parts = tmp_path / "reconstructions" / ".parts"
+    theirs = [tmp_path / "reconstructions" / "c.h5", parts / "b" / "7.npz", parts / "d" / "0.npz"]
+    with h5py.File(theirs[0], "w") as file:
+        file["reconstruction"] = np.ones((2, 4, 4))
+    for path, fields in zip(theirs[1:], ({"key", "scan"}, {"x"}), strict=True):
+        path.parent.mkdir(exist_ok=True)
+        np.savez(path, **dict.fromkeys(fields, np.zeros(1)))
+    run.clear()
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(theirs)
+
+
 def test_a_file_of_somebody_else_is_neither_replaced_nor_removed(tmp_path):
     path = tmp_path / "reconstructions" / "a.h5"
     path.parent.mkdir()

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -72,8 +73,9 @@ def test_bank_separation_leaves_each_slice_out_of_both_centroids():
 
 def test_bank_summary_states_counts_and_shares():
     positives = torch.eye(4)[:3] + 1
-    bank = EmbeddingBank({7: level_of(positives, -positives, 0.8754)}, description={})
+    level = replace(level_of(positives, -positives, 0.8754), components=torch.eye(6)[:, :4])
+    bank = EmbeddingBank({7: level}, description={})
     (line,) = bank.summary()
     assert "level 7 " in line
-    assert "3 + 3 entries, 4 of 4 components, 87.5 % of the variance" in line
+    assert "3 + 3 entries, 4 of 6 components, 87.5 % of the variance" in line
     assert "100.0 % nearest to their own side" in line

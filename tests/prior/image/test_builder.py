@@ -17,6 +17,26 @@ def test_builder_takes_some_levels_of_an_encoder_that_does_not_let_them_be_chose
     torch.testing.assert_close(some(image), linear(image)[1:])
 
 
+def test_builder_lets_the_encoder_choose_levels_where_it_can(linear, tmp_path):
+    calls = []
+
+    def make(levels=(1, 2)):
+        calls.append(levels)
+        encoder = type(linear)()
+        encoder.levels, encoder.widths = tuple(levels), (6,) * len(levels)
+        return encoder
+
+    assert ImagePriorBuilder(make, tmp_path, levels=[2]).load_encoder("cpu").levels == (2,)
+    assert ImagePriorBuilder(make, tmp_path).load_encoder("cpu").levels == (1, 2)
+    assert calls == [[2], (1, 2)]
+
+
+def test_builder_takes_64_components_where_the_embedding_is_as_wide(linear, tmp_path):
+    linear.widths = (6, 65)
+    facts, _ = ImagePriorBuilder(lambda: linear, tmp_path).recipe(linear, torch.device("cpu"))
+    assert facts["components"] == [6, 64]
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
