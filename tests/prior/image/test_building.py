@@ -53,8 +53,10 @@ def test_bank_has_fewer_components_than_tokens(pairs):
     built = build_bank(Wide(), pairs[:1], [7, None], {})  # two images of four tokens
     assert built.levels[1].explained_variance == pytest.approx(1, abs=1e-6)
     assert built.levels[2].explained_variance == 1
-    with pytest.raises(InputError, match=r"must be 1 to 7 .* got 8"):
-        build_bank(Wide(), pairs[:1], [8, None], {})
+    assert build_bank(Wide(), pairs[:1], [1, None], {}).levels[1].components.shape == (16, 1)
+    for n_components in (0, 8):
+        with pytest.raises(InputError, match=rf"must be 1 to 7 .* got {n_components}"):
+            build_bank(Wide(), pairs[:1], [n_components, None], {})
 
 
 def test_bank_does_not_depend_on_the_batch_size(linear, bank, pairs):

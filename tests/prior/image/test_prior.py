@@ -60,3 +60,17 @@ def test_prior_jitter_is_another_one_at_each_iteration_from_zero(linear, bank, p
         prior.similarities(image), prior.similarities(image, 0), rtol=0, atol=0
     )
     assert len({float(prior.losses(image, i)["semantic"]) for i in range(5)}) > 2
+
+
+def test_prior_refuses_weights_and_encoders_of_another_number_of_levels(linear, bank, pairs):
+    class OneLevel(type(linear)):
+        def __call__(self, magnitude):
+            return super().__call__(magnitude)[:1]
+
+    image = pairs[0][0][None]
+    with pytest.raises(ValueError, match=r"argument 2 is (shorter|longer)"):
+        SemanticPrior(linear, bank, (1.0,)).losses(image)
+    prior = SemanticPrior(OneLevel(), bank, (0.5, 1.0))
+    for embed in (prior.signature, prior.losses):
+        with pytest.raises(ValueError, match=r"argument 2 is (shorter|longer)"):
+            embed(image)
