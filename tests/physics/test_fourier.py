@@ -31,6 +31,9 @@ def test_center_crop_keeps_the_centre_for_odd_sizes():
         assert center_crop(image, size)[size[0] // 2, size[1] // 2] == 1
 
 
-def test_center_crop_refuses_to_grow():
-    with pytest.raises(ValueError, match="crop must fit"):
-        center_crop(torch.zeros(4, 4), (5, 4))
+def test_center_crop_of_the_whole_size_changes_nothing_and_refuses_to_grow():
+    image = torch.rand(4, 3)
+    assert torch.equal(center_crop(image, (4, 3)), image)
+    for size in [(5, 3), (4, 4)]:
+        with pytest.raises(ValueError, match="crop must fit"):
+            center_crop(image, size)

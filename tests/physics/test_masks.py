@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -50,6 +52,33 @@ def test_gaussian_mask_refuses_calibration_lines_beyond_the_budget():
 def test_gaussian_mask_refuses_calibration_lines_outside_the_acquired_columns():
     with pytest.raises(InputError, match="within the acquired columns"):
         GaussianMask(2)(100, (45, 100), 0)
+
+
+@pytest.mark.parametrize("n_columns", [64, 65])
+@pytest.mark.parametrize("lines", [0, 7, 8])
+def test_gaussian_mask_center_is_the_block_that_every_draw_samples(n_columns, lines):
+    mask = GaussianMask(4, calibration_lines=lines)
+    center = mask.center(n_columns)
+    assert int(center.sum()) == calibration_lines(center) == lines
+    draws = torch.stack([mask(n_columns, (0, n_columns), seed) for seed in range(60)])
+    assert torch.equal(draws.all(0), center)
+
+
+def test_refused_calibration_lines_name_an_acceleration_that_serves():
+    with pytest.raises(InputError) as refused:
+        GaussianMask(4)(96, (4, 92), 0)
+    highest = re.search(r"mask\.acceleration to at most ([\d.]+)", str(refused.value))[1]
+    assert float(highest) == pytest.approx(88 / 24, abs=0.01)
+    assert int(GaussianMask(float(highest))(96, (4, 92), 0).sum()) == 24
+
+
+def test_fastmri_mask_is_by_default_the_four_fold_one_of_the_challenge():
+    expected = FastMRIMask("random", 4, 0.08)(368, (0, 368), 3)
+    assert torch.equal(FastMRIMask("random")(368, (0, 368), 3), expected)
+
+
+def test_gaussian_mask_is_by_default_the_papers():
+    assert GaussianMask() == GaussianMask(4, calibration_lines=24, std_fraction=0.25)
 
 
 def test_mask_refuses_an_acceleration_below_one():

@@ -27,6 +27,8 @@ def test_sense_normal_is_adjoint_of_forward():
     torch.testing.assert_close(sense.normal(x), sense.adjoint(sense.forward(x)))
 
 
-def test_sense_refuses_a_mask_with_a_coil_axis():
+@pytest.mark.parametrize("shape", [(1, 2, 4, 4), (2, 4, 4), (1, 5, 4), (1, 4, 3), (4, 4)])
+def test_sense_refuses_a_mask_of_another_shape_such_as_one_with_a_coil_axis(shape):
+    maps = torch.ones(1, 2, 4, 4, dtype=torch.complex64)
     with pytest.raises(ValueError, match="did you pass the coil axis"):
-        SenseOperator(torch.ones(1, 2, 4, 4, dtype=torch.complex64), torch.ones(1, 2, 4, 4) > 0)
+        SenseOperator(maps, torch.ones(shape) > 0)

@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -47,10 +48,57 @@ def test_coil_maps_follow_biot_savart_on_the_axis():
     assert float((field[0, 1] / field[0, 0]).abs()) == pytest.approx(wanted, rel=1e-3)
 
 
+def naive_coil_maps(side, n_coils, generator, field_of_view):
+    """The sum of Biot and Savart by loops, on a ``side x side`` grid: ``(coil, y, x)``."""
+    rows, columns = (np.linspace(-0.5, 0.5, side) * extent for extent in field_of_view)
+    points = np.array([(x, 0.62 * np.tanh(y / 0.62), 0) for y in rows for x in columns])
+    maps = np.zeros((n_coils, side * side), complex)
+    for coil in range(n_coils):
+        draws = torch.randn(4, generator=generator).double().numpy() * [0.08, 0.04, 0.05, 0.06]
+        angle = 2 * np.pi * (coil + 0.5) / n_coils + draws[0]
+        ring = 0.9 + draws[1]
+        radius = 1.3 * np.pi * ring / max(n_coils, 6) * (1 + draws[2])
+        inward = np.array([np.cos(angle), np.sin(angle), draws[3]])
+        inward /= np.linalg.norm(inward)
+        tangent = np.array([-np.sin(angle), np.cos(angle), 0])
+        upward = np.cross(inward, tangent)
+        for turn in 2 * np.pi * np.arange(24) / 24:
+            wire = ring * inward + radius * (np.cos(turn) * tangent + np.sin(turn) * upward)
+            step = np.cos(turn) * upward - np.sin(turn) * tangent
+            reach = points - wire
+            cube = np.maximum(np.linalg.norm(reach, axis=1), 0.05) ** 3
+            field = np.cross(step, reach)
+            maps[coil] += (field[:, 0] - 1j * field[:, 1]) / cube
+    maps = maps.reshape(n_coils, side, side)
+    rss = np.sqrt((abs(maps) ** 2).sum(0))
+    maps = maps / rss[side // 2, side // 2]
+    maps = maps / (rss / rss[side // 2, side // 2]) ** 0.7
+    beyond = np.clip((abs(rows) - 0.55) / 0.35, 0, 1)
+    return maps * (np.cos(beyond * np.pi / 2) ** 2)[:, None]
+
+
+@pytest.mark.parametrize(("n_coils", "field_of_view"), [(4, (1.0, 1.0)), (7, (2.0, 1.1))])
+def test_coil_maps_equal_naive_loops_on_their_own_grid(n_coils, field_of_view):
+    maps = coil_maps((32, 32), n_coils, seeded(2), field_of_view=field_of_view)
+    expected = naive_coil_maps(32, n_coils, seeded(2), field_of_view)
+    np.testing.assert_allclose(maps.numpy(), expected, atol=1e-4)
+    fine = coil_maps((2 * 31 + 1, 3 * 31 + 1), n_coils, seeded(2), field_of_view=field_of_view)
+    torch.testing.assert_close(fine[:, ::2, ::3], maps)  # finer grids pass through the same points
+
+
 def test_background_phase_is_smooth():
     phase = background_phase((96, 64), seeded())
     assert torch.diff(phase, dim=0).abs().max() < 0.3
     assert torch.diff(phase, dim=1).abs().max() < 0.3
+
+
+def test_background_phase_passes_through_its_knots_and_ramps():
+    phase = background_phase((4 * 8 + 1, 3 * 7 + 1), seeded(5))
+    generator = seeded(5)
+    knots = 0.9 * torch.randn(5, 4, generator=generator)
+    slope_y, slope_x = 1.5 * torch.randn(2, generator=generator)
+    y, x = torch.tensor([-1, -0.5, 0, 0.5, 1]), torch.tensor([-1, -1 / 3, 1 / 3, 1])
+    torch.testing.assert_close(phase[::8, ::7], knots + slope_y * y[:, None] + slope_x * x)
 
 
 def test_acquire_without_noise_returns_the_coil_images():
@@ -82,3 +130,7 @@ def test_noise_level_counts_only_the_object():
     image = torch.zeros(10, 10)
     image[:3] = 2.0
     assert noise_level(image, 10.0) == pytest.approx(0.2)
+    image[3] = 0.049 * 2  # below 5 % of the maximum: not the object
+    assert noise_level(image, 10.0) == pytest.approx(0.2)
+    image[3] = 0.051 * 2
+    assert noise_level(image, 10.0) == pytest.approx((3 * 2 + 0.051 * 2) / 4 / 10)

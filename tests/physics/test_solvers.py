@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from mrisem.physics.sense import SenseOperator
@@ -81,3 +82,22 @@ def test_conjugate_gradient_stops_each_slice_by_itself():
 def test_conjugate_gradient_of_zero_is_zero():
     b = torch.zeros(1, 3, 3, dtype=torch.complex64)
     assert torch.equal(conjugate_gradient(lambda v: 2 * v, b), b)
+
+
+@pytest.mark.parametrize("options", [{}, {"tolerance": 1e-2}, {"tolerance": 1e-11}])
+def test_conjugate_gradient_stops_at_the_first_iterate_within_the_tolerance(options):
+    generator = torch.Generator().manual_seed(2)
+    diagonal = torch.rand(1, 4, 4, dtype=torch.float64, generator=generator) + 0.3
+    b = torch.randn(1, 4, 4, dtype=torch.complex128, generator=generator)
+    calls = []
+
+    def operator(v):
+        calls.append(v)
+        return diagonal * v
+
+    x = conjugate_gradient(operator, b, **options)
+    before = conjugate_gradient(
+        lambda v: diagonal * v, b, max_iterations=len(calls) - 1, tolerance=0
+    )
+    residual, residual_before = ((b - diagonal * v).norm() / b.norm() for v in (x, before))
+    assert residual <= options.get("tolerance", 1e-6) < residual_before

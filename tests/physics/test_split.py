@@ -56,7 +56,8 @@ def test_split_mask_refuses_a_share_that_reaches_into_the_calibration_block():
     mask = torch.ones(1, 30, 30, dtype=torch.bool)
     with pytest.raises(InputError, match="asks for"):
         split_mask(mask, generator=torch.Generator(), loss_share=0.9, calibration_size=(24, 24))
-    with pytest.raises(InputError, match="between 0 and 1"):
-        split_mask(mask, generator=torch.Generator(), loss_share=1.0)
+    for share in (0.0, 1.0):
+        with pytest.raises(InputError, match="between 0 and 1"):
+            split_mask(mask, generator=torch.Generator(), loss_share=share)
     with pytest.raises(ValueError, match="batch, y, x"):
         split_mask(mask[0], generator=torch.Generator())

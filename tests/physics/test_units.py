@@ -36,3 +36,4 @@ def test_common_unit_is_the_targets_and_where_that_is_empty_the_reconstructions(
     image, target, _ = common_unit(BASE, np.zeros_like(BASE))
     assert 0.5 <= np.abs(image).max() < 1
     assert not target.any()
+    assert common_unit(BASE[:0], BASE[:0])[2] == 0

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 
 import h5py
 import numpy as np
@@ -166,6 +167,26 @@ def test_only_what_a_run_made_is_removed(tmp_path):
     assert open_run(tmp_path)[1] == set()
 
 
+def test_what_a_run_made_is_known_without_its_record(tmp_path):
+    names = ("a.h5", "b.h5", "c.h5", "d.h5")
+    plan = {name: Planned(scan(name), "AXT2", frozenset([0, 1])) for name in names}
+    run = RunFolder(tmp_path, RECORD, plan)
+    run.open()
+    for name, index in (("a.h5", 0), ("a.h5", 1), ("b.h5", 0)):
+        run.keep(name, index, part(index), np.array([], CURVE))
+        run.finish(name)
+    (tmp_path / "record.json").unlink()
+    parts = tmp_path / "reconstructions" / ".parts"
+    theirs = [tmp_path / "reconstructions" / "c.h5", parts / "b" / "7.npz", parts / "d" / "0.npz"]
+    with h5py.File(theirs[0], "w") as file:
+        file["reconstruction"] = np.ones((2, 4, 4))
+    for path, fields in zip(theirs[1:], ({"key", "scan"}, {"x"}), strict=True):
+        path.parent.mkdir(exist_ok=True)
+        np.savez(path, **dict.fromkeys(fields, np.zeros(1)))
+    run.clear()
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(theirs)
+
+
 def test_a_file_of_somebody_else_is_neither_replaced_nor_removed(tmp_path):
     path = tmp_path / "reconstructions" / "a.h5"
     path.parent.mkdir()
@@ -198,6 +219,8 @@ def test_failed_slices_are_listed_once_and_forgotten_when_they_succeed(tmp_path)
 def test_parts_hold_no_pickles(tmp_path):
     run, _ = open_run(tmp_path)
     keep(run, 0)
+    with pytest.raises(ValueError, match="Object arrays cannot be saved"):
+        run.keep("a.h5", 1, part(1) | {"seconds": np.array({})}, np.array([], CURVE))
     canary, path = tmp_path / "canary", tmp_path / "reconstructions" / ".parts" / "a" / "0.npz"
 
     class Canary:
@@ -208,4 +231,64 @@ def test_parts_hold_no_pickles(tmp_path):
         np.savez(stream, **{n: np.array(Canary(), dtype=object) for n in ("key", "scan", "curves")})
     with pytest.warns(UserWarning, match="made again"):
         assert open_run(tmp_path)[1] == set()
+    path.write_bytes(pickle.dumps(Canary()))  # np.load takes what is no archive for a pickle
+    run.clear()
     assert not canary.exists()
+
+
+def test_what_failed_in_other_processes_is_handed_over_to_the_one_that_closes(tmp_path):
+    main, _ = open_run(tmp_path)
+    for rank, index in ((1, 0), (2, 1)):
+        other = RunFolder(tmp_path, RECORD, main.plan, shared=True)
+        other.fail(FailedScan("a.h5", "empty", (index,)))
+        other.hand_over(rank)
+    keep(main, 2)
+    main.close()
+    (failed,) = json.loads((tmp_path / "failed.json").read_text())
+    assert failed == {"file": "a.h5", "message": "empty", "slices": [0, 1]}
+    assert slices_of(tmp_path) == [2]
+    assert not (tmp_path / "reconstructions" / ".parts").exists()
+
+
+def test_a_volume_names_its_own_failed_slices_alone(tmp_path):
+    names = ("a.h5", "b.h5", "c.h5")
+    plan = {name: Planned(scan(name), "AXT2", frozenset([0, 1])) for name in names}
+    run = RunFolder(tmp_path, RECORD, plan)
+    run.open()
+    for position, name in enumerate(names):
+        run.fail(FailedScan(name, f"empty {position}", (1,)))
+    for name in names:
+        run.keep(name, 0, part(0), np.array([], CURVE))
+        run.finish(name)
+    for position, name in enumerate(names):
+        with h5py.File(tmp_path / "reconstructions" / name) as file:
+            failed = json.loads(file.attrs["failed"])
+        assert failed == [{"slices": [1], "message": f"empty {position}"}]
+
+
+@pytest.mark.parametrize("foreign", ["key", "curves"])
+def test_a_part_of_another_run_is_made_again_with_a_warning(tmp_path, foreign):
+    run, _ = open_run(tmp_path)
+    keep(run, 0)
+    path = tmp_path / "reconstructions" / ".parts" / "a" / "0.npz"
+    with np.load(path) as content:
+        kept = dict(content)
+    if foreign == "key":
+        kept["key"] = np.str_("another")
+    else:
+        del kept["curves"]
+    np.savez(path, **kept)
+    with pytest.warns(UserWarning, match="it is made again"):
+        assert open_run(tmp_path)[1] == set()
+    assert not path.exists()
+
+
+def test_curves_of_a_volume_that_is_not_complete_are_written(tmp_path):
+    run, _ = open_run(tmp_path)
+    keep(run, 2, 0)
+    run.close()
+    assert (tmp_path / "fit.csv").read_text().splitlines() == [
+        "file,slice,iteration,name,value",
+        "a.h5,0,0,total,0.0",
+        f"a.h5,2,0,total,{2 / 3}",
+    ]

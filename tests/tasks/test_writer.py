@@ -54,6 +54,7 @@ def test_writer_finishes_a_volume_once_all_slices_are_there(run, tmp_path):
         assert file["coarse_maps"].shape == (3, 2, 2, 2)
         assert file["mask"].shape == file["image"].shape == (3, 8, 6)
         assert file["mask"].dtype == bool
+        assert [name for name in file if file[name].compression] == ["mask"]  # the rest is noise
         assert file["seconds"][:].tolist() == [1.5] * 3
         assert file.attrs["method"] == "unrolled"
         assert Scan.model_validate_json(file.attrs["scan"]) == SCAN

@@ -3,6 +3,8 @@ import torch
 
 from mrisem.errors import InputError
 from mrisem.prior.image.builder import ImagePriorBuilder
+from mrisem.prior.image.building import build_bank
+from mrisem.prior.image.prior import SemanticPrior
 
 
 def load(linear, folder, **options):
@@ -13,6 +15,26 @@ def test_builder_takes_some_levels_of_an_encoder_that_does_not_let_them_be_chose
     some, image = load(linear, tmp_path, levels=[2]), torch.rand(1, 8, 8)
     assert (some.levels, some.widths) == ((2,), (6,))
     torch.testing.assert_close(some(image), linear(image)[1:])
+
+
+def test_builder_lets_the_encoder_choose_levels_where_it_can(linear, tmp_path):
+    calls = []
+
+    def make(levels=(1, 2)):
+        calls.append(levels)
+        encoder = type(linear)()
+        encoder.levels, encoder.widths = tuple(levels), (6,) * len(levels)
+        return encoder
+
+    assert ImagePriorBuilder(make, tmp_path, levels=[2]).load_encoder("cpu").levels == (2,)
+    assert ImagePriorBuilder(make, tmp_path).load_encoder("cpu").levels == (1, 2)
+    assert calls == [[2], (1, 2)]
+
+
+def test_builder_takes_64_components_where_the_embedding_is_as_wide(linear, tmp_path):
+    linear.widths = (6, 65)
+    facts, _ = ImagePriorBuilder(lambda: linear, tmp_path).recipe(linear, torch.device("cpu"))
+    assert facts["components"] == [6, 64]
 
 
 @pytest.mark.parametrize(
@@ -93,3 +115,33 @@ def test_builder_continues_an_interrupted_bank_and_removes_its_state(linear, pai
     )
     assert torch.equal(bank.levels[1].entries, expected.levels[1].entries)
     assert bank.description == expected.description
+
+
+@pytest.mark.parametrize("weights", [(0.005, 0.5, 1), (1, 1)])
+def test_level_weights_are_by_default_the_papers_for_three_levels_else_one(
+    linear, pairs, tmp_path, weights
+):
+    class Encoder(type(linear)):
+        levels = tuple(range(1, len(weights) + 1))
+        widths = (6,) * len(weights)
+
+    encoder, image = Encoder(), pairs[0][1][None]
+    bank = build_bank(encoder, pairs, [3] * len(weights), {})
+    losses = ImagePriorBuilder(Encoder, tmp_path).make_prior(encoder, bank).losses(image)
+    parts = [w * losses[f"semantic_{i}"] for i, w in enumerate(weights, 1)]
+    torch.testing.assert_close(losses["semantic"], sum(parts))
+    if len(weights) == 3:
+        torch.testing.assert_close(SemanticPrior(encoder, bank).losses(image), losses)
+
+
+def test_negative_target_steers_away_from_the_positives(linear, bank, pairs, tmp_path):
+    positives = torch.stack([pair[0] for pair in pairs])
+    straight, turned = (
+        ImagePriorBuilder(lambda: linear, tmp_path, target=target)
+        .make_prior(linear, bank)
+        .losses(positives)
+        for target in ("positive", "negative")
+    )
+    assert (straight["semantic"] < turned["semantic"]).all()
+    torch.testing.assert_close(straight["positives_1"], turned["negatives_1"])
+    torch.testing.assert_close(straight["negatives_1"], turned["positives_1"])

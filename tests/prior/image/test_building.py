@@ -43,6 +43,22 @@ def test_bank_refuses_bad_requests(linear, pairs):
         build_bank(linear, pairs, [3, 7], {})
 
 
+def test_bank_has_fewer_components_than_tokens(pairs):
+    class Wide(LinearEncoder):
+        widths = (16, 16)
+
+        def __init__(self):
+            self.weights = [torch.eye(16)] * 2
+
+    built = build_bank(Wide(), pairs[:1], [7, None], {})  # two images of four tokens
+    assert built.levels[1].explained_variance == pytest.approx(1, abs=1e-6)
+    assert built.levels[2].explained_variance == 1
+    assert build_bank(Wide(), pairs[:1], [1, None], {}).levels[1].components.shape == (16, 1)
+    for n_components in (0, 8):
+        with pytest.raises(InputError, match=rf"must be 1 to 7 .* got {n_components}"):
+            build_bank(Wide(), pairs[:1], [n_components, None], {})
+
+
 def test_bank_does_not_depend_on_the_batch_size(linear, bank, pairs):
     other = build_bank(linear, pairs, [3, 6], {}, batch_size=2)
     for level, expected in bank.levels.items():

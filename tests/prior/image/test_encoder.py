@@ -6,7 +6,8 @@ import torch
 from transformers import JanusConfig, JanusForConditionalGeneration, JanusImageProcessor
 
 from mrisem.errors import InputError
-from mrisem.prior.image.encoder import load_encoder
+from mrisem.prior.image.encoder import FrozenEncoder, fingerprint, load_encoder
+from mrisem.prior.image.preparation import Preparation
 
 SIZE, DEPTH, WIDTH = 32, 3, 32
 
@@ -166,6 +167,27 @@ def test_fingerprint_tells_levels_padding_dtype_and_weights_apart(model, folder,
     ]
     assert len(set(prints)) == len(prints)
     assert load_encoder(str(folder), [1, 2]).fingerprint == prints[0]
+
+
+def test_fingerprint_keeps_the_older_names_of_weights_so_that_banks_stay_valid():
+    network = torch.nn.Module()
+    network.tower = torch.nn.Module()
+    network.tower.embeddings = torch.nn.Linear(2, 3)
+    network.tower.encoder = torch.nn.Module()
+    network.tower.encoder.layers = torch.nn.ModuleList([torch.nn.Linear(3, 2)])
+    network.layers = torch.nn.Module()
+    network.layers.features = torch.nn.ModuleList([torch.nn.Linear(2, 2)])
+    prepare = Preparation(None, 1, (0.0, 1.0))
+    encoder = FrozenEncoder(network, prepare, (1,), (2,), 4, ("facts",))
+    older = {
+        "embeddings.0": network.tower.embeddings,
+        "layers.0": network.tower.encoder.layers[0],
+        "features.0": network.layers.features[0],
+    }
+    weights = {
+        f"{n}.{part}": getattr(m, part) for n, m in older.items() for part in ("weight", "bias")
+    }
+    assert encoder.fingerprint == fingerprint(repr(("facts", *prepare.facts())), weights)
 
 
 @pytest.mark.parametrize("levels", [[], [0], [-1, 1], [4], [1, 1]])
