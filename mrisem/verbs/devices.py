@@ -20,6 +20,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig
 
 from mrisem.errors import InputError
+from mrisem.signals import Interrupted
 
 RANK, RANKS = "LOCAL_RANK", "WORLD_SIZE"  # as torch and Lightning know them
 
@@ -75,13 +76,19 @@ def others(verb: str, config: DictConfig) -> Iterator[None]:
     try:
         yield
         codes = [process.wait() for process in started]
-    except BaseException:
-        for process in started:  # they end after their present batch
-            process.send_signal(signal.SIGTERM)
-        for process in started:
-            process.wait()
+    except Interrupted:
+        if verb == "reconstruct":  # a batch that is under way is kept; steps of `train` are not
+            for process in started:
+                process.send_signal(signal.SIGTERM)
+            for process in started:
+                process.wait()
         raise
     finally:
+        for process in started:  # after an error, or while it waits for one that has ended
+            process.kill()
+            process.wait()
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()  # another job has processes of its own
         for name, value in before.items():
             os.environ.pop(name, None)  # Lightning may have removed it
             if value is not None:
