@@ -23,7 +23,7 @@ import mrisem
 from mrisem.config.compose import CONF, prepare, written_keys
 from mrisem.config.overrides import parse, quote_paths, repair
 from mrisem.errors import InputError
-from mrisem.signals import Interrupted, listen
+from mrisem.signals import Interrupted, listen, release
 from mrisem.verbs.jobs import JobRecord, SweepSummary, accept, in_sweep
 
 VERBS = {
@@ -150,6 +150,7 @@ def _run_job(verb: str, config: DictConfig, debug: bool) -> tuple[int, float | N
         record.end(stop.exit_code, message=f"interrupted by {stop}: {stop.kept}")
         raise
     except Exception as error:
+        release()  # a library may have swallowed the interruption that made this error
         expected = isinstance(error, _EXPECTED)
         record.end(1, error, _one_line(error))
         if not (expected or in_sweep()):

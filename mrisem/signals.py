@@ -70,5 +70,5 @@ def _receive(signum: int, frame: FrameType | None) -> None:
         name = signal.Signals(signum).name
         sys.stderr.write(f"mrisem: {name}: ends after this batch; once more: at once\n")
         return
-    _State.held = False
+    _State.held, _State.waiting = False, signum
     raise Interrupted(signum)
