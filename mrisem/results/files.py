@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -90,10 +91,17 @@ class RunFolder:
         return {(f, i) for f in self.plan for i in (*self._slices(f), *self._kept(f))}
 
     def clear(self) -> None:
-        """Remove what an earlier run left here, and nothing else."""
+        """Remove what is to be made again, and what another run left here; nothing else."""
         recorded = (self.folder / "record.json").is_file()
-        for path in self._outputs():
-            if _made_here(path) or recorded:
+        planned = self._outputs()
+        others = {*self.results.glob("*.h5"), *self.results.glob(".parts/*/*.npz")} - {*planned}
+        removed = [path for path in planned if recorded or _made_here(path)]
+        removed += [path for path in others if _key(path) not in (None, self.record.key)]
+        for path in removed:
+            path.unlink()
+        stems = {path.stem if path.suffix == ".h5" else path.parent.name for path in removed}
+        for path in (self.folder / "embeddings").glob("*/*.npz"):
+            if Path(path.parent.name).stem in stems and path.stem.isdigit():
                 path.unlink()
         for name in ("fit.csv", "failed.json", "record.json") if recorded else ():
             (self.folder / name).unlink(missing_ok=True)
@@ -131,7 +139,13 @@ class RunFolder:
             return
         # one that was put into the volume before a run was killed is in both
         if new := [part for index, part in fresh.items() if index not in before]:
-            self._write_volume(file, self._read_volume(file, (*PER_SLICE, "curves")), new)
+            volume = self._read_volume(file, (*PER_SLICE, "curves"))
+            if before and not volume:
+                raise InputError(
+                    f"{self._volume(file)} must stay whole while slices are added, but is damaged; "
+                    "it is kept beside as .damaged, the same command makes its slices again"
+                )
+            self._write_volume(file, volume, new)
         shutil.rmtree(self._parts(file))
 
     def hand_over(self, rank: int) -> None:
@@ -148,7 +162,7 @@ class RunFolder:
             path.unlink()
         for file in self.plan:
             self.finish(file)
-        failed = [asdict(scan) for scan in self.failed]
+        failed = self._failed_before() + [asdict(scan) for scan in self.failed]
         if failed:
             write_text(self.folder / "failed.json", json.dumps(failed, indent=1) + "\n")
         else:
@@ -158,6 +172,16 @@ class RunFolder:
         parts = self.results / ".parts"
         if parts.is_dir() and not any(parts.iterdir()):
             parts.rmdir()
+
+    def _failed_before(self) -> list[dict[str, Any]]:
+        """Return what failed of files that an earlier command of the run took, and not this one."""
+        path = self.folder / "failed.json"
+        taken = {*self.plan, *(scan.file for scan in self.failed)}
+        if not path.is_file():
+            return []
+        with reading(path, "a list of failed scans", "remove it"):
+            listed = json.loads(path.read_text(encoding="utf-8"))
+            return [entry for entry in listed if entry["file"] not in taken]
 
     def _outputs(self) -> list[Path]:
         """List files of planned volumes and of their slices that are there."""
@@ -213,8 +237,7 @@ class RunFolder:
                 volume = {name: values[()] for name, values in found.items() if values is not None}
                 scan = str(content.attrs["scan"])
         except InputError as error:
-            warnings.warn(f"made again: {error}", stacklevel=2)
-            path.unlink()
+            _set_aside(path, error)
             return {}
         self._check_scan(path, scan, file)
         return volume
@@ -233,8 +256,7 @@ class RunFolder:
                 if key != self.record.key or "curves" not in part:
                     raise ValueError("it is of another run")
         except InputError as error:
-            warnings.warn(f"made again: {error}", stacklevel=2)
-            path.unlink()
+            _set_aside(path, error)
             return None
         self._check_scan(path, scan, file)
         return part
@@ -280,10 +302,7 @@ class RunFolder:
 
     def _write_curves(self) -> None:
         """Write ``fit.csv`` from the curves that are kept with their slices."""
-        rows: list[tuple[str, np.ndarray]] = []
-        for file in sorted(self.plan):
-            if curves := [*self._curves(file)]:
-                rows.append((file, np.concatenate(curves)))
+        rows = sorted(self._curves(), key=lambda row: row[0])
         if not any(len(curves) for _, curves in rows):
             return
         with (
@@ -295,20 +314,37 @@ class RunFolder:
             for file, points in rows:
                 table.writerows((file, s, i, n.decode(), v) for s, i, n, v in points.tolist())
 
-    def _curves(self, file: str) -> Iterator[np.ndarray]:
-        yield from self._read_volume(file, ("curves",)).values()
-        for index in self._kept(file):
-            if part := self._read_part(file, index):
-                yield part["curves"]
+    def _curves(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Yield input file and curves of all volumes of the run, also of those made before."""
+        for path in self.results.glob("*.h5"):
+            if _key(path) == self.record.key:
+                with h5py.File(path) as content:
+                    scan = Scan.model_validate_json(str(content.attrs["scan"]))
+                    yield scan.file, content["curves"][()]
+        for file in self.plan:
+            for index in self._kept(file):
+                if part := self._read_part(file, index):
+                    yield file, part["curves"]
+
+
+def _set_aside(path: Path, error: InputError) -> None:
+    """Rename a file that cannot be read: the fault may be the disk's, and the content not lost."""
+    warnings.warn(f"made again: {error}", stacklevel=3)
+    path.replace(path.with_name(f"{path.name}.damaged"))
 
 
 def _made_here(path: Path) -> bool:
     """Whether `mrisem reconstruct` wrote a file."""
+    return _key(path) is not None
+
+
+def _key(path: Path) -> str | None:
+    """Return the key of the run that a file is of; None where it is damaged or of somebody else."""
     try:
         if path.suffix == ".npz":
             with path.open("rb") as stream, np.load(stream, allow_pickle=False) as part:
-                return {"key", "scan", "curves"} <= {*part}
+                return str(part["key"]) if {"scan", "curves"} <= {*part} else None
         with h5py.File(path) as content:
-            return "record" in content.attrs
+            return Record.parse(str(content.attrs["record"])).key
     except Exception:  # damaged or foreign
-        return False
+        return None

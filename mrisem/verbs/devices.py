@@ -36,7 +36,7 @@ def count(config: DictConfig) -> int:
     if isinstance(devices, ListConfig | list):
         return len(devices)
     if devices == "auto":
-        return max(1, torch.cuda.device_count())
+        return 1 if config.trainer.accelerator == "cpu" else max(1, torch.cuda.device_count())
     return int(devices)
 
 

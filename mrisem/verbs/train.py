@@ -29,8 +29,11 @@ if TYPE_CHECKING:
     from mrisem.data.datamodules import FastMRI
 
 logger = logging.getLogger(__name__)
-# Options of the trainer that change what is trained.
-_TRAINER = ("max_epochs", "accumulate_grad_batches", "gradient_clip_val", "devices")
+# Options of the trainer that do not change what is trained.
+_UNCOUNTED = (
+    *("_target_", "accelerator", "strategy", "log_every_n_steps", "enable_model_summary"),
+    *("enable_progress_bar", "enable_checkpointing", "num_sanity_val_steps", "max_time"),
+)
 
 
 def run(config: DictConfig) -> int:
@@ -112,8 +115,9 @@ def _fit(
 def _record(config: DictConfig, contents: dict[str, str]) -> Record:
     record = make_record(config, contents)
     trainer: dict[str, Any] = OmegaConf.to_container(config.trainer, resolve=True)  # type: ignore[assignment]
-    counted = {name: trainer[name] for name in _TRAINER if name in trainer}
-    return record.model_copy(update={"settings": record.settings | {"trainer": counted}})
+    counted = {"trainer": {k: v for k, v in trainer.items() if k not in _UNCOUNTED}}
+    counted["batch_size"] = config.scale.train.batch_size
+    return record.model_copy(update={"settings": record.settings | counted})
 
 
 def _open(folder: Path, record: Record) -> Saved | None:
@@ -135,7 +139,13 @@ def _hash_scans(data: FastMRI) -> str:
     """Return the hash of all slices that are trained and validated on."""
     digest = hashlib.sha256()
     for part in (*data.training_slices, *data.validation_slices):
-        digest.update(repr((part.volume.content, part.slice)).encode())
+        try:
+            content: object = part.volume.content
+        except InputError:
+            if data.on_error == "raise":
+                raise
+            content = part.volume.file  # it fails when it is read, and is listed then
+        digest.update(repr((content, part.slice)).encode())
     return digest.hexdigest()[:24]
 
 
