@@ -292,3 +292,61 @@ def test_curves_of_a_volume_that_is_not_complete_are_written(tmp_path):
         "a.h5,0,0,total,0.0",
         f"a.h5,2,0,total,{2 / 3}",
     ]
+
+
+def run_of(folder, file, record=RECORD):
+    run = RunFolder(folder, record, {file: Planned(scan(file), "AXT2", frozenset([0]))})
+    run.open()
+    return run
+
+
+def test_curves_and_failures_outlive_a_command_on_other_files(tmp_path):
+    for file in ("a.h5", "b.hdf5"):
+        run = run_of(tmp_path, file)
+        run.fail(FailedScan(f"bad_{file}", "damaged"))
+        run.keep(file, 0, part(0), np.array([(0, 0, "total", 0.5)], CURVE))
+        run.finish(file)
+        run.close()
+    lines = (tmp_path / "fit.csv").read_text().splitlines()[1:]
+    assert [line.split(",")[0] for line in lines] == ["a.h5", "b.hdf5"]
+    failed = json.loads((tmp_path / "failed.json").read_text())
+    assert [entry["file"] for entry in failed] == ["bad_a.h5", "bad_b.hdf5"]
+
+
+def test_a_volume_damaged_in_its_data_is_kept_aside_and_no_shorter_one_is_written(tmp_path):
+    run, _ = open_run(tmp_path, (0, 1))
+    keep(run, 0, 1)
+    path = tmp_path / "reconstructions" / "a.h5"
+    run, done = open_run(tmp_path, (0, 1, 2))
+    assert len(done) == 2
+    with h5py.File(path, "a") as file:  # damaged where `open` does not look
+        del file["image"]
+        file["image"] = h5py.SoftLink("/image")
+    with (
+        pytest.warns(UserWarning, match="made again"),
+        pytest.raises(InputError, match="the same command makes its slices again"),
+    ):
+        keep(run, 2)
+    assert path.with_name("a.h5.damaged").is_file()
+    run, done = open_run(tmp_path, (0, 1, 2))
+    assert done == {("a.h5", 2)}
+    keep(run, 0, 1)
+    assert slices_of(tmp_path) == [0, 1, 2]
+
+
+def test_clear_removes_another_runs_volumes_and_embeddings_and_leaves_its_own(tmp_path):
+    other = RECORD.model_copy(update={"settings": {"seed": 7}})
+    for file, record in (("a.h5", RECORD), ("b.h5", RECORD)):
+        run = run_of(tmp_path, file, record)
+        run.keep(file, 0, part(0), np.array([], CURVE))
+        run.finish(file)
+        (tmp_path / "embeddings" / file).mkdir(parents=True)
+        (tmp_path / "embeddings" / file / "0.npz").write_text("ours")
+    plan = {"a.h5": Planned(scan("a.h5"), "AXT2", frozenset([0]))}
+    RunFolder(tmp_path, RECORD, plan).clear()  # the same run on fewer files
+    assert not (tmp_path / "reconstructions" / "a.h5").exists()
+    assert (tmp_path / "reconstructions" / "b.h5").exists()
+    assert [p.parent.name for p in (tmp_path / "embeddings").glob("*/*")] == ["b.h5"]
+    RunFolder(tmp_path, other, plan).clear()  # another run
+    assert not (tmp_path / "reconstructions" / "b.h5").exists()
+    assert not [*(tmp_path / "embeddings").glob("*/*")]
