@@ -115,7 +115,7 @@ def swept_keys(config: DictConfig) -> set[str]:
     """Return the keys that a multirun's words or its sweeper vary.
 
     Args:
-        config: of Hydra, at the start of the multirun.
+        config: Hydra's configuration at the start of the multirun.
     """
     swept = {
         o.get_key_element().lstrip("+")

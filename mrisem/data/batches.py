@@ -90,8 +90,8 @@ def as_batch(
     Args:
         rows: the slices; all have targets, or none.
         crop: ``(Y, X)`` of reconstructions.
-        cache_folder: for sensitivity maps; None: not kept.
-        estimator: of sensitivity maps.
+        cache_folder: folder that keeps sensitivity maps; None: not kept.
+        estimator: name of the estimator of sensitivity maps.
     """
     masked, scale, columns = (
         torch.stack([getattr(row, name) for row in rows])

@@ -28,7 +28,7 @@ def find_volumes(
 
     Args:
         root: folder of the data set.
-        split: see `split_folder`.
+        split: name of the split (see `split_folder`).
         on_error: ``raise`` at the first bad file, or ``skip``.
         kspace_center: where the zero frequency lies in the files.
 

@@ -44,7 +44,7 @@ class VolumeInfo:
     """Facts about one file.
 
     Args:
-        path: of the HDF5 file.
+        path: path of the HDF5 file.
         acquisition: fastMRI's name of the sequence, or `UNNAMED`.
         subject: the ``patient_id`` attribute, the file's stem where there is none.
         shape: ``(slice, coil, y, x)`` of its k-space; a single-coil file counts as one coil.

@@ -22,13 +22,13 @@ class Evaluated:
     """Rows of several evaluations; ``run`` is the absolute folder, ``method`` the run's label.
 
     Args:
-        rows: of slices.
-        audit: of slices of runs with a prior.
-        lesions: of lesions.
+        rows: scores of slices.
+        audit: audited slices of runs with a prior.
+        lesions: scores of lesions.
         failed: run folder to its slices without a score.
         pictures: run folder to the picture of what its prior changed.
         targets: run folder to the folder of its targets.
-        told: by the folder evaluated.
+        told: summary of each folder that was evaluated.
     """
 
     rows: list[Row] = field(default_factory=list)

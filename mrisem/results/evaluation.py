@@ -46,11 +46,11 @@ class Told(BaseModel):
     """What is read back of ``summary.json``.
 
     Args:
-        columns: of numbers, by name.
-        targets: run, relative to the folder, to the folder of its targets.
-        command: that made it.
-        failed: slices without a score.
-        files: that it wrote; None: by a version that did not list them.
+        columns: description of each column of numbers, by name.
+        targets: folder of the targets of each run, by its path relative to the folder.
+        command: command line that made it.
+        failed: slices that failed.
+        files: names of what it wrote; None: written by a version that did not list them.
     """
 
     columns: dict[str, Column]
@@ -66,9 +66,9 @@ class Evaluation:
 
     Args:
         folder: run folder, or the one above several.
-        runs: in or below it, labelled.
+        runs: labelled runs in or below it.
         targets: run folder to folder of its targets.
-        scores: by column.
+        scores: score of each column.
         scored: rows of slices and so on.
         audited: rows of runs with a prior.
         alone: runs with a prior that have no partner.

@@ -26,7 +26,7 @@ def lesion_table(rows: Sequence[Row], method: str, reference: str | None) -> dic
     """Compare two methods, or two runs, on the lesions that both show.
 
     Args:
-        rows: of ``lesions.csv`` (`mrisem.results.rows.read_rows` reads it): one lesion in one
+        rows: rows of ``lesions.csv`` (`mrisem.results.rows.read_rows` reads it): one lesion in one
             slice by one method each.
         method: its label.
         reference: that of the other; None: nothing is tested.

@@ -22,11 +22,15 @@ from mrisem.files import reading, write_text
 # What lies at a path counts by its content instead (`Record.contents`, `Scan`).
 IGNORED = (
     *("output_dir", "on_error", "skip_existing", "paths", "logger", "metrics", "returns"),
-    *("trainer", "scale", "model.checkpoint", "model.trained_by", "encoder.path", "encoder.name"),
-    *("auxiliary.root", "prior.encoder.path", "prior.encoder.name", "prior.path", "prior.folder"),
+    *("trainer", "scale", "model.checkpoint", "model.trained_by", "prior.folder"),
     *("data.root", "data.acquisition", "data.split", "data.max_slices", "data.max_volumes"),
     *("data.n_workers", "data.paper_subjects", "fit.log_every", "fit.settings.log_every"),
     *("fit.settings.progress", "model.task.fit.log_every", "model.task.fit.progress"),
+)
+# Places of a prior's encoder and images: ignored where a bank's hash stands for their content.
+IN_A_BANK = (
+    *("auxiliary.root", "encoder.path", "encoder.name", "prior.path"),
+    *("prior.encoder.path", "prior.encoder.name"),
 )
 # Settings that a run with a prior has beside those of the same run without.
 OF_A_PRIOR = (
@@ -66,7 +70,7 @@ class Record(BaseModel):
 
     Args:
         kind: marks the file as a record, with the number of its layout.
-        version: of this package.
+        version: version of this package.
         model: method.
         fit: how a network met each scan: ``all``, ``lora``, ``none``; None: nothing is fitted.
         regulariser: conventional term beside the data term; None: none.

@@ -32,8 +32,8 @@ class Column:
     """A column of numbers.
 
     Args:
-        name: in ``metrics.csv``.
-        label: in tables and on axes.
+        name: heading in ``metrics.csv``.
+        label: words in tables and on axes.
         better: which values are; None: neither way.
         digits: decimals shown.
     """

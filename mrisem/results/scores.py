@@ -73,8 +73,8 @@ def score_runs(
         runs: labelled.
         targets: run folder to folder of its targets.
         metrics: what to score.
-        crop: see `score_volume`.
-        anatomy: of runs that recorded none.
+        crop: part that is scored (see `score_volume`).
+        anatomy: anatomy of runs that recorded none.
     """
     scored = Scored()
     for run in runs:

@@ -79,8 +79,8 @@ def summary_of(
     """Return the scores' part of `summary.json`: all together, and each comparable group.
 
     Args:
-        rows: of slices; ``run`` is the absolute folder.
-        columns: of numbers.
+        rows: scores of slices; ``run`` is the absolute folder.
+        columns: columns of numbers.
         runs: what the rows are of, in table order.
         wanted: label of one reference for all; None: see `mrisem.results.labels.reference_of`.
     """

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from mrisem.results.record import IGNORED, OF_A_PRIOR, Record, without
+from mrisem.results.record import IGNORED, IN_A_BANK, OF_A_PRIOR, Record, without
 from mrisem.verbs.pieces import has_prior
 
 if TYPE_CHECKING:
@@ -28,6 +28,9 @@ def make_record(config: DictConfig, contents: Mapping[str, str]) -> Record:
     factors = config.mask.get("acceleration") or []  # none: as the file's mask
     regulariser = config.get("regulariser", {}).get("name")
     places = ("model.checkpoint", "encoder.path") if guided else ("model.checkpoint",)
+    ignored = (*IGNORED, *(() if guided else OF_A_PRIOR))
+    if any(name.startswith("prior ") for name in contents):
+        ignored += IN_A_BANK
     return Record(
         model=config.model.name,
         fit=config.fit.name if "fit" in config.model.task and "fit" in config else None,
@@ -38,7 +41,7 @@ def make_record(config: DictConfig, contents: Mapping[str, str]) -> Record:
         mask=config.mask.name,
         acceleration=tuple(factors if isinstance(factors, ListConfig | list) else [factors]),
         seed=config.seed,
-        settings=without(settings, IGNORED if guided else (*IGNORED, *OF_A_PRIOR)),
+        settings=without(settings, ignored),
         contents=dict(contents),
         places={k: str(v) for k in places if (v := OmegaConf.select(config, k)) is not None},
         overrides=tuple(_overrides()),

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -131,3 +132,11 @@ def whole_run(run_folders_in, verbs, tmp_path_factory):
     verbs.evaluate(folders.runs)
     verbs.report(folders.runs)
     return folders.root
+
+
+@pytest.fixture
+def copy(whole_run, tmp_path):
+    """A copy of the folder of runs that may be spoilt."""
+    folder = tmp_path / "runs"
+    shutil.copytree(whole_run / "runs", folder)
+    return folder

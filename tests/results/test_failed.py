@@ -12,13 +12,6 @@ from mrisem.results.rows import read_rows, read_table
 from mrisem.results.runs import find_runs
 
 
-@pytest.fixture
-def copy(whole_run, tmp_path):
-    folder = tmp_path / "runs"
-    shutil.copytree(whole_run / "runs", folder)
-    return folder
-
-
 def test_failed_slices_have_rows_without_numbers_and_are_in_the_summary(copy):
     with (copy / "metrics.csv").open(newline="") as stream:
         rows = [row for row in csv.DictReader(stream) if row["run"] == "2"]

@@ -29,14 +29,6 @@ HOSTILE = (
 )
 
 
-@pytest.fixture
-def copy(whole_run, tmp_path):
-    """A copy of the folder of runs that may be spoilt, without what evaluate and report wrote."""
-    folder = tmp_path / "runs"
-    shutil.copytree(whole_run / "runs", folder)
-    return folder
-
-
 class Elements(HTMLParser):
     def __init__(self):
         super().__init__()

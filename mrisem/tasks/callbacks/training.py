@@ -106,7 +106,7 @@ class Saved:
     """A checkpoint that a training continues from.
 
     Args:
-        path: of the file.
+        path: path of the file.
         epochs: number of epochs behind it.
     """
 
