@@ -11,7 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -62,20 +62,26 @@ def others(verb: str, config: DictConfig) -> Iterator[None]:
     if n == 1 or rank():
         yield
         return
-    words = [*HydraConfig.get().overrides.task, f"output_dir={config.output_dir}"]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {RANKS: str(n), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NODE_RANK": "0"}
-    before = {name: os.environ.get(name) for name in (*shared, RANK)}
-    os.environ.update(shared, **{RANK: "0"})
-    command = [sys.executable, "-m", "mrisem", verb, *words]
-    started = [
-        subprocess.Popen(command, env={**os.environ, RANK: str(number)}) for number in range(1, n)
-    ]
+    with _announced(n):
+        words = [*HydraConfig.get().overrides.task, f"output_dir={config.output_dir}"]
+        command = [sys.executable, "-m", "mrisem", verb, *words]
+        started = [
+            subprocess.Popen(command, env={**os.environ, RANK: str(number)})
+            for number in range(1, n)
+        ]
+        codes = yield from _waited(started, verb)
+    if bad := [code for code in codes if code not in (0, 2)]:
+        raise InputError(
+            f"each of the {n} processes must end well, one ended with {bad[0]} (see above); what "
+            "is done is kept, the same command continues"
+        )
+
+
+def _waited(started: list[subprocess.Popen[bytes]], verb: str) -> Generator[None, None, list[int]]:
+    """Let the block run; return the processes' exit codes when all have ended."""
     try:
         yield
-        codes = [process.wait() for process in started]
+        return [process.wait() for process in started]
     except Interrupted:
         if verb == "reconstruct":  # a batch that is under way is kept; steps of `train` are not
             for process in started:
@@ -89,12 +95,22 @@ def others(verb: str, config: DictConfig) -> Iterator[None]:
             process.wait()
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()  # another job has processes of its own
+
+
+@contextmanager
+def _announced(n: int) -> Iterator[None]:
+    """Tell torch and Lightning of ``n`` processes, of which this is the first."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    told = {RANKS: str(n), RANK: "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    told["NODE_RANK"] = "0"
+    before = {name: os.environ.get(name) for name in told}
+    os.environ.update(told)
+    try:
+        yield
+    finally:
         for name, value in before.items():
             os.environ.pop(name, None)  # Lightning may have removed it
             if value is not None:
                 os.environ[name] = value
-    if bad := [code for code in codes if code not in (0, 2)]:
-        raise InputError(
-            f"each of the {n} processes must end well, one ended with {bad[0]} (see above); what "
-            "is done is kept, the same command continues"
-        )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
@@ -67,14 +69,8 @@ def run(config: DictConfig) -> int:
         done = output.open()
         accept(config, "reconstruct")
         data.skip(done | bad)
-        try:
-            with others("reconstruct", config):
-                _predict(config, task, data, callbacks)
-        except Interrupted as stop:
-            stop.kept = f"{len(output.there())} slices are kept in {output.results}"
-            raise
-        finally:
-            output.close()
+        with closed(output), others("reconstruct", config):
+            _predict(config, task, data, callbacks)
     for scan in output.failed:
         logger.error("failed %s: %s", _name(scan.file, scan.slices), scan.message)
     print(
@@ -82,6 +78,18 @@ def run(config: DictConfig) -> int:
         f"there, {len(output.failed)} scans failed -> {output.results}"
     )
     return 2 if output.failed else 0
+
+
+@contextmanager
+def closed(output: RunFolder) -> Iterator[None]:
+    """Close the output however the block ends; an interruption is told what is kept."""
+    try:
+        yield
+    except Interrupted as stop:
+        stop.kept = f"{len(output.there())} slices are kept in {output.results}"
+        raise
+    finally:
+        output.close()
 
 
 def plan(data: FastMRI) -> tuple[dict[str, Planned], list[FailedScan]]:

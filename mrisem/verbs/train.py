@@ -79,14 +79,17 @@ def run(config: DictConfig) -> int:
             now = find_saved(folder)
             stop.kept = f"{0 if now is None else now.epochs} epochs are kept in {folder}"
             raise
+    return _end(writer, config.model.name)
+
+
+def _end(writer: TrainingWriter, model: str) -> int:
+    """Say what was trained and left out; return the exit code."""
     for scan in writer.failed.values():
         logger.error("left out %s %s: %s", scan.file, [*scan.slices], scan.message)
-    name = "last" if monitor is None else "best"
-    score = "" if monitor is None else f", best {monitor} {writer.best:.4f}"
-    print(
-        f"trained {config.model.name}{score}; use it with "
-        f"model.checkpoint={folder / 'checkpoints' / name}.ckpt"
-    )
+    name = "last" if writer.best is None else "best"
+    score = "" if writer.best is None else f", best {writer.monitor} {writer.best:.4f}"
+    path = writer.folder / "checkpoints" / f"{name}.ckpt"
+    print(f"trained {model}{score}; use it with model.checkpoint={path}")
     return 2 if writer.failed else 0
 
 

@@ -139,9 +139,14 @@ def test_train_goes_on_from_its_last_checkpoint(mrisem, data, tmp_path, monkeypa
     assert code == 0
     assert "has all 3 epochs: nothing is left to train" in out
     assert last.stat().st_mtime_ns == before
-    code, _, err = mrisem(*train, "mask.acceleration=3", f"output_dir={tmp_path}/t")
-    assert code == 1
-    assert "mask.acceleration=4.0 there, 3.0 now" in err
+    for word, said in (
+        ("mask.acceleration=3", "mask.acceleration=4.0 there, 3.0 now"),
+        ("scale.train.batch_size=3", "batch_size"),
+        ("+trainer.limit_train_batches=1", "trainer.limit_train_batches"),
+    ):
+        code, _, err = mrisem(*train, word, f"output_dir={tmp_path}/t")
+        assert code == 1
+        assert said in err
 
 
 def test_train_never_runs_what_a_checkpoint_pickles(mrisem, data, tmp_path):

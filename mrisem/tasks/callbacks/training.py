@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -69,8 +70,9 @@ class TrainingWriter(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the rows, then the checkpoints that say how far they go."""
         self._keep(trainer, "_epoch")
-        score = None if self.monitor is None else float(trainer.callback_metrics[self.monitor])
-        improved = score is not None and (self.best is None or score < self.best)
+        # none without validation, or where no validation slice could be read
+        score = float(trainer.callback_metrics.get(self.monitor or "", math.nan))
+        improved = math.isfinite(score) and (self.best is None or score < self.best)
         if improved:
             self.best = score
         if trainer.is_global_zero:
