@@ -1,6 +1,7 @@
 """Sweeps: a failed job does not stop the others, shows in the summary, and runs again alone."""
 
 import json
+import shlex
 import subprocess
 import sys
 
@@ -120,6 +121,21 @@ def test_record_of_a_job_says_how_to_make_it_again(mrisem, arguments, tmp_path):
     assert facts["command"].startswith("mrisem reconstruct data=knee ")
     assert torch.__version__.startswith(facts["versions"]["torch"])
     assert not (tmp_path / "r" / "sweep.json").exists()
+
+
+def test_command_of_a_sweeps_job_makes_that_job_again_alone(mrisem, simulated, tmp_path):
+    data = ["data=knee", f"data.root={simulated}/${{data.name}}", "data.max_slices=1"]
+    sweep = [*data, "scale=smoke", "model=zero_filled,cg_sense", f"output_dir={tmp_path}/s"]
+    assert mrisem("reconstruct", "--multirun", *sweep)[0] == 0
+    (run,) = (tmp_path / "s").glob("*cg_sense*")
+    _, verb, *words = shlex.split(
+        json.loads((run / ".hydra" / "reconstruct" / "job.json").read_text())["command"]
+    )
+    assert json.loads((run / "record.json").read_text())["overrides"] == words
+    code, out, err = mrisem(verb, *words)
+    assert code == 0, err
+    assert "cg_sense: 0 slices reconstructed, 2 were there" in out
+    assert str(run) in out
 
 
 def test_sweep_with_skipped_scans_ends_with_two(mrisem, simulated, tmp_path):

@@ -16,11 +16,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig
 
 from mrisem.errors import InputError
 from mrisem.signals import Interrupted
+from mrisem.verbs.jobs import words
 
 RANK, RANKS = "LOCAL_RANK", "WORLD_SIZE"  # as torch and Lightning know them
 
@@ -63,8 +63,8 @@ def others(verb: str, config: DictConfig) -> Iterator[None]:
         yield
         return
     with _announced(n):
-        words = [*HydraConfig.get().overrides.task, f"output_dir={config.output_dir}"]
-        command = [sys.executable, "-m", "mrisem", verb, *words]
+        folder = f"output_dir={config.output_dir}"
+        command = [sys.executable, "-m", "mrisem", verb, *words(), folder]
         started = [
             subprocess.Popen(command, env={**os.environ, RANK: str(number)})
             for number in range(1, n)

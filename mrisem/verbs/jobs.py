@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -26,6 +27,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
@@ -57,7 +59,7 @@ class JobRecord:
         self.run, self.folder = folder, hydra_folder(folder, verb)
         self._began = time.monotonic()
         self._accepted = in_sweep()
-        overrides = list(HydraConfig.get().overrides.task)
+        overrides = words()
         self.facts: dict[str, Any] = {
             "verb": verb,
             "state": "running",
@@ -114,6 +116,23 @@ class JobRecord:
         write_text(self.folder / "job.json", json.dumps(self.facts, indent=1) + "\n")
 
 
+def words() -> list[str]:
+    """Return the overrides that make this job again, alone: of a sweep's job with its own folder.
+
+    Empty outside a Hydra application.
+    """
+    if not HydraConfig.initialized():
+        return []
+    hydra = HydraConfig.get()
+    # launchers escape the braces of ${...}
+    task = [re.sub(r"\\([{}])", r"\1", word) for word in hydra.overrides.task]
+    if not in_sweep():
+        return task
+    written = [word.partition("=")[2] for word in task if word.startswith("output_dir=")]
+    folder = Path(*written[-1:] or [hydra.sweep.dir]) / hydra.sweep.subdir
+    return [*(word for word in task if not word.startswith("output_dir=")), f"output_dir={folder}"]
+
+
 def hydra_folder(folder: Path, verb: str) -> Path:
     """Return where a run folder keeps a verb's configuration and its `JobRecord`."""
     return folder / ".hydra" / verb
@@ -122,10 +141,9 @@ def hydra_folder(folder: Path, verb: str) -> Path:
 def accept(config: DictConfig, verb: str) -> None:
     """Keep the configuration, resolved, and the words that made it: the run goes on with them."""
     folder = hydra_folder(Path(config.output_dir), verb)
-    words = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
     remove_partial(folder)
     write_text(folder / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
-    write_text(folder / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(words)))
+    write_text(folder / "overrides.yaml", yaml.safe_dump(words(), allow_unicode=True))
     if JobRecord.current is not None:
         JobRecord.current.accept()
 

@@ -10,6 +10,7 @@ import torch
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from mrisem.results.record import IGNORED, IN_A_BANK, OF_A_PRIOR, Record, without
+from mrisem.verbs.jobs import words
 from mrisem.verbs.pieces import has_prior
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def make_record(config: DictConfig, contents: Mapping[str, str]) -> Record:
         settings=without(settings, ignored),
         contents=dict(contents),
         places={k: str(v) for k in places if (v := OmegaConf.select(config, k)) is not None},
-        overrides=tuple(_overrides()),
+        overrides=tuple(words()),
     )
 
 
@@ -59,9 +60,3 @@ def hash_weights(module: nn.Module) -> dict[str, str]:
         content = value.cpu().contiguous().flatten().view(torch.uint8)  # numpy has no bfloat16
         digest.update(name.encode() + content.numpy().tobytes())
     return {"weights": digest.hexdigest()[:24]} if weights else {}
-
-
-def _overrides() -> list[str]:
-    from hydra.core.hydra_config import HydraConfig
-
-    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
