@@ -3,7 +3,8 @@
 Axis legend (every tensor in mrisem follows it):
 
 * k-space, coil images, sensitivity maps: ``(batch, coil, y, x)`` complex64. ``x`` is the
-  phase-encode axis, ``y`` the (often twice oversampled) readout, as fastMRI stores them.
+  phase-encode axis, ``y`` the readout, as fastMRI stores them; of an oversampled readout a batch
+  keeps the rows that targets have (``data.readout``).
 * masks: ``(batch, y, x)`` bool, True where sampled.
 * images: ``(batch, y, x)`` complex64; magnitudes and targets: ``(batch, y, x)`` float32.
 * embeddings: ``(n, token, feature)``.
@@ -11,7 +12,8 @@ Axis legend (every tensor in mrisem follows it):
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -69,6 +71,9 @@ class Batch:
         coarse_maps: ``(batch, coil, g, g)`` complex64, the maps on the grid that ESPIRiT computed
             them on (`mrisem.physics.coils.interpolate_maps` brings them to full size); None: not
             known.
+        readout: rows of the field of view that the coarse maps cover, of which k-space has the
+            central ``y``; None: these rows.
+        measurements: those made of it so far (`mrisem.physics.sense.Measurement.of`).
     """
 
     masked_kspace: Tensor
@@ -80,6 +85,10 @@ class Batch:
     target: Tensor | None = None
     failed: tuple[FailedScan, ...] = ()
     coarse_maps: Tensor | None = None
+    readout: int | None = None
+    measurements: dict[int, Any] = field(
+        init=False, default_factory=dict, repr=False, compare=False
+    )
 
     def __len__(self) -> int:
         return self.masked_kspace.shape[0]

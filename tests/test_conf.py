@@ -139,7 +139,7 @@ def test_conf_every_logger_names_arguments_that_exist(name):
             signature(get_object(logger.make._target_)).bind(**make, save_dir=0, version=0)
 
 
-# key -> the paper's value (Feng et al., arXiv:2511.19641); lambdas in our scale, for 640 x 368
+# key -> the paper's value (Feng et al., arXiv:2511.19641); lambdas in our scale, for 320 x 368
 IMAGE_ROUTE = {
     "mask.acceleration": 4,
     "mask.calibration_lines": 24,
@@ -179,12 +179,12 @@ RECIPES = {
         "model.task.network.levels": 4,
         "model.task.final_lambda": 0.5,
         "fit.settings.loss_share": None,
-        "prior.weight": 0.1 / ((640 * 368) ** 0.5 / 4),
+        "prior.weight": 0.1 / ((320 * 368) ** 0.5 / 4),
     },
     "paper_unrolled": IMAGE_ROUTE
     | FIT
     | UNROLLED
-    | {"model.task.prior_on": "network", "prior.weight": 1 / ((640 * 368) ** 0.5 * 0.4 / 4)},
+    | {"model.task.prior_on": "network", "prior.weight": 1 / ((320 * 368) ** 0.5 * 0.4 / 4)},
     "paper_inr": IMAGE_ROUTE
     | {
         "model.task.network.layers": 8,
@@ -195,13 +195,13 @@ RECIPES = {
         "model.task.first.iterations": 1600,
         "model.task.second.iterations": 1600,
         "model.task.first_regulariser.name": "tv",
-        "model.task.first_regulariser.weight": 3 / (640 * 368) ** 0.5,
+        "model.task.first_regulariser.weight": 3 / (320 * 368) ** 0.5,
         "model.task.rates.siren": 1e-4,
         "model.task.rates.adaptor": 1e-3,
         "model.task.first.halve_every": 1600,
         "model.task.second.halve_every": 1600,
         "model.task.final_lambda": 0.05,
-        "prior.weight": 5 / (640 * 368) ** 0.5,
+        "prior.weight": 5 / (320 * 368) ** 0.5,
     },
     "paper_language": FIT
     | UNROLLED
@@ -217,7 +217,7 @@ RECIPES = {
         "prior.sigma": 0.03,
         "prior.center": False,
         "prior.balance": None,
-        "prior.weight": 500 / ((640 * 368) ** 0.5 * 0.4 / 4),
+        "prior.weight": 500 / ((320 * 368) ** 0.5 * 0.4 / 4),
     },
 }
 SUBJECTS = {"knee": 20, "brain": 50}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mrisem.physics.sense import SenseOperator
+from mrisem.physics.sense import Measurement
 from mrisem.physics.solvers import conjugate_gradient
 from mrisem.types import Batch, Reconstruction
 
@@ -12,7 +12,7 @@ class ZeroFilled:
 
     def __call__(self, batch: Batch) -> Reconstruction:
         """Reconstruct a batch."""
-        return Reconstruction(SenseOperator.of(batch).adjoint(batch.masked_kspace))
+        return Reconstruction(Measurement.of(batch).zero_filled)
 
 
 class CGSense:
@@ -32,10 +32,10 @@ class CGSense:
 
     def __call__(self, batch: Batch) -> Reconstruction:
         """Reconstruct a batch."""
-        sense = SenseOperator.of(batch)
+        measured = Measurement.of(batch)
         image = conjugate_gradient(
-            lambda x: sense.normal(x) + self.weight * x,
-            sense.adjoint(batch.masked_kspace),
+            lambda x: measured.normal(x) + self.weight * x,
+            measured.zero_filled,
             tolerance=self.tolerance,
             max_iterations=self.iterations,
         )

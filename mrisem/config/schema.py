@@ -80,6 +80,10 @@ class Data(Choice):
     kspace_center: Literal["middle", "corner"] = Field(
         "middle", description="where the files have the zero frequency; corner: at index 0"
     )
+    readout: Literal["target", "all"] = reference(
+        "${oc.select:model.readout,target}",
+        description="image rows reconstructed of an oversampled readout: the target's, or all",
+    )
 
 
 class Auxiliary(Options):
@@ -164,6 +168,7 @@ class Model(Choice):
     checkpoint: PathText | None = Field(None, description="weights to start from")
     trained_by: str | None = Field(None, description="command that trains it, for messages")
     loss_share: Share | None = Field(None, description="default of fit.loss_share")
+    readout: Literal["target", "all"] = Field("target", description="default of data.readout")
     prior_on: Literal["image", "network", "stages"] = Field(
         "image", description="where the prior acts: final image, last network output, all stages"
     )

@@ -13,7 +13,7 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from mrisem.data.batches import Row, as_batch, magnitude, undersample
+from mrisem.data.batches import Readout, Row, as_batch, magnitude, undersample
 from mrisem.data.contents import open_scan
 from mrisem.data.slices import (
     EmptySliceError,
@@ -107,6 +107,7 @@ class AuxiliarySlices:
         reconstructor: makes reconstructions, where they are asked for.
         contrast: how the acquisition was chosen, for descriptions.
         on_error: ``raise`` at a bad slice, or ``skip`` it.
+        readout: image rows that the reconstructor is given, see `as_batch`.
     """
 
     def __init__(
@@ -116,6 +117,7 @@ class AuxiliarySlices:
         reconstructor: Reconstructor | None = None,
         contrast: str = "same",
         on_error: str = "raise",
+        readout: Readout = "all",
     ):
         if not volumes:
             raise InputError("the auxiliary set must hold at least one file, got none")
@@ -128,7 +130,7 @@ class AuxiliarySlices:
         self.settings = settings
         self.reconstructor = reconstructor
         self.contrast = contrast
-        self.on_error = on_error
+        self.on_error, self.readout = on_error, readout
         self._slices = central_slices(self.volumes, settings.max_slices)
         self._bad: set[tuple[str, int]] = set()
 
@@ -181,7 +183,8 @@ class AuxiliarySlices:
         if self.settings.negatives != "reconstruction":
             yield target, center_crop(magnitude(kspace * columns), volume.crop), info
         if self.reconstructor is not None and self.settings.negatives != "zero_filled":
-            batch = as_batch([Row(*undersample(kspace, columns), columns, info)], volume.crop)
+            row = Row(*undersample(kspace, columns), columns, info)
+            batch = as_batch([row], volume.crop, readout=self.readout)
             with torch.no_grad():
                 image = self.reconstructor(batch).image.abs()[0]
             yield target, batch.scale * center_crop(image, volume.crop), info
@@ -213,7 +216,7 @@ class AuxiliarySlices:
             settings.seed,
         ]
         if self.reconstructor is not None:
-            recipe += [settings.negatives, self.reconstructor.fingerprint]
+            recipe += [settings.negatives, self.reconstructor.fingerprint, self.readout]
         digest = hashlib.sha256(repr(tuple(recipe)).encode())
         for volume in self.volumes:
             facts: tuple = (

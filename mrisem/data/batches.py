@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from einops import repeat
@@ -12,10 +13,12 @@ from torch import Tensor
 
 from mrisem.errors import InputError
 from mrisem.physics.coils import estimate_coarse_maps, interpolate_maps, root_sum_of_squares
-from mrisem.physics.fourier import center_crop, ifft2c
+from mrisem.physics.fourier import center_crop, crop_readout, ifft2c
 from mrisem.physics.masks import calibration_lines
 from mrisem.physics.units import exponent_of, shift_exponent
 from mrisem.types import Batch, SliceInfo
+
+Readout = Literal["target", "all"]
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,7 @@ def as_batch(
     crop: tuple[int, int],
     cache_folder: Path | None = None,
     estimator: str = "torch",
+    readout: Readout = "all",
 ) -> Batch:
     """Put slices of one volume together and estimate their sensitivity maps.
 
@@ -92,6 +96,8 @@ def as_batch(
         crop: ``(Y, X)`` of reconstructions.
         cache_folder: folder that keeps sensitivity maps; None: not kept.
         estimator: name of the estimator of sensitivity maps.
+        readout: image rows that the batch has: those of the ``target``, or ``all``
+            (`mrisem.physics.fourier.crop_readout`). Sensitivity maps come from all of k-space.
     """
     masked, scale, columns = (
         torch.stack([getattr(row, name) for row in rows])
@@ -100,6 +106,8 @@ def as_batch(
     blocks = [_calibration(row) for row in rows]
     lines = torch.tensor([block.shape[-1] for block in blocks])
     n, _, height, width = masked.shape
+    n_rows = crop[0] if readout == "target" else height
+    masked = crop_readout(masked, n_rows) * columns[:, None, None]
     maps = torch.empty_like(masked)
     coarse: Tensor | None = None
     for size in lines.unique().tolist():  # slices with equally many in one go
@@ -107,17 +115,18 @@ def as_batch(
         part = estimate_coarse_maps(chosen, size, cache_folder, estimator=estimator)
         coarse = part.new_empty(n, *part.shape[1:]) if coarse is None else coarse
         coarse[lines == size] = part
-        maps[lines == size] = interpolate_maps(part, (height, width))
+        maps[lines == size] = interpolate_maps(part, (height, width), n_rows)
     targets = [row.target for row in rows if row.target is not None]
     return Batch(
         masked_kspace=masked,
-        mask=repeat(columns, "b x -> b y x", y=height).contiguous(),
+        mask=repeat(columns, "b x -> b y x", y=n_rows).contiguous(),
         sensitivity_maps=maps,
         scale=scale,
         crop=crop,
         info=tuple(row.info for row in rows),
         target=torch.stack(targets) if targets else None,
         coarse_maps=coarse,
+        readout=height,
     )
 
 

@@ -19,6 +19,7 @@ from mrisem.data.auxiliary import (
     Reconstructor,
     choose_subjects,
 )
+from mrisem.data.batches import Readout
 from mrisem.data.dataset import SliceGroups
 from mrisem.data.folders import data_files, find_volumes, select_acquisition, split_folder
 from mrisem.data.slices import SliceOf, central_slices
@@ -59,6 +60,8 @@ class FastMRI(pl.LightningDataModule):
         sensitivity_maps: their estimator, ``torch`` (ours) or ``sigpy``.
         kspace_center: where the zero frequency lies in the files: in the ``middle`` of both axes,
             as fastMRI has it, or in their ``corner``, at index 0.
+        readout: image rows that are reconstructed: those that the ``target`` has, or ``all`` of an
+            oversampled readout.
     """
 
     anatomy: ClassVar[str]
@@ -84,6 +87,7 @@ class FastMRI(pl.LightningDataModule):
         n_workers: Annotated[int, Ge(0)] = 0,
         sensitivity_maps: Literal["torch", "sigpy"] = "torch",
         kspace_center: Center = "middle",
+        readout: Readout = "target",
     ):
         super().__init__()
         if root is None:
@@ -99,6 +103,7 @@ class FastMRI(pl.LightningDataModule):
             on_error: ("raise", "skip"),
             train_subjects: ("remaining", "auxiliary"),
             kspace_center: ("middle", "corner"),
+            readout: ("target", "all"),
         }
         if wrong := [value for value, allowed in choices.items() if value not in allowed]:
             raise InputError(f"{wrong[0]!r} must be one of {choices[wrong[0]]}; correct the word")
@@ -108,7 +113,7 @@ class FastMRI(pl.LightningDataModule):
         self.auxiliary = auxiliary
         self.train_subjects = train_subjects
         self.validation_subjects = validation_subjects
-        self.n_workers = n_workers
+        self.n_workers, self.readout = n_workers, readout
         self.slices_at_once = slices_at_once
         self._groups = partial(
             SliceGroups,
@@ -116,6 +121,7 @@ class FastMRI(pl.LightningDataModule):
             slices_at_once=slices_at_once,
             on_error=on_error,
             sensitivity_maps=sensitivity_maps,
+            readout=readout,
         )
         # inspects each folder once
         self._find_volumes = cache(partial(find_volumes, kspace_center=kspace_center))
@@ -222,7 +228,9 @@ class FastMRI(pl.LightningDataModule):
                 )
             (acquisition,) = acquisitions
         volumes = self._auxiliary_volumes(acquisition, contrast)
-        return AuxiliarySlices(volumes, self.auxiliary, self.reconstructor, contrast, self.on_error)
+        return AuxiliarySlices(
+            *(volumes, self.auxiliary, self.reconstructor, contrast, self.on_error, self.readout)
+        )
 
     @property
     def reconstructed_acquisitions(self) -> list[str]:

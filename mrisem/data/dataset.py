@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from mrisem.data.batches import Row, as_batch, undersample
+from mrisem.data.batches import Readout, Row, as_batch, undersample
 from mrisem.data.header import occupied_columns
 from mrisem.data.slices import (
     EmptySliceError,
@@ -109,6 +109,7 @@ class SliceGroups(Dataset):
     failed: Sequence[FailedScan] = ()
     sensitivity_maps: str = "torch"
     calibration: Literal["drawn", "nominal"] = "drawn"
+    readout: Readout = "all"
     groups: list[list[SliceOf]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -188,4 +189,4 @@ class SliceGroups(Dataset):
         return row
 
     def _batch(self, rows: Sequence[Row], crop: tuple[int, int]) -> Batch:
-        return as_batch(rows, crop, self.cache_folder, self.sensitivity_maps)
+        return as_batch(rows, crop, self.cache_folder, self.sensitivity_maps, self.readout)

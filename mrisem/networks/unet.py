@@ -7,7 +7,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mrisem.physics.sense import SenseOperator
+from mrisem.physics.sense import Measurement
 from mrisem.types import Batch, Reconstruction
 
 
@@ -81,25 +81,6 @@ class Unet(nn.Module):
         Returns:
             The corrected image; iterates hold the zero-filled image and it.
         """
-        zero_filled = SenseOperator.of(batch, mask).adjoint(batch.masked_kspace)
-        image = on_central_rows(self.unet, zero_filled, batch.crop[0])
+        zero_filled = Measurement.of(batch, mask).zero_filled
+        image = self.unet(zero_filled)
         return Reconstruction(image, (zero_filled, image))
-
-
-def on_central_rows(network: nn.Module, image: Tensor, n_rows: int) -> Tensor:
-    """Apply a network to the central ``n_rows`` readout rows, leaving the others as they are.
-
-    The readout is fully sampled, so image rows do not mix, and the rows that targets do not have
-    need no network.
-
-    Args:
-        network: ``(batch, n_rows, x)`` complex64 -> the same.
-        image: ``(batch, y, x)`` complex64.
-        n_rows: the rows that targets keep, at most ``y``; the same as `center_crop` takes.
-    """
-    y = image.shape[-2]
-    if n_rows > y:
-        raise ValueError(f"n_rows must be at most the image's y = {y}, got {n_rows}")
-    top = y // 2 - n_rows // 2
-    bottom = top + n_rows
-    return torch.cat([image[:, :top], network(image[:, top:bottom]), image[:, bottom:]], dim=1)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mrisem.networks.unet import ResidualUnet, on_central_rows
-from mrisem.physics.sense import SenseOperator
+from mrisem.networks.unet import ResidualUnet
+from mrisem.physics.sense import Measurement
 from mrisem.physics.solvers import solve_data_consistency
 from mrisem.types import Batch, Reconstruction
 
@@ -16,9 +16,7 @@ class Unrolled(nn.Module):
 
     Method: Feng et al., arXiv:2511.19641, its unrolled backbone. Every stage has its own U-Net and
     its own learnable ``lambda_k``, stored as a logarithm so that it stays positive. The
-    data-consistency problem is solved by conjugate gradients with implicit gradients. The U-Nets
-    see only the central readout rows that the target keeps (`on_central_rows`); the data term still
-    covers all of k-space.
+    data-consistency problem is solved by conjugate gradients with implicit gradients.
 
     Args:
         stages: number of stages (paper: 4; image-language route: 8).
@@ -56,15 +54,14 @@ class Unrolled(nn.Module):
             The last stage's image; iterates hold the zero-filled image and every stage's, and
             network outputs every ``z_k``.
         """
-        sense = SenseOperator.of(batch, mask)
-        adjoint = sense.adjoint(batch.masked_kspace)
-        iterates, network_outputs = [adjoint], []
+        seen = Measurement.of(batch, mask)
+        iterates, network_outputs = [seen.zero_filled], []
         for unet, log_lambda in zip(self.unets, self.log_lambdas, strict=True):
-            network_outputs.append(on_central_rows(unet, iterates[-1], batch.crop[0]))
+            network_outputs.append(unet(iterates[-1]))
             iterates.append(
                 solve_data_consistency(
-                    sense,
-                    adjoint,
+                    seen,
+                    seen.zero_filled,
                     network_outputs[-1],
                     log_lambda.exp(),
                     tolerance=self.cg_tolerance,

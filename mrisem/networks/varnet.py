@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from mrisem.errors import InputError
 from mrisem.physics.coils import combine
 from mrisem.physics.masks import calibration_lines
-from mrisem.physics.sense import SenseOperator
+from mrisem.physics.sense import Measurement
 from mrisem.types import Batch, Reconstruction
 
 
@@ -52,7 +52,7 @@ class EndToEndVarNet(nn.Module):
         Raises:
             InputError: when the central column of a slice is not sampled.
         """
-        zero_filled = SenseOperator.of(batch, mask).adjoint(batch.masked_kspace)
+        zero_filled = Measurement.of(batch, mask).zero_filled
         image = combine(self.coil_images(batch, mask), batch.sensitivity_maps)
         return Reconstruction(image, (zero_filled, image))
 

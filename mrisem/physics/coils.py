@@ -120,7 +120,7 @@ def estimate_coarse_maps(
     return coarse
 
 
-def interpolate_maps(coarse: Tensor, size: tuple[int, int]) -> Tensor:
+def interpolate_maps(coarse: Tensor, size: tuple[int, int], n_rows: int | None = None) -> Tensor:
     """Bring coarse maps to the size of the image by periodic cubic splines, and normalise them.
 
     Their phase is relative to the strongest combination of all coils, which seldom vanishes: smooth
@@ -128,7 +128,8 @@ def interpolate_maps(coarse: Tensor, size: tuple[int, int]) -> Tensor:
 
     Args:
         coarse: ``(batch, coil, g, g)`` complex64, of `estimate_coarse_maps`.
-        size: ``(y, x)``.
+        size: ``(y, x)`` of the field of view that they cover.
+        n_rows: central rows of it that are wanted; None: all.
 
     Returns:
         ``(batch, coil, y, x)`` complex64 of unit root-sum-of-squares.
@@ -137,8 +138,10 @@ def interpolate_maps(coarse: Tensor, size: tuple[int, int]) -> Tensor:
     torch.Size([2, 1, 4, 3])
     """
     if coarse.shape[1:] == (1, 1, 1):  # a single coil: not estimated
-        return coarse.new_ones(len(coarse), 1, *size)
+        return coarse.new_ones(len(coarse), 1, n_rows or size[0], size[1])
     row, column = (_spline_matrix(n, coarse) for n in size)
+    if n_rows is not None:
+        row = center_crop(row, (n_rows, row.shape[1]))
     maps = row @ coarse @ column.T
     return maps / root_sum_of_squares(maps)[:, None].clamp_min(1e-12)
 

@@ -4,7 +4,7 @@
 """
 
 from torch import Tensor
-from torch.fft import fft2, fftshift, ifft2, ifftshift
+from torch.fft import fft, fft2, fftshift, ifft, ifft2, ifftshift
 
 _YX = (-2, -1)
 
@@ -47,3 +47,29 @@ def center_crop(image: Tensor, size: tuple[int, int]) -> Tensor:
         raise ValueError(f"crop must fit into the image {(height, width)}, got {size}")
     top, left = height // 2 - crop_y // 2, width // 2 - crop_x // 2
     return image[..., top : top + crop_y, left : left + crop_x]
+
+
+def crop_readout(kspace: Tensor, n_rows: int) -> Tensor:
+    """Return the k-space of the central ``n_rows`` image rows.
+
+    The readout is fully sampled, so that a transform along it separates the image rows: those that
+    a target does not have can be left out, exactly, under any mask of whole columns. Half of an
+    oversampled scan is saved.
+
+    Args:
+        kspace: ``(..., y, x)`` complex, every column sampled in whole or not at all.
+        n_rows: at most ``y``.
+
+    Returns:
+        ``(..., n_rows, x)`` complex.
+
+    >>> import torch
+    >>> image = torch.randn(6, 4, dtype=torch.complex128)
+    >>> torch.allclose(ifft2c(crop_readout(fft2c(image), 2)), image[2:4])
+    True
+    """
+    if n_rows == kspace.shape[-2]:
+        return kspace
+    rows = fftshift(ifft(ifftshift(kspace, dim=-2), dim=-2, norm="ortho"), dim=-2)
+    rows = center_crop(rows, (n_rows, kspace.shape[-1]))
+    return fftshift(fft(ifftshift(rows, dim=-2), dim=-2, norm="ortho"), dim=-2)

@@ -13,7 +13,8 @@ from mrisem.physics.sense import SenseOperator
 
 def _inner(a: Tensor, b: Tensor) -> Tensor:
     """Real part of the inner product of each slice: ``(batch, y, x)`` -> ``(batch, 1, 1)``."""
-    return torch.view_as_real(a.conj() * b)[..., 0].sum((-2, -1), keepdim=True)
+    parts = (torch.view_as_real(c.contiguous()).flatten(1) for c in (a, b))
+    return torch.linalg.vecdot(*parts)[:, None, None]
 
 
 def conjugate_gradient(

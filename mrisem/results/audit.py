@@ -114,7 +114,8 @@ def _kspace_row(pair: Pair, volume: Volume, guided: Samples | None, plain: Sampl
         raise _unlike(pair, volume, "samples")
     mask = guided.mask
     with reading(pair.guided.output(volume.file), "a whole reconstruction", "reconstruct it again"):
-        maps = interpolate_maps(guided.coarse_maps[None], (mask.shape[0], mask.shape[1]))
+        size = (guided.readout, mask.shape[1])
+        maps = interpolate_maps(guided.coarse_maps[None], size, mask.shape[0])
     sense = SenseOperator(maps, mask[None])
     kspace = [sense.coil_kspace(part.image[None])[0].numpy() for part in (guided, plain)]
     return dict(kspace_change(kspace[0], kspace[1], mask.numpy()))

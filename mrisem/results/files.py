@@ -26,7 +26,7 @@ from mrisem.types import FailedScan
 
 # Datasets of a volume's file, one entry a slice.
 PER_SLICE = (
-    *("reconstruction", "image", "mask", "coarse_maps"),
+    *("reconstruction", "image", "mask", "coarse_maps", "readout"),
     *("slices", "acceleration", "data_consistency", "seconds"),
 )
 CURVE = np.dtype([("slice", "i4"), ("iteration", "i4"), ("name", "S64"), ("value", "f8")])

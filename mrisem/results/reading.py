@@ -20,7 +20,7 @@ from mrisem.files import reading
 from mrisem.results.inside import FileName, plain_name
 from mrisem.results.record import Record, Scan
 
-_FACTS = ("slices", "acceleration", "data_consistency", "seconds")
+_FACTS = ("slices", "acceleration", "data_consistency", "seconds", "readout")
 _MAX_BYTES = 2**31  # of a dataset: a few megabytes of a file can claim any shape
 
 
@@ -84,11 +84,13 @@ class Samples:
         image: ``(y, x)`` complex64.
         mask: ``(y, x)`` bool.
         coarse_maps: ``(coil, g, g)`` complex64, sensitivities on a coarse grid.
+        readout: rows of the field of view that they cover.
     """
 
     image: Tensor
     mask: Tensor
     coarse_maps: Tensor
+    readout: int
 
 
 @dataclass(frozen=True)
@@ -194,10 +196,15 @@ def read_samples(path: Path, place: int) -> Samples | None:
         image, mask, maps = parts
         if image.shape != mask.shape or 0 in maps.shape:
             raise ValueError(f"image and mask must have one shape, got {image.shape}, {mask.shape}")
+        rows = numbers_of(content, "readout", 1)
+        readout = len(mask) if rows is None else int(rows[place])  # earlier versions kept all rows
+        if not len(mask) <= readout <= 2**16:
+            raise ValueError(f"readout must be at least {len(mask)} rows, got {readout}")
         return Samples(
             torch.from_numpy(image.astype(np.complex64)),
             torch.from_numpy(mask.astype(bool)),
             torch.from_numpy(maps.astype(np.complex64)),
+            readout,
         )
 
 

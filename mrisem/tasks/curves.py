@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from mrisem.physics.sense import SenseOperator
+from mrisem.physics.sense import Measurement
 from mrisem.tasks.guidance import Guidance
 from mrisem.types import SliceInfo
 
@@ -53,6 +53,6 @@ class FitCurves:
             losses = prior.losses(magnitude)
             similarities = {k: v for k, v in losses.items() if k.startswith(sides)}
             self.add(batch.info, iteration, similarities)
-            zero_filled = SenseOperator.of(batch).adjoint(batch.masked_kspace)
+            zero_filled = Measurement.of(batch).zero_filled
             self.zero_filled = prior.signature(guidance.magnitude(zero_filled))
             self.bank = prior.bank_signature()

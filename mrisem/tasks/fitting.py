@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from mrisem.networks.adapters import LoRA
-from mrisem.physics.sense import SenseOperator
+from mrisem.physics.sense import Measurement
 from mrisem.physics.solvers import solve_data_consistency
 from mrisem.tasks.curves import FitCurves
 from mrisem.tasks.guidance import Guidance
@@ -209,10 +209,11 @@ def finish(batch: Batch, result: Reconstruction, weight: float | None) -> Recons
     """
     if weight is None:
         return result
-    sense = SenseOperator.of(batch)
-    adjoint = sense.adjoint(batch.masked_kspace)
-    mu = torch.as_tensor(weight, device=adjoint.device)
-    image = solve_data_consistency(sense, adjoint, result.image, mu, max_iterations=30)
+    all_of_it = Measurement.of(batch)
+    mu = torch.as_tensor(weight, device=result.image.device)
+    image = solve_data_consistency(
+        all_of_it, all_of_it.zero_filled, result.image, mu, max_iterations=30
+    )
     return replace(result, image=image, iterates=(*result.iterates, image))
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mrisem.physics.fourier import center_crop
-from mrisem.physics.sense import SenseOperator
+from mrisem.physics.sense import Measurement
 from mrisem.prior.prior import Prior
 from mrisem.types import Batch
 
@@ -67,7 +67,7 @@ class Guidance:
             losses = self.prior.losses(self.magnitude(leaf), iteration)
             (gradient,) = torch.autograd.grad(losses["semantic"].sum(), leaf)
             if self.steering.unmeasured_only:
-                gradient = gradient - SenseOperator.of(self.batch).normal(gradient)
+                gradient = gradient - Measurement.of(self.batch).normal(gradient)
             gradients.append(gradient)
         norms = _norm(gradients), _norm(data_gradients)
         weights = self._weights(*norms)[:, None, None]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mrisem.physics.masks import calibration_lines, stable_seed
-from mrisem.physics.sense import SenseOperator
+from mrisem.physics.sense import Measurement
 from mrisem.physics.split import split_mask
 from mrisem.types import Batch
 
@@ -21,17 +21,17 @@ def data_consistency_loss(batch: Batch, image: Tensor, mask: Tensor) -> Tensor:
         image: ``(batch, y, x)`` complex64.
         mask: ``(batch, y, x)`` bool: sampled entries that count, ``mask_loss``.
     """
-    sense = SenseOperator.of(batch, mask)
-    error = sense.forward(image) - mask[:, None] * batch.masked_kspace
+    counts = Measurement.of(batch, mask)
+    error = counts.sample(image) - counts.measured
     counted = 2 * batch.masked_kspace.shape[1] * mask.sum((-2, -1))
     return torch.view_as_real(error).abs().sum((1, 2, 3, 4)) / counted
 
 
 def data_consistency_residual(batch: Batch, image: Tensor) -> Tensor:
     """Relative residual ``|M F S x - y| / |y|`` over all samples, ``(batch,)`` float32."""
-    sense = SenseOperator.of(batch)
-    error = sense.forward(image) - batch.masked_kspace
-    return error.flatten(1).norm(dim=1) / batch.masked_kspace.flatten(1).norm(dim=1)
+    scan = Measurement.of(batch)
+    error = scan.sample(image) - scan.measured
+    return error.flatten(1).norm(dim=1) / scan.measured.flatten(1).norm(dim=1)
 
 
 def split_samples(

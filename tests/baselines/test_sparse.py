@@ -6,12 +6,12 @@ from sigpy.linop import FiniteDifference
 from mrisem.baselines.classical import CGSense
 from mrisem.baselines.sparse import L1Wavelet, TotalVariation
 from mrisem.errors import InputError
-from mrisem.physics.sense import SenseOperator
+from mrisem.physics.sense import Measurement
 
 
 def tv_objective(batch, image, weight):
     """``1/2 |A x - y|^2 + weight TV(x)``, written out with periodic differences."""
-    residual = SenseOperator.of(batch).forward(image) - batch.masked_kspace
+    residual = Measurement.of(batch).forward(image) - batch.masked_kspace
     steps = torch.stack([image - image.roll(1, axis) for axis in (-2, -1)])
     length = steps.abs().square().sum(0).sqrt()
     return float(residual.abs().square().sum() / 2 + weight * length.sum())

@@ -10,7 +10,7 @@ import torch
 from mrisem.data.auxiliary import AuxiliarySettings, AuxiliarySlices
 from mrisem.data.volumes import inspect_volume
 from mrisem.errors import InputError
-from mrisem.physics.sense import SenseOperator
+from mrisem.physics.sense import Measurement
 from mrisem.types import Reconstruction
 
 SETTINGS = AuxiliarySettings(calibration_lines=8)
@@ -118,7 +118,7 @@ class Doubling:
 
     def __call__(self, batch):
         assert batch.mask.shape == (1, 64, 48)
-        return Reconstruction(2 * SenseOperator.of(batch).adjoint(batch.masked_kspace))
+        return Reconstruction(2 * Measurement.of(batch).adjoint(batch.masked_kspace))
 
 
 def test_negatives_may_be_reconstructions_or_both(volumes):

@@ -15,6 +15,7 @@ from mrisem.physics.coils import (
 )
 from mrisem.physics.fourier import center_crop, ifft2c
 from mrisem.physics.masks import FileMask, GaussianMask, calibration_lines
+from mrisem.physics.sense import Measurement
 from mrisem.types import FailedScan
 
 MASK = GaussianMask(4, calibration_lines=8)
@@ -252,3 +253,21 @@ def test_mask_of_another_package_serves_and_its_faults_name_class_and_file(tmp_p
     assert torch.equal(batch.mask[0, 0], Third()(48, (2, 46), 0))
     with pytest.raises(InputError, match=r"a\.h5: a mask must be .* Rows gave Tensor \(1, 48\)"):
         groups(path, mask=Rows())[0]
+
+
+def test_target_readout_gives_the_rows_of_the_target_and_the_same_images(tmp_path, make_file):
+    path = make_file(tmp_path / "a.h5")
+    whole, part = (groups(path, readout=readout)[0] for readout in ("all", "target"))
+    rows = slice(16, 48)  # 32 of 64
+    assert part.masked_kspace.shape == part.sensitivity_maps.shape == (2, 4, 32, 48)
+    assert torch.equal(part.mask, whole.mask[:, rows])
+    assert bool((part.masked_kspace[~part.mask[:, None].expand(-1, 4, -1, -1)] == 0).all())
+    torch.testing.assert_close(part.sensitivity_maps, whole.sensitivity_maps[:, :, rows])
+    assert torch.equal(part.scale, whole.scale)
+    operators = Measurement.of(part), Measurement.of(whole)
+    zero_filled = [operator.zero_filled for operator in operators]
+    torch.testing.assert_close(zero_filled[0], zero_filled[1][:, rows], atol=1e-6, rtol=1e-4)
+    normal = [o.normal(image) for o, image in zip(operators, zero_filled, strict=True)]
+    torch.testing.assert_close(normal[0], normal[1][:, rows], atol=1e-6, rtol=1e-4)
+    maps = interpolate_maps(part.coarse_maps, (part.readout, 48), 32)
+    torch.testing.assert_close(maps, part.sensitivity_maps)

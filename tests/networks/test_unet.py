@@ -7,10 +7,8 @@ from mrisem.networks.unet import (
     Unet,
     channels_to_complex,
     complex_to_channels,
-    on_central_rows,
 )
-from mrisem.physics.fourier import center_crop
-from mrisem.physics.sense import SenseOperator
+from mrisem.physics.sense import Measurement
 
 
 class Shift(nn.Module):
@@ -53,23 +51,8 @@ def test_residual_unet_pads_to_the_multiple_and_no_further():
     assert sizes == [(32, 24), (40, 24), (16, 16)]
 
 
-@pytest.mark.parametrize(("y", "rows"), [(33, 18), (33, 17), (32, 17), (8, 8), (7, 1)])
-def test_central_rows_are_those_of_the_target(y, rows):
-    image = torch.randn(2, y, 5, dtype=torch.complex64)
-    seen = []
-    result = on_central_rows(lambda part: seen.append(part) or -part, image, rows)
-    assert torch.equal(seen[0], center_crop(image, (rows, 5)))
-    assert torch.equal(center_crop(result, (rows, 5)), -seen[0])
-    assert (result != image).sum() == seen[0].numel()
-
-
-def test_central_rows_beyond_the_image_are_refused():
-    with pytest.raises(ValueError, match="at most the image's y = 8, got 9"):
-        on_central_rows(nn.Identity(), torch.zeros(1, 8, 4, dtype=torch.complex64), 9)
-
-
 def test_unet_untrained_is_exactly_the_zero_filled_image(make_batch, points_held_out):
     batch = make_batch(y=33, x=27, rows=17)
     mask = points_held_out(batch)
-    zero_filled = SenseOperator.of(batch, mask).adjoint(batch.masked_kspace)
+    zero_filled = Measurement.of(batch, mask).adjoint(batch.masked_kspace)
     assert torch.equal(Unet(channels=4, levels=3)(batch, mask).image, zero_filled)

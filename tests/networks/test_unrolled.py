@@ -1,14 +1,14 @@
 import torch
 
 from mrisem.networks.unrolled import Unrolled
-from mrisem.physics.sense import SenseOperator
+from mrisem.physics.sense import Measurement
 from mrisem.physics.solvers import solve_data_consistency
 
 
 def test_unrolled_untrained_is_repeated_data_consistency(make_batch):
     batch = make_batch()
     network = Unrolled(stages=2, channels=4, levels=2, cg_iterations=50, cg_tolerance=1e-6)
-    sense = SenseOperator.of(batch)
+    sense = Measurement.of(batch)
     adjoint = sense.adjoint(batch.masked_kspace)
     x = adjoint
     for _ in range(2):

@@ -3,7 +3,7 @@ import torch
 
 from mrisem.networks.adapters import LoRA
 from mrisem.networks.unrolled import Unrolled
-from mrisem.physics.sense import SenseOperator
+from mrisem.physics.sense import Measurement
 from mrisem.tasks.fitting import Best, PerScanFit, ScanFit, copies
 from mrisem.tasks.guidance import Guidance, Steering
 from mrisem.tasks.network import NetworkTask
@@ -43,7 +43,7 @@ class Recorder(torch.nn.Module):
 
     def forward(self, batch, mask=None):
         self.seen.append(batch.mask if mask is None else mask)
-        sense = SenseOperator.of(batch, mask)
+        sense = Measurement.of(batch, mask)
         return Reconstruction(self.gain * sense.adjoint(batch.masked_kspace))
 
 
@@ -51,7 +51,7 @@ def test_data_consistency_loss_equals_its_formula(make_batch):
     batch = make_batch()
     image = torch.randn(2, 72, 64, dtype=torch.complex64)
     mask = batch.mask & (torch.rand(2, 72, 64) < 0.5)
-    error = SenseOperator.of(batch, mask).coil_kspace(image) - batch.masked_kspace
+    error = Measurement.of(batch, mask).coil_kspace(image) - batch.masked_kspace
     for i in range(2):
         entries = error[i][:, mask[i]]
         expected = (entries.real.abs().mean() + entries.imag.abs().mean()) / 2
@@ -191,7 +191,7 @@ class Overflows(torch.nn.Module):
         self.gain = torch.nn.Parameter(torch.tensor(1.05))
 
     def forward(self, batch, mask=None):
-        image = SenseOperator.of(batch, mask).adjoint(batch.masked_kspace)
+        image = Measurement.of(batch, mask).adjoint(batch.masked_kspace)
         far = (self.gain - 1).abs() > 0.1
         return Reconstruction(image * torch.where(far, torch.inf, self.gain))
 

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from mrisem.physics.sense import SenseOperator
+from mrisem.physics.sense import Measurement, SenseOperator
 from mrisem.tasks.curves import FitCurves
 from mrisem.tasks.guidance import Guidance, Steering
 from mrisem.types import Batch, SliceInfo
@@ -97,7 +97,7 @@ def test_guidance_is_silent_before_it_starts(batch, image, push):
 def test_guidance_unmeasured_only_keeps_out_of_measured_kspace(batch, image, push):
     _, plain = push(image, weight=1.0)
     _, gradient = push(image, weight=1.0, unmeasured_only=True)
-    sense = SenseOperator.of(batch)
+    sense = Measurement.of(batch)
     rest = SenseOperator(batch.sensitivity_maps, ~batch.mask)
     torch.testing.assert_close(gradient, rest.normal(plain), atol=1e-5, rtol=1e-4)
     assert sense.forward(gradient).norm() < 0.7 * sense.forward(plain).norm()

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from mrisem.errors import InputError
-from mrisem.networks.unet import Unet, on_central_rows
+from mrisem.networks.unet import Unet
 from mrisem.networks.unrolled import Unrolled
-from mrisem.physics.sense import SenseOperator
+from mrisem.physics.sense import Measurement, SenseOperator
 from mrisem.tasks.fitting import PerScanFit, ScanFit, copies
 from mrisem.tasks.guidance import Guidance, Steering
 from mrisem.tasks.network import NetworkTask
@@ -51,14 +51,14 @@ def network():
 def stages(network, batch):
     """Network outputs and images of each stage, each solved as one dense system."""
     n, y, x = batch.mask.shape
-    sense = SenseOperator.of(batch)
+    sense = Measurement.of(batch)
     pixels = torch.eye(y * x, dtype=torch.complex128).reshape(y * x, 1, y, x)
     columns = [sense.normal(pixel.expand(n, y, x)).flatten(1) for pixel in pixels]
     normal = torch.stack(columns, dim=2)
     image = adjoint = sense.adjoint(batch.masked_kspace)
     outputs, images = [], []
     for unet, log_lambda in zip(network.unets, network.log_lambdas, strict=True):
-        outputs.append(on_central_rows(unet, image, batch.crop[0]))
+        outputs.append(unet(image))
         weight = log_lambda.exp()
         right = (adjoint + weight * outputs[-1]).flatten(1)
         matrix = normal + weight * torch.eye(y * x)

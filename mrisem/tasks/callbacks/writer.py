@@ -23,9 +23,10 @@ class ReconstructionWriter(pl.Callback):
 
     Dataset ``reconstruction`` (slice, y, x) float32 is in the target's units and size; beside it,
     per slice: ``image`` (slice, y, x) complex64, what it is the cropped magnitude of; ``mask``
-    (slice, y, x) bool, the samples it was made from (both at the size of k-space); ``coarse_maps``
-    (slice, coil, g, g) complex64 (`mrisem.physics.coils.interpolate_maps`); ``slices`` (index in
-    the input), ``acceleration``, ``data_consistency`` (relative residual) and ``seconds``.
+    (slice, y, x) bool, the samples it was made from (both at the size of the batch's k-space);
+    ``coarse_maps`` (slice, coil, g, g) complex64 (`mrisem.physics.coils.interpolate_maps`) and
+    ``readout``, the rows of the field of view that these cover; ``slices`` (index in the input),
+    ``acceleration``, ``data_consistency`` (relative residual) and ``seconds``.
 
     Args:
         run: the run folder, which is held.
@@ -73,6 +74,7 @@ class ReconstructionWriter(pl.Callback):
             }
             if batch.coarse_maps is not None:
                 part["coarse_maps"] = _array(batch.coarse_maps[index])
+                part["readout"] = np.asarray(batch.readout or batch.mask.shape[1])
             rows = [r[1:] for r in prediction.curves.rows if r[:2] == (info.file, info.slice)]
             if paths:
                 self._keep_path(info.file, info.slice, paths[index])
