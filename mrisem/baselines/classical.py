@@ -33,10 +33,10 @@ class CGSense:
     def __call__(self, batch: Batch) -> Reconstruction:
         """Reconstruct a batch."""
         measured = Measurement.of(batch)
-        image = conjugate_gradient(
+        solution = conjugate_gradient(
             lambda x: measured.normal(x) + self.weight * x,
             measured.zero_filled,
             tolerance=self.tolerance,
             max_iterations=self.iterations,
         )
-        return Reconstruction(image)
+        return Reconstruction(solution.image)

@@ -112,8 +112,9 @@ class INR(nn.Module):
         """
         n, _, y, x = batch.masked_kspace.shape
         values = self._values(y, x, batch.masked_kspace.device)
+        values = values if values.ndim == 3 else values[None]  # weights of each slice: `stack`
         # a view in the layout that convolutions run fastest in: channels last
-        drawn = rearrange(values, "(y x) part -> 1 part y x", y=y)
+        drawn = rearrange(values, "slice (y x) part -> slice part y x", y=y)
         images = [channels_to_complex(c).expand(n, y, x) for c in (drawn, self.adaptor(drawn))]
         return Reconstruction(images[-1], tuple(images))
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from mrisem.networks.unet import ResidualUnet
 from mrisem.physics.sense import Measurement
-from mrisem.physics.solvers import solve_data_consistency
+from mrisem.physics.solvers import Solves, solve_data_consistency
 from mrisem.types import Batch, Reconstruction
 
 
@@ -24,7 +24,9 @@ class Unrolled(nn.Module):
         levels: poolings of each U-Net (paper: 4).
         initial_lambda: start of every lambda_k (paper: 0.01).
         cg_iterations: most conjugate-gradient iterations of a stage.
-        cg_tolerance: relative residual at which conjugate gradients stop.
+        cg_tolerance: relative residual at which conjugate gradients stop. On a measured 8-coil
+            brain, R = 4, images are then .3 % from those of an exact solve.
+        gradient_tolerance: the same of the solves for gradients, which are then 1 % off.
     """
 
     def __init__(
@@ -33,8 +35,9 @@ class Unrolled(nn.Module):
         channels: int = 64,
         levels: int = 4,
         initial_lambda: float = 0.01,
-        cg_iterations: int = 8,
-        cg_tolerance: float = 1e-4,
+        cg_iterations: int = 20,
+        cg_tolerance: float = 2e-4,
+        gradient_tolerance: float = 2e-2,
     ) -> None:
         super().__init__()
         self.unets = nn.ModuleList(ResidualUnet(channels, levels) for _ in range(stages))
@@ -42,6 +45,7 @@ class Unrolled(nn.Module):
         self.log_lambdas = nn.ParameterList(nn.Parameter(start.clone()) for _ in range(stages))
         self.cg_iterations = cg_iterations
         self.cg_tolerance = cg_tolerance
+        self.gradient_tolerance = gradient_tolerance
 
     def forward(self, batch: Batch, mask: Tensor | None = None) -> Reconstruction:
         """Reconstruct a batch from the part of its k-space that ``mask`` selects.
@@ -56,7 +60,8 @@ class Unrolled(nn.Module):
         """
         seen = Measurement.of(batch, mask)
         iterates, network_outputs = [seen.zero_filled], []
-        for unet, log_lambda in zip(self.unets, self.log_lambdas, strict=True):
+        solves = {} if seen.solves is None else seen.solves
+        for stage, (unet, log_lambda) in enumerate(zip(self.unets, self.log_lambdas, strict=True)):
             network_outputs.append(unet(iterates[-1]))
             iterates.append(
                 solve_data_consistency(
@@ -65,7 +70,9 @@ class Unrolled(nn.Module):
                     network_outputs[-1],
                     log_lambda.exp(),
                     tolerance=self.cg_tolerance,
+                    gradient_tolerance=self.gradient_tolerance,
                     max_iterations=self.cg_iterations,
+                    last=solves.setdefault(stage, Solves()),
                 )
             )
         return Reconstruction(iterates[-1], tuple(iterates), tuple(network_outputs))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import fastmri
 import torch
+from fastmri.models.varnet import VarNetBlock
 from torch import Tensor, nn
 
 from mrisem.errors import InputError
+from mrisem.networks.stacked import repeated, stacked_layer
 from mrisem.physics.coils import combine
 from mrisem.physics.masks import calibration_lines
 from mrisem.physics.sense import Measurement
@@ -75,11 +77,8 @@ class EndToEndVarNet(nn.Module):
         The number is passed on, as the network would otherwise count it in the first row of
         ``seen``, which says nothing when points were held out one by one.
         """
-        if len(set(lines)) == 1:
-            return self.varnet.sens_net(sampled, seen, lines[0])
-        return torch.cat(
-            [self.varnet.sens_net(sampled[i, None], seen[i, None], n) for i, n in enumerate(lines)]
-        )
+        maps = {n: self.varnet.sens_net(sampled, seen, n) for n in sorted(set(lines))}
+        return torch.stack([maps[n][i] for i, n in enumerate(lines)])
 
 
 def _calibration_lines(batch: Batch) -> list[int]:
@@ -92,3 +91,10 @@ def _calibration_lines(batch: Batch) -> list[int]:
             "sample calibration lines (mask.calibration_lines or mask.center_fraction)"
         )
     return lines
+
+
+@stacked_layer.register
+def _(module: VarNetBlock, n: int) -> nn.Module:
+    weight = module.dc_weight.reshape(1, 1, 1, 1)  # multiplies (slice, coil, y, x, part)
+    module.dc_weight = repeated(weight, n)
+    return module

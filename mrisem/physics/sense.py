@@ -221,20 +221,26 @@ class Measurement(SenseOperator):
 
     Args:
         kspace: ``(batch, coil, y, x)`` complex, y; entries outside of the mask do not count.
+        solves: the last solves of a network's stages (`mrisem.physics.solvers.Solves`), from which
+            the next ones start; None: each solve starts anew.
     """
 
     kspace: Tensor = None  # type: ignore[assignment]  # always given
+    solves: dict[int, Any] | None = None
 
     @classmethod
-    def of(cls, batch: Batch, mask: Tensor | None = None) -> Measurement:
+    def of(cls, batch: Batch, mask: Tensor | None = None, *, remember: bool = False) -> Measurement:
         """Return the measurement of a batch, or of the part that a ``(batch, y, x)`` mask takes.
 
-        It is made once for each mask: what it prepares serves every step of a fit.
+        It is made once for each mask: what it prepares serves every step of a fit. A fit lets it
+        ``remember`` its solves.
         """
         mask, made = batch.mask if mask is None else mask, batch.measurements
-        if id(mask) not in made:  # a measurement keeps its mask, and so the mask its id
+        # a measurement keeps its mask, and so the mask its id
+        if id(mask) not in made or (remember and made[id(mask)].solves is None):
             coils = next((m.coils for m in made.values()), Coils(batch.sensitivity_maps))
-            made[id(mask)] = cls(batch.sensitivity_maps, mask, coils, batch.masked_kspace)
+            solves: dict | None = {} if remember else None
+            made[id(mask)] = cls(batch.sensitivity_maps, mask, coils, batch.masked_kspace, solves)
         measurement: Measurement = made[id(mask)]
         return measurement
 

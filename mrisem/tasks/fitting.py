@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Annotated, Literal
@@ -18,10 +16,10 @@ from mrisem.physics.sense import Measurement
 from mrisem.physics.solvers import solve_data_consistency
 from mrisem.tasks.curves import FitCurves
 from mrisem.tasks.guidance import Guidance
-from mrisem.tasks.objectives import Placement, gradients_at, join
+from mrisem.tasks.objectives import Placement, gradients_at
 from mrisem.tasks.regularisers import Regulariser
-from mrisem.tasks.safeguard import Safeguard
 from mrisem.tasks.samples import data_consistency_loss, split_samples
+from mrisem.tasks.weights import Best, Groups, SliceWeights
 from mrisem.types import Batch, Reconstruction
 
 Count = Annotated[int, Field(ge=1)]
@@ -61,52 +59,16 @@ class PerScanFit:
     progress: bool = True
 
 
-class Best:
-    """The weights of each slice's network that predict its validation samples best.
-
-    A slice is done after ``patience`` updates without improvement.
-    """
-
-    def __init__(self, networks: nn.ModuleList, patience: int) -> None:
-        self.networks = networks
-        self.patience = patience
-        self.losses = [float("inf")] * len(networks)
-        self.waited = [0] * len(networks)
-        self.weights: list[dict[str, Tensor]] = [{} for _ in networks]
-
-    def update(self, losses: Tensor) -> None:
-        """Keep the weights of the slices whose loss, of ``(batch,)``, is the lowest yet."""
-        for index, loss in enumerate(losses.tolist()):
-            if self.waited[index] >= self.patience:
-                continue
-            self.waited[index] += 1
-            if loss < self.losses[index]:
-                trained = self.networks[index].named_parameters()
-                kept = {n: p.detach().clone() for n, p in trained if p.requires_grad}
-                self.losses[index], self.waited[index] = loss, 0
-                self.weights[index] = kept
-
-    @property
-    def all_done(self) -> bool:
-        """Whether every slice has waited long enough."""
-        return all(waited >= self.patience for waited in self.waited)
-
-    def restore(self) -> None:
-        """Put the best weights back."""
-        for network, weights in zip(self.networks, self.weights, strict=True):
-            network.load_state_dict(weights, strict=False)
-
-
 @dataclass
 class ScanFit:
     """The fit of one network to each slice of a batch, self-supervised.
 
-    Each loss's gradient is taken at images and then sent through the networks together, so that the
-    network is differentiated once and the share of the prior can be read off at no cost. The result
-    for a slice does not depend on its neighbours in the batch.
+    Each loss's gradient is taken at images and then sent through the network, so that this is
+    differentiated once and the share of the prior can be read off at no cost. The result for a
+    slice does not depend on its neighbours in the batch.
 
     Args:
-        networks: one a slice, fitted in place (see `copies`).
+        network: has weights for each slice (`mrisem.networks.stacked.stack`), fitted in place.
         batch: the measurements.
         seed: seed of the splits, together with file and slice.
         guidance: the semantic prior.
@@ -114,7 +76,7 @@ class ScanFit:
         curves: what `run` and `finish` log.
     """
 
-    networks: nn.ModuleList
+    network: nn.Module
     batch: Batch
     seed: int
     guidance: Guidance | None = None
@@ -128,7 +90,7 @@ class ScanFit:
         regulariser: Regulariser | None = None,
         *,
         guided: bool = True,
-        groups: Callable[[nn.Module], list[dict]] | None = None,
+        groups: Groups | None = None,
     ) -> None:
         """Fit; a further run continues.
 
@@ -140,43 +102,47 @@ class ScanFit:
         """
         guidance = self.guidance if guided else None
         mask_dc, mask_loss, mask_validation = self.split(settings)
-        best = Best(self.networks, settings.patience)
-        groups_of = [(groups or _trainable)(network) for network in self.networks]
-        optimiser = torch.optim.Adam(
-            [group for own in groups_of for group in own], lr=settings.learning_rate
-        )
-        safeguard = Safeguard(optimiser, groups_of)
-        schedule = torch.optim.lr_scheduler.StepLR(optimiser, settings.halve_every, gamma=0.5)
+        seen = Measurement.of(self.batch, mask_dc, remember=True)
+        weights = SliceWeights(self.network, settings.learning_rate, settings.halve_every, groups)
+        best = None if mask_validation is None else Best(weights.leaf, settings.patience)
 
         def data(image: Tensor) -> dict[str, Tensor]:
             return {"data_consistency": data_consistency_loss(self.batch, image, mask_loss)}
 
         info = self.batch.info
-        title = f"{info[0].file} slices {[one.slice for one in info]}"
+        title = f"{info[0].file} slices {[part.slice for part in info]}"
         for step in tqdm(range(settings.iterations), title, disable=not settings.progress):
-            results = _results(self.networks, self.batch, mask_dc)
+            result = weights(self.batch, mask_dc)
             values, images, gradients = gradients_at(
-                results, data, regulariser, guidance, self._first + step, self.placement
+                result, data, regulariser, guidance, self._first + step, self.placement
             )
-            safeguard.check(_finite(values, images, gradients))
-            image = torch.cat([result.image.detach() for result in results])
-            if mask_validation is not None:
+            weights.check(_finite(values, images, gradients))
+            done = weights.given_up
+            if best is not None and mask_validation is not None:
+                image = result.image.detach()
                 values["validation"] = data_consistency_loss(self.batch, image, mask_validation)
-                best.update(values["validation"])
-            last = best.all_done or safeguard.all_given_up or step == settings.iterations - 1
-            if last or step % settings.log_every == 0:
-                self.curves.add(info, self._first + step, values)
-                if guidance is not None:
-                    self.curves.add_image(guidance, self._first + step, image)
-            if best.all_done or safeguard.all_given_up:
+                best.update(values["validation"], weights.leaf)
+                done = done | best.done
+            logged = step == settings.iterations - 1 or step % settings.log_every == 0
+            ends = (logged or done.is_cpu) and bool(done.all())  # else no value leaves a GPU
+            if logged or ends:
+                values |= _residuals(seen)
+                self._log(step, values, guidance, result.image.detach())
+            if ends:
                 break
-            optimiser.zero_grad(set_to_none=True)
-            torch.autograd.backward(images, gradients)
-            safeguard.step()
-            schedule.step()
-        best.restore()
-        self.curves.diverged = sorted({*self.curves.diverged, *safeguard.given_up})
+            weights.step(*torch.autograd.grad(images, weights.leaf, gradients))
+        weights.keep(None if best is None else best.weights)
+        given_up = weights.given_up.nonzero().flatten().tolist()
+        self.curves.diverged = sorted({*self.curves.diverged, *given_up})
         self._first += settings.iterations
+
+    def _log(
+        self, step: int, values: dict[str, Tensor], guidance: Guidance | None, image: Tensor
+    ) -> None:
+        iteration = self._first + step
+        self.curves.add(self.batch.info, iteration, values)
+        if guidance is not None:
+            self.curves.add_image(guidance, iteration, image)
 
     def split(self, settings: PerScanFit) -> tuple[Tensor, Tensor, Tensor | None]:
         """Split the samples of each slice into disjoint sets, each ``(batch, y, x)`` bool.
@@ -195,8 +161,7 @@ class ScanFit:
     @torch.no_grad()
     def finish(self, weight: float | None) -> tuple[Reconstruction, FitCurves]:
         """Reconstruct from all samples; see `finish` for the weight."""
-        result = join(_results(self.networks, self.batch, None))
-        result = finish(self.batch, result, weight)
+        result = finish(self.batch, self.network(self.batch), weight)
         if self.guidance is not None:
             self.curves.add_image(self.guidance, self._first, result.image, final=True)
         return result, self.curves
@@ -217,24 +182,18 @@ def finish(batch: Batch, result: Reconstruction, weight: float | None) -> Recons
     return replace(result, image=image, iterates=(*result.iterates, image))
 
 
-def copies(template: nn.Module, n: int) -> nn.ModuleList:
-    """Return ``n`` networks with the template's weights; the template is left as it is."""
-    return nn.ModuleList(copy.deepcopy(template) for _ in range(n))
-
-
-def _results(networks: nn.ModuleList, batch: Batch, mask: Tensor | None) -> list[Reconstruction]:
-    """What each network gives for its own slice from the samples in ``mask`` (None: all)."""
-    return [
-        network(batch.select(i), None if mask is None else mask[i : i + 1])
-        for i, network in enumerate(networks)
-    ]
+def _residuals(seen: Measurement) -> dict[str, Tensor]:
+    """Largest relative residual of the solves of a network's stages, each ``(batch,)``."""
+    values = {}
+    for name in ("residual", "gradient_residual"):
+        each = [getattr(solves, name) for solves in (seen.solves or {}).values()]
+        each = [residual for residual in each if residual is not None]
+        if each:
+            values[f"solve_{name}"] = torch.stack(each).amax(0)
+    return values
 
 
 def _finite(values: dict[str, Tensor], images: list[Tensor], gradients: list[Tensor]) -> Tensor:
     """Whether each slice's values, images and gradients there are all finite, ``(batch,)`` bool."""
     sums = [tensor.detach().flatten(1).sum(1).abs() for tensor in (*images, *gradients)]
     return torch.stack([*values.values(), *sums]).isfinite().all(0)
-
-
-def _trainable(network: nn.Module) -> list[dict]:
-    return [{"params": [p for p in network.parameters() if p.requires_grad]}]

@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from mrisem.networks.inr import INR
+from mrisem.networks.stacked import stack
 from mrisem.tasks.base import ReconstructionTask
 from mrisem.tasks.curves import FitCurves
-from mrisem.tasks.fitting import PerScanFit, ScanFit, copies
+from mrisem.tasks.fitting import PerScanFit, ScanFit
 from mrisem.tasks.guidance import Steering
 from mrisem.tasks.regularisers import Regulariser
 from mrisem.types import Batch, Reconstruction
@@ -70,11 +71,10 @@ class INRTask(ReconstructionTask):
 
     def solve(self, batch: Batch) -> tuple[Reconstruction, FitCurves]:
         """Fit both stages, then reconstruct."""
-        networks = copies(self.network, len(batch))
-        fit = ScanFit(networks, batch, self.seed, self.guide(batch))
+        network = stack(self.network, len(batch))
+        fit = ScanFit(network, batch, self.seed, self.guide(batch))
         with torch.enable_grad():
             fit.run(self.first, self.first_regulariser, guided=False, groups=self.rates)
-            for network in networks:
-                network.siren.requires_grad_(False)
+            network.get_submodule("siren").requires_grad_(False)
             fit.run(self.second, groups=self.rates)
         return fit.finish(self.final_lambda)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Literal
 
@@ -11,10 +12,11 @@ from torch import Tensor, nn
 
 from mrisem.errors import InputError
 from mrisem.networks.adapters import attach
+from mrisem.networks.stacked import stack
 from mrisem.physics.masks import stable_seed
 from mrisem.tasks.base import ReconstructionTask
 from mrisem.tasks.curves import FitCurves
-from mrisem.tasks.fitting import PerScanFit, ScanFit, copies, finish
+from mrisem.tasks.fitting import PerScanFit, ScanFit, finish
 from mrisem.tasks.guidance import Steering
 from mrisem.tasks.objectives import Objective, Placement, gradients_at
 from mrisem.tasks.regularisers import Regulariser
@@ -67,12 +69,12 @@ class NetworkTask(ReconstructionTask):
         """Fit to the batch if asked to, then reconstruct from all samples."""
         if self.fit is None:
             return finish(batch, self.network(batch), self.final_lambda), FitCurves()
-        (template,) = copies(self.network, 1)
+        template = copy.deepcopy(self.network)
         if self.fit.lora is not None:
             generator = torch.Generator().manual_seed(stable_seed("lora", self.seed))
             attach(template, self.fit.lora, generator)
-        networks = copies(template, len(batch))
-        fit = ScanFit(networks, batch, self.seed, self.guide(batch), self.placement)
+        network = stack(template, len(batch))
+        fit = ScanFit(network, batch, self.seed, self.guide(batch), self.placement)
         with torch.enable_grad():
             fit.run(self.fit, self.regulariser)
         return fit.finish(self.final_lambda)
@@ -106,7 +108,7 @@ class NetworkTask(ReconstructionTask):
     def _evaluate(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
         result, terms = self._objective(self.network, batch, self.current_epoch, self.seed)
         values, images, gradients = gradients_at(
-            [result], terms, self.regulariser, self.guide(batch), self.global_step, self.placement
+            result, terms, self.regulariser, self.guide(batch), self.global_step, self.placement
         )
         # the gradient of Re <gradient, image> with respect to the image is `gradient`
         products = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -53,7 +53,7 @@ class Placement:
 
 
 def gradients_at(
-    results: Sequence[Reconstruction],
+    result: Reconstruction,
     terms: Terms,
     regulariser: Regulariser | None,
     guidance: Guidance | None,
@@ -67,7 +67,7 @@ def gradients_at(
     regulariser or a prior means the same in both.
 
     Args:
-        results: what the networks gave; their slices together are the batch of the terms.
+        result: what the network gave.
         terms: image ``(batch, y, x)`` complex64 -> named ``(batch,)`` values of the data term.
         regulariser: a conventional term, added to them at the last image.
         guidance: the semantic prior; a balance is reckoned from the gradient of all the others.
@@ -75,10 +75,10 @@ def gradients_at(
         placement: where data term and prior act.
 
     Returns:
-        Named ``(batch,)`` values at the last image of each term; images of the networks, and the
+        Named ``(batch,)`` values at the last image of each term; images of the network, and the
         gradient of each slice's sum there, to be sent back by ``torch.autograd.backward``.
     """
-    images = placement.images(join(results))
+    images = placement.images(result)
     places = range(len(images))
     gradients: dict[int, Tensor] = {}
     with torch.enable_grad():
@@ -93,7 +93,7 @@ def gradients_at(
             guided = places[_PRIOR_ON[placement.prior_on]]
             against = [gradients.get(k, torch.zeros_like(images[k])) for k in guided]
             if placement.prior_on == "network":
-                against[0] = against[0] + _through_solve(results, gradients[places[-1]])
+                against[0] = against[0] + _through_solve(result, gradients[places[-1]])
             semantic, pushes = guidance([images[k] for k in guided], against, iteration)
             values |= semantic
             for k, push in zip(guided, pushes, strict=True):
@@ -102,26 +102,13 @@ def gradients_at(
     return values, [images[k] for k in trained], [gradients[k] for k in trained]
 
 
-def join(results: Sequence[Reconstruction]) -> Reconstruction:
-    """Put what several networks gave into one batch."""
-    iterates = zip(*(r.iterates for r in results), strict=True)
-    outputs = zip(*(r.network_outputs for r in results), strict=True)
-    return Reconstruction(
-        torch.cat([r.image for r in results]),
-        tuple(torch.cat(images) for images in iterates),
-        tuple(torch.cat(images) for images in outputs),
-    )
-
-
-def _through_solve(results: Sequence[Reconstruction], gradient: Tensor) -> Tensor:
-    """Gradient at the last network outputs of what acts on the last images, behind their solve.
+def _through_solve(result: Reconstruction, gradient: Tensor) -> Tensor:
+    """Gradient at the last network output of what acts on the last image, behind its solve.
 
     For earlier stages it is left out: it would cost another pass through the later networks.
     """
-    images = [result.image for result in results]
-    outputs = [result.network_outputs[-1] for result in results]
-    parts = gradient.split([len(image) for image in images])
-    return torch.cat(torch.autograd.grad(images, outputs, parts, retain_graph=True))
+    image, output = result.image, result.network_outputs[-1]
+    return torch.autograd.grad(image, output, gradient, retain_graph=True)[0]
 
 
 class Objective(Protocol):

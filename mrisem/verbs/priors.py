@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Callable
 from functools import partial
@@ -13,7 +14,6 @@ from omegaconf import DictConfig
 
 from mrisem.config.schema import Steering
 from mrisem.tasks.callbacks.embedding_bank import EmbeddingBankCallback
-from mrisem.tasks.fitting import copies
 from mrisem.tasks.network import NetworkTask, finish
 from mrisem.types import Batch, Reconstruction
 from mrisem.verbs.pieces import without
@@ -35,7 +35,7 @@ class AsTrained:
     """
 
     def __init__(self, task: NetworkTask) -> None:
-        (self.network,) = copies(task.network, 1)
+        self.network = copy.deepcopy(task.network)
         self.final_lambda = task.final_lambda
         digest = hashlib.sha256(repr(self.final_lambda).encode())
         for name, value in sorted(self.network.state_dict().items()):

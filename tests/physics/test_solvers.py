@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from mrisem.physics.sense import SenseOperator
-from mrisem.physics.solvers import conjugate_gradient, solve_data_consistency
+from mrisem.physics.solvers import Solves, conjugate_gradient, solve_data_consistency
 
 SHAPE = (2, 3, 5, 4)
 
@@ -74,14 +74,19 @@ def test_conjugate_gradient_stops_each_slice_by_itself():
     start = torch.stack(
         [b[0] / diagonal[0], torch.zeros(5, 4)]
     )  # the first slice is solved already
-    x = conjugate_gradient(lambda v: diagonal * v, b, start, tolerance=1e-12, max_iterations=40)
+    x, residual = conjugate_gradient(
+        lambda v: diagonal * v, b, start, tolerance=1e-12, max_iterations=40
+    )
+    assert residual[0] < 1e-15 < residual[1] < 1e-12
     assert torch.equal(x[0], start[0])
     torch.testing.assert_close(x[1], b[1] / diagonal[1])
 
 
 def test_conjugate_gradient_of_zero_is_zero():
     b = torch.zeros(1, 3, 3, dtype=torch.complex64)
-    assert torch.equal(conjugate_gradient(lambda v: 2 * v, b), b)
+    image, residual = conjugate_gradient(lambda v: 2 * v, b)
+    assert torch.equal(image, b)
+    assert residual == 0
 
 
 @pytest.mark.parametrize("options", [{}, {"tolerance": 1e-2}, {"tolerance": 1e-11}])
@@ -95,9 +100,43 @@ def test_conjugate_gradient_stops_at_the_first_iterate_within_the_tolerance(opti
         calls.append(v)
         return diagonal * v
 
-    x = conjugate_gradient(operator, b, **options)
-    before = conjugate_gradient(
+    x, told = conjugate_gradient(operator, b, **options)
+    before, _ = conjugate_gradient(
         lambda v: diagonal * v, b, max_iterations=len(calls) - 1, tolerance=0
     )
     residual, residual_before = ((b - diagonal * v).norm() / b.norm() for v in (x, before))
+    torch.testing.assert_close(told[0], residual)
     assert residual <= options.get("tolerance", 1e-6) < residual_before
+
+
+def test_a_solve_that_resembles_the_last_one_starts_from_it_and_ends_at_its_own_solution():
+    sense, adjoint, image = make_problem()
+    weight, exact = torch.tensor(0.3, dtype=torch.float64), {"tolerance": 1e-13}
+    last = Solves()
+    for shift in (0.0, 1e-3, 2e-3):
+        moved = (image + shift).requires_grad_()
+        fresh = (image + shift).requires_grad_()
+        options = exact | {"max_iterations": 80}
+        x = solve_data_consistency(sense, adjoint, moved, weight, last=last, **options)
+        y = solve_data_consistency(sense, adjoint, fresh, weight, **options)
+        x.abs().sum().backward()
+        y.abs().sum().backward()
+        torch.testing.assert_close(x, y)
+        torch.testing.assert_close(moved.grad, fresh.grad)
+        assert max(last.residual.max(), last.gradient_residual.max()) < 1e-12
+    few = {"tolerance": 0.0, "max_iterations": 2}
+    warm = solve_data_consistency(sense, adjoint, image + 3e-3, weight, last=last, **few)
+    cold = solve_data_consistency(sense, adjoint, image + 3e-3, weight, **few)
+    solved = solve_data_consistency(sense, adjoint, image + 3e-3, weight, **options)
+    assert (warm - solved).norm() < 0.01 * (cold - solved).norm()
+
+
+def test_a_last_solve_that_is_not_finite_is_left_out_for_its_slice_alone():
+    sense, adjoint, image = make_problem()
+    weight, options = torch.tensor(0.3, dtype=torch.float64), {"tolerance": 0.0}
+    broken = image.clone()
+    broken[0] = torch.nan
+    last = Solves(image=broken, gradient=broken)
+    x = solve_data_consistency(sense, adjoint, image, weight, last=last, **options)
+    fresh = solve_data_consistency(sense, adjoint, image, weight, **options)
+    torch.testing.assert_close(x, fresh)

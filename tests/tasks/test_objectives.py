@@ -58,7 +58,7 @@ def test_gradients_at_adds_the_prior_in_balance(make_batch, squared_magnitude):
     guidance = Guidance(squared_magnitude, batch, Steering(weight=math.inf, balance=0.5))
     terms = lambda x: {"data": x.real.sum((1, 2))}  # noqa: E731
     result = Reconstruction(image.requires_grad_())
-    values, _, (gradient,) = gradients_at([result], terms, None, guidance, 0, Placement())
+    values, _, (gradient,) = gradients_at(result, terms, None, guidance, 0, Placement())
     push = gradient - 1  # the data term's gradient is one everywhere
     assert set(values) == {"data", "semantic", "gradient_balance"}
     expected = 0.5 * (72 * 64) ** 0.5
