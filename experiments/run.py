@@ -47,6 +47,7 @@ class Sweep:
         train: of `mrisem train --multirun`: warm starts of the question's own.
         reconstruct: of `mrisem reconstruct --multirun`.
         evaluate: of `mrisem evaluate`.
+        report: of `mrisem report`.
         threads: of each job, where several run side by side; None: torch's choice.
     """
 
@@ -55,6 +56,7 @@ class Sweep:
     train: list[list[str]]
     reconstruct: list[list[str]]
     evaluate: list[str]
+    report: list[str]
     threads: int | None
 
 
@@ -101,6 +103,7 @@ def load_sweep(question: str, scale: str, folder: Path) -> Sweep:
             for data_set in ([at["data"]] if isinstance(at["data"], str) else at["data"])
         ],
         evaluate=overrides(at.get("evaluate", "")),
+        report=overrides(at.get("report", "")),
         threads=at.get("threads"),
     )
 
@@ -135,11 +138,8 @@ def run_sweep(sweep: Sweep, folder: Path, more: list[str]) -> int:
         for overrides in sweep.reconstruct
     ]
     need(mrisem("evaluate", *sweep.evaluate, where))
-    need(
-        mrisem(
-            "report", f"runs=[{folder / 'runs'}]", f"title={folder.name}", f"output_dir={folder}"
-        )
-    )
+    page = (f"runs=[{folder / 'runs'}]", f"title={folder.name}", f"output_dir={folder}")
+    need(mrisem("report", *sweep.report, *page))
     return max(codes, key=(0, 2, 1).index)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 
 from mrisem.signals import Interrupted, listen
@@ -10,6 +11,7 @@ from mrisem.signals import Interrupted, listen
 def main() -> None:
     """Run the command line, and end the process (`mrisem.cli.main`)."""
     listen()
+    gc.disable()  # what is imported is no garbage, but would be searched for it; a job enables it
     try:
         from mrisem.cli import main as run
 

@@ -1,30 +1,13 @@
-"""`mrisem VERB [overrides]`: finds the verb's configuration and runs it through Hydra."""
+"""`mrisem VERB [overrides]`: help, version and a wrong verb import no library."""
 
 from __future__ import annotations
 
-import errno
-import logging
 import os
+import re
 import sys
-import traceback
-import warnings
-from importlib import import_module
-from itertools import pairwise
-from pathlib import Path
-
-import hydra
-import yaml
-from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
-from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 
 import mrisem
-from mrisem.config.compose import CONF, prepare, written_keys
-from mrisem.config.overrides import parse, quote_paths, repair
-from mrisem.errors import InputError
-from mrisem.signals import Interrupted, listen, release
-from mrisem.verbs.jobs import JobRecord, SweepSummary, accept, in_sweep
+from mrisem.signals import listen
 
 VERBS = {
     "simulate": "simulated subjects in the fastMRI file format",
@@ -35,17 +18,7 @@ VERBS = {
     "report": "one self-contained page from one or many run folders",
     "doctor": "what is installed, which weights and data are found",
 }
-_SCORES = "mrisem.verbs.scores"
-_VALUE_FLAGS = ("--cfg", "-c", "--package", "-p", "--config-dir", "-cd")  # of Hydra: take a word
-_EXPECTED = (InputError, HydraException, OmegaConfBaseException, yaml.YAMLError, OSError)
-_ACCEPT_THEMSELVES = ("train", "reconstruct", "doctor")  # may refuse their folder, or write nothing
-_FIXES = {
-    errno.ENOSPC: "free some space, then the same command continues",
-    errno.EROFS: "choose a place that may be written, such as another output_dir",
-    errno.EACCES: "choose a place that may be written, such as another output_dir",
-    errno.EEXIST: "output_dir must be a folder; choose another",
-    errno.ENOTDIR: "output_dir must be a folder; choose another",
-}
+_COMPLETION = {"-sc", "--shell-completion"}
 
 
 def main() -> None:
@@ -63,154 +36,40 @@ def main() -> None:
     if arguments[0] == "--version":
         print(mrisem.__version__)
         sys.exit(0)
+    if _COMPLETION & {*arguments[:2]}:
+        sys.exit(_complete([a for a in arguments if "=" in a]))
     verb, *overrides = arguments
     if verb not in VERBS:
         print(f"mrisem: no verb {verb!r}; choose one of: {', '.join(VERBS)}", file=sys.stderr)
         sys.exit(1)
-    sys.exit(_run(verb, overrides, debug))
+    from mrisem.verbs.application import run
+
+    sys.exit(run(verb, overrides, debug))
 
 
-def _run(verb: str, arguments: list[str], debug: bool) -> int:
-    """Run one verb (or a sweep of it) through Hydra and return the exit code."""
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors arrive here, to be said in one line
-    codes: list[int] = []
+def _complete(action: list[str]) -> int:
+    """Install, remove or answer the shell's completion; return the exit code.
 
-    def job(config: DictConfig) -> float | None:
-        code, score = _run_job(verb, config, debug)
-        codes.append(code)
-        return score
+    Hydra completes the words of one verb. It is told the line without the verb, which is completed
+    here.
 
-    SweepSummary.exit_code = SweepSummary.under_way = None
-    start = hydra.main(version_base="1.3", config_path=str(CONF), config_name=verb)
-    try:
-        sys.argv = [f"mrisem {verb}", *_readable(verb, arguments)]
-        start(job)()
-    except _EXPECTED as error:
-        return _report(verb, error, debug)
-    except Interrupted as stop:
-        if SweepSummary.under_way is not None:
-            SweepSummary().on_multirun_end(SweepSummary.under_way)
-        said = f"interrupted by {stop}: {stop.kept}; the same command continues"
-        print(f"mrisem {verb}: {said}", file=sys.stderr)
-        return stop.exit_code
-    except Exception as error:
-        if SweepSummary.under_way is None:
-            raise
-        code = _report(verb, error, debug)  # of a launcher, one of whose processes was killed
-        SweepSummary().on_multirun_end(SweepSummary.under_way)
-        return code
-    if SweepSummary.exit_code is not None:  # jobs may have run in other processes
-        return SweepSummary.exit_code
-    return max(codes, key=(0, 2, 1).index, default=0)
-
-
-def _readable(verb: str, arguments: list[str]) -> list[str]:
-    """Return the command line as Hydra reads it: paths quoted, options known to the YAML files.
-
-    Raises:
-        InputError: when an override is malformed or its option unknown.
+    Args:
+        action: ``install=bash``, ``uninstall=bash`` or ``query=bash``; or another shell.
     """
-    folders = [
-        str(Path(value).expanduser().resolve())
-        for flag, value in pairwise(arguments)
-        if flag in ("--config-dir", "-cd")
-    ]
-    multirun = "--multirun" in arguments or "-m" in arguments
-    quoted = quote_paths(arguments, multirun)
-    places = [
-        index
-        for index, (before, argument) in enumerate(zip(["", *quoted], quoted, strict=False))
-        if not argument.startswith("-") and before not in _VALUE_FLAGS
-    ]
-    overrides = [quoted[index] for index in places]
-    for index, text in zip(places, repair(verb, overrides, CONF, folders), strict=True):
-        quoted[index] = text
-    return quoted
+    verb = next(iter(VERBS))  # scripts that install are the same for all
+    if any(word.startswith("query=") for word in action):
+        line = os.environ.get("COMP_LINE", "")
+        typed = re.match(r"\s*\S+\s+(?P<verb>\S*)(?P<rest>.*)", line, re.DOTALL)
+        verb, rest = (typed["verb"], typed["rest"]) if typed else ("", "")
+        if not rest:
+            print("\n".join(name for name in VERBS if name.startswith(verb)))
+            return 0
+        if verb not in VERBS:
+            return 0
+        os.environ["COMP_LINE"] = f"mrisem{rest}"
+    from mrisem.verbs.application import complete
 
-
-def _run_job(verb: str, config: DictConfig, debug: bool) -> tuple[int, float | None]:
-    """Run one job and record what became of it; in a sweep no error stops the others.
-
-    Returns:
-        exit code; and the score that ``returns`` asks for, None without it or after a failure.
-    """
-    folder = Path(HydraConfig.get().runtime.output_dir)
-    record = JobRecord(verb, folder)
-    listen()  # in a sweep's own process, too
-    try:
-        config = prepare(verb, config, written_keys(parse(HydraConfig.get().overrides.task)))
-        config.output_dir, record.facts["seed"] = str(folder), config.seed
-        module = import_module(f"mrisem.verbs.{verb}")
-        _quieten()  # after Lightning's import, which sets its own level
-        if verb not in _ACCEPT_THEMSELVES:
-            accept(config, verb)
-        code: int = module.run(config)
-        score = import_module(_SCORES).mean_score(config) if config.get("returns") else None
-    except Interrupted as stop:
-        record.end(stop.exit_code, message=f"interrupted by {stop}: {stop.kept}")
-        raise
-    except Exception as error:
-        release()  # a library may have swallowed the interruption that made this error
-        expected = isinstance(error, _EXPECTED)
-        record.end(1, error, _one_line(error))
-        if not (expected or in_sweep()):
-            raise
-        return _report(verb, error, debug), None
-    finally:
-        _close_logs()
-    record.end(code)
-    return code, score
-
-
-def _close_logs() -> None:
-    """Close the job's log file: what another job says does not belong there."""
-    root = logging.getLogger()
-    for handler in [h for h in root.handlers if isinstance(h, logging.FileHandler)]:
-        root.removeHandler(handler)
-        handler.close()
-
-
-def _say_warning(message: Warning | str, *where: object, **more: object) -> None:
-    """Say a warning in one line, without the place in the code."""
-    print(f"mrisem: warning: {' '.join(str(message).split())}", file=sys.stderr)
-
-
-def _quieten() -> None:
-    """Silence what Lightning says about hardware, its own products and its dependencies."""
-    warnings.showwarning = _say_warning
-    logging.raiseExceptions = False  # a log file on a full disk
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message="Experiment logs directory .*")
-    # of a scan that failed: it is listed at the end
-    warnings.filterwarnings("ignore", message="`training_step` returned `None`")
-    # where SLURM is installed; one process needs no srun, and submitit calls it itself
-    warnings.filterwarnings("ignore", message="The `srun` command is available on your system")
-    # a run that is resumed finds its own checkpoints
-    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
-
-
-def _report(verb: str, error: BaseException, debug: bool) -> int:
-    """Say an error in one line on stderr and return exit code 1."""
-    if debug:
-        traceback.print_exception(error)
-    print(f"mrisem {verb}: {_one_line(error)}", file=sys.stderr)
-    return 1
-
-
-def _one_line(error: BaseException) -> str:
-    """Return an error's message in one line; of one that nobody expected also its kind."""
-    cause: BaseException | None = error
-    while cause is not None:  # Hydra wraps what a constructor raises
-        if isinstance(cause, InputError):
-            error = cause
-            break
-        cause = cause.__cause__ or cause.__context__
-    message = " ".join(str(error).split("Config search path:")[0].split())
-    if isinstance(error, OSError) and error.errno in _FIXES:
-        message = f"{error.filename or 'a file'}: {error.strerror}; {_FIXES[error.errno]}"
-    return message if isinstance(error, _EXPECTED) else f"{type(error).__name__}: {message}"
+    return complete(verb, action)
 
 
 def _usage() -> str:
@@ -220,5 +79,6 @@ def _usage() -> str:
         f"{verbs}\n\n"
         "Each verb: --help (its options), --cfg job (the composed configuration), --multirun\n"
         "(a sweep), --debug (tracebacks). Exit codes: 0 done, 1 bad input, 2 some scans failed,\n"
-        "130 or 143 interrupted; the same command continues."
+        "130 or 143 interrupted; the same command continues.\n"
+        'Completion of verbs and options in bash: eval "$(mrisem -sc install=bash)"'
     )

@@ -102,6 +102,11 @@ def test_jobs_are_those_that_hydra_makes(run):
     assert len(run.jobs_of(["a=1,2", "b=x,y,z"])) == 6
 
 
+def test_the_question_of_the_umap_picture_asks_for_it(run, tmp_path):
+    assert run.load_sweep("embedding_umap", "demo", tmp_path).report == ["embedding=umap"]
+    assert run.load_sweep("temperature", "demo", tmp_path).report == []
+
+
 def test_borrow_takes_the_same_runs_of_answered_questions_only(run, tmp_path):
     def make(question, name, overrides, answered):
         record = tmp_path / question / "runs" / name / ".hydra" / "reconstruct"
@@ -115,7 +120,7 @@ def test_borrow_takes_the_same_runs_of_answered_questions_only(run, tmp_path):
     make("one", "other", ["a=1", "b=3"], answered=True)
     make("two", "unfinished", ["a=1", "b=4"], answered=False)
     sweeps = [["a=1", "b=2,4", "hydra/launcher=joblib"], ["a=1", "c=d/${data.name}"]]
-    sweep = run.Sweep(tmp_path, None, [], sweeps, [], None)
+    sweep = run.Sweep(tmp_path, None, [], sweeps, [], [], None)
     run.borrow(sweep, tmp_path / "mine", [])
     borrowed = {path.name for path in (tmp_path / "mine" / "runs").iterdir()}
     assert borrowed == {"same", "escaped"}

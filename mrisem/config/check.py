@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from mrisem.config.effects import check_effects
-from mrisem.config.schema import VERBS, Options
+from mrisem.config.schema import VERBS, Options, Verb
 from mrisem.errors import InputError
 
 _PLAIN = ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=True)
@@ -38,10 +38,22 @@ def check(verb: str, config: DictConfig, written: Iterable[str] = ()) -> DictCon
         values = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
     except OmegaConfBaseException as error:
         raise InputError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
+    if verb == "doctor" and not asks_of_a_run(written):  # nor is what would make a run imported
+        shared = {name: values[name] for name in Verb.names()}  # type: ignore[call-overload,index]
+        return OmegaConf.create({**values, **check_node(shared, Verb, "")})  # type: ignore[dict-item]
     checked = check_node(dict(values), VERBS[verb], "")  # type: ignore[arg-type]
     if verb != "doctor":  # which says by itself what is missing
         check_effects(raw, checked, set(written))  # type: ignore[arg-type]
     return OmegaConf.create(checked)
+
+
+def asks_of_a_run(written: Iterable[str]) -> bool:
+    """Whether overrides of `mrisem doctor` name anything of a run, beside places and its seed.
+
+    >>> asks_of_a_run(["paths.cache"]), asks_of_a_run(["experiment"])
+    (False, True)
+    """
+    return bool({key.split(".")[0] for key in written} - {*Verb.names(), "hydra"})
 
 
 def check_node(node: Mapping[str, Any], schema: type[Options] | None, path: str) -> dict[str, Any]:

@@ -40,7 +40,8 @@ def reference(text: str, description: str | None = None) -> Any:
 class Options(BaseModel):
     """Options of one node: unknown ones are refused, numbers are finite, types are not guessed."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+    # built when first checked: `--help` and `--cfg job` only need the defaults
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, defer_build=True)
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
@@ -127,7 +128,7 @@ class Encoder(Choice):
     """An encoder: the arguments of its ``_target_``, and what suits it."""
 
     path: PathText | None = Field(None, description="checkpoint: folder or hub name")
-    prior_defaults: PriorDefaults = PriorDefaults()
+    prior_defaults: PriorDefaults = Field(default_factory=PriorDefaults)
 
 
 class Prior(Steering, Choice):
@@ -335,6 +336,9 @@ class Report(Verb):
     title: str
     reference: str | None
     error_window: float = Field(gt=0, le=1)
+    embedding: Literal["pca", "umap"] = Field(
+        "pca", description="how embeddings are laid out in the plane; umap takes half a minute more"
+    )
     embedding_slices: int = Field(ge=0)
 
 

@@ -12,8 +12,6 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
-from mrisem.physics.units import common_unit
-
 Better = Literal["higher", "lower"]
 R = TypeVar("R", bound=float | None)
 SliceFunction = Callable[[np.ndarray, np.ndarray, float], float | None]
@@ -27,6 +25,8 @@ def any_unit(function: Callable[[np.ndarray, np.ndarray, float], R]) -> Callable
 
     @wraps(function)
     def scaled(reconstruction: np.ndarray, target: np.ndarray, data_range: float = 1.0) -> R:
+        from mrisem.physics.units import common_unit  # imports torch; a table needs no score
+
         reconstruction, target, exponent = common_unit(reconstruction, target)
         return function(reconstruction, target, float(np.ldexp(data_range, exponent)))
 

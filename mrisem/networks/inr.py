@@ -122,12 +122,13 @@ class INR(nn.Module):
         """Evaluate the SIREN at all pixels; once only for frozen weights (second stage)."""
         weights = list(self.siren.parameters())
         if any(weight.requires_grad for weight in weights):
-            return self.siren(grid(y, x, device))
+            return self.siren(grid(y, x, device).to(weights[0].dtype))
         # an optimiser step or loaded weights change a version, a move changes the device
         key = (y, x, device, *((weight.data_ptr(), weight._version) for weight in weights))
         if key not in self._kept:
             with torch.inference_mode(False), torch.no_grad():  # it must serve training afterwards
-                self._kept = {key: self.siren(grid(y, x, device))}
+                points = grid(y, x, device).to(weights[0].dtype)
+                self._kept = {key: self.siren(points)}
         return self._kept[key]
 
 

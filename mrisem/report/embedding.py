@@ -1,4 +1,4 @@
-"""Where reconstructions stand among the bank: the UMAP picture.
+"""Where reconstructions stand among the bank: their embeddings in the plane, by PCA or UMAP.
 
 Paper: Feng et al., arXiv:2511.19641, Figure 5.
 """
@@ -6,15 +6,15 @@ Paper: Feng et al., arXiv:2511.19641, Figure 5.
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from sklearn.decomposition import PCA
 
+from mrisem.errors import InputError
 from mrisem.report.figures import FAINT, INK, colours
 from mrisem.results import embedding_files
 from mrisem.results.embedding_files import Points, unit
@@ -25,6 +25,7 @@ _SEED = 0  # of the layout
 _N_NEIGHBORS = 15
 _PANEL = 3.4  # inches
 _COLOUR = colours(("positives", "negatives", "zero-filled"))
+Method = Literal["pca", "umap"]
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,9 @@ class Panel:
     """One level in the plane."""
 
     title: str  # such as "level 13"
-    method: str  # UMAP or, of a small bank, PCA
+    method: str  # PCA or UMAP
     points: Points
+    variance: float | None  # share that the plane of PCA holds; None of UMAP
     n_towards_positives: int  # of its paths, counted before the projection
 
 
@@ -48,15 +50,17 @@ class Picture:
     n_scans: int  # slices whose paths were kept; the picture may show fewer
 
 
-def make_pictures(runs: Iterable[Run], most_scans: int) -> list[Picture]:
+def make_pictures(runs: Iterable[Run], most_scans: int, method: Method = "pca") -> list[Picture]:
     """Lay out the embeddings of each run and acquisition.
 
     Args:
         runs: those without ``embeddings/`` give no picture.
         most_scans: slices drawn in a picture, spread evenly over those there are; 0: no pictures.
+        method: how embeddings are laid out in the plane.
 
     Raises:
-        InputError: an embedding file is damaged or of another bank than the others.
+        InputError: an embedding file is damaged or of another bank than the others, or a bank is
+            too small for UMAP.
     """
     pictures = []
     for run in runs if most_scans else ():
@@ -68,11 +72,18 @@ def make_pictures(runs: Iterable[Run], most_scans: int) -> list[Picture]:
             for level in levels[0]:
                 points = embedding_files.points_of(level, scans, files[0].parents[1])
                 title = f"level {level}" if level.isdigit() else level.replace("_", " ")
-                panels.append(Panel(title, *lay_out(points), points.n_towards_positives))
+                panels.append(_panel(title, points, method))
             steps = np.concatenate([scan["iterations"] for scan in scans])
             ends = (int(steps.min()), int(steps.max()))
             pictures.append(Picture(run.label, acquisition, tuple(panels), ends, len(files)))
     return pictures
+
+
+def _panel(title: str, points: Points, method: Method) -> Panel:
+    n_towards = points.n_towards_positives
+    if method == "umap":
+        return Panel(title, "UMAP", umap(points), None, n_towards)
+    return Panel(title, "PCA", *principal_plane(points), n_towards)
 
 
 def missing_pictures(runs: Iterable[Run], drawn: set[str], most_scans: int) -> str:
@@ -85,40 +96,66 @@ def missing_pictures(runs: Iterable[Run], drawn: set[str], most_scans: int) -> s
     return "" if drawn else "No embeddings were kept: no prior in these runs."
 
 
-def lay_out(points: Points) -> tuple[str, Points]:
-    """Lay one level's points out in two dimensions.
+def principal_plane(points: Points) -> tuple[Points, float]:
+    """Project one level's points onto their first two principal components.
 
-    UMAP (McInnes et al., arXiv:1802.03426) under the cosine metric is fitted on the bank alone,
-    from its PCA, so that its layout at large follows the data. Zero-filled images and paths are no
-    part of the fit: steps of one path are each other's nearest neighbours, and fitted together they
-    stay where they began, apart from the positives, even when they move in among them. They are
-    placed afterwards, see `place`. A bank of fewer than 6 entries is too small for UMAP: then it is
-    the PCA of all points together.
+    With the directions ``x_i`` (unit length, of bank, zero-filled images and paths together) and
+    ``X = (x_i - mean x)_i = U S V^T`` the places are ``(X V)_i`` in the first two components: a
+    linear map, so that no two points lie farther apart than in the encoder's space.
 
     Args:
         points: in the encoder's space, finite; only their directions count.
 
     Returns:
-        ``UMAP`` or ``PCA``, and the points in the plane.
+        the points in the plane, and the share ``(s_1^2 + s_2^2) / sum s^2`` of their variance that
+        it holds (0 where all are equal).
+    """
+    directions = unit(np.concatenate(points.parts)).astype(np.float64)
+    centred = directions - directions.mean(0)
+    left, values, _ = np.linalg.svd(centred, full_matrices=False)
+    flat = np.zeros((len(centred), 2), dtype=np.float32)
+    flat[:, : len(values)] = (left * values)[:, :2]
+    variance = float((values[:2] ** 2).sum() / max((values**2).sum(), np.finfo(float).tiny))
+    return points.moved_to(flat), variance
+
+
+def umap(points: Points) -> Points:
+    """Lay one level's points out in two dimensions by UMAP (McInnes et al., arXiv:1802.03426).
+
+    Under the cosine metric it is fitted on the bank alone, from its principal plane, so that its
+    layout at large follows the data. Zero-filled images and paths are no part of the fit: steps of
+    one path are each other's nearest neighbours, and fitted together they stay where they began,
+    apart from the positives, even when they move in among them. They are placed afterwards, see
+    `place`.
+
+    Args:
+        points: in the encoder's space, finite; only their directions count.
+
+    Raises:
+        InputError: the bank has fewer than 6 entries.
     """
     directions = unit(np.concatenate(points.parts))
     n_bank = len(points.positives) + len(points.negatives)
     if n_bank < _FEWEST:
-        return "PCA", points.moved_to(PCA(2).fit_transform(directions))
+        raise InputError(
+            f"UMAP needs a bank of {_FEWEST} entries or more, got {n_bank}; set embedding=pca"
+        )
     bank, others = directions[:n_bank], directions[n_bank:]
+    none = others[:0]
+    start, _ = principal_plane(Points(bank, none, none, ()))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of numba and of parts of umap that are not used
-        from umap import UMAP
+        from umap import UMAP  # compiles itself for half a minute
 
         layout = UMAP(
             n_neighbors=min(_N_NEIGHBORS, n_bank - 1),
             metric="cosine",
-            init=PCA(2).fit_transform(bank),
+            init=start.positives,
             random_state=_SEED,
             n_jobs=1,
         )
         flat = np.asarray(layout.fit_transform(bank), dtype=np.float32)
-    return "UMAP", points.moved_to(np.concatenate([flat, place(others, bank, flat)]))
+    return points.moved_to(np.concatenate([flat, place(others, bank, flat)]))
 
 
 def place(others: np.ndarray, bank: np.ndarray, flat: np.ndarray) -> np.ndarray:
@@ -153,7 +190,9 @@ def draw(picture: Picture) -> Figure:
     n = len(picture.panels)
     figure = Figure(figsize=(_PANEL * n, _PANEL + 0.5), layout="constrained")
     for axes, panel in zip(figure.subplots(1, n, squeeze=False)[0], picture.panels, strict=True):
-        axes.set(xticks=[], yticks=[])  # the plane's coordinates mean nothing
+        axes.set(xticks=[], yticks=[])  # only distances mean something, and only those of PCA
+        if panel.method == "PCA":
+            axes.set_aspect("equal", adjustable="datalim")
         axes.set_title(f"{panel.title} ({panel.method})", fontsize=10)
         _draw(axes, panel.points)
     handles, labels = figure.axes[0].get_legend_handles_labels()

@@ -80,8 +80,9 @@ def _group(
     audit, lesions = (
         [row for row in table if row["run"] in folders] for table in (found.audit, found.lesions)
     )
-    umaps = embedding.make_pictures(section.runs, config.embedding_slices)
-    labels = {umap.label for umap in umaps}
+    most = config.embedding_slices
+    embedded = embedding.make_pictures(section.runs, most, config.embedding)
+    labels = {picture.label for picture in embedded}
     chosen = panels.choose_slices(rows)
     return {
         "title": section.title,
@@ -95,11 +96,11 @@ def _group(
         "sweeps": draw_sweeps(section, find_sweeps(section.runs, rows, config.reference), columns),
         "curves": draw_fits(section),
         # two runs of one label on different files have a picture each: the number tells them apart
-        "umaps": [
-            (u, section.draw("embedding", f"{u.label} {u.acquisition} {i}", embedding.draw(u)))
-            for i, u in enumerate(umaps)
+        "embeddings": [
+            (e, section.draw("embedding", f"{e.label} {e.acquisition} {i}", embedding.draw(e)))
+            for i, e in enumerate(embedded)
         ],
-        "note": embedding.missing_pictures(section.runs, labels, config.embedding_slices),
+        "note": embedding.missing_pictures(section.runs, labels, most),
         "maps": draw_maps(section, audit, found),
     }
 

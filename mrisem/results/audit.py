@@ -1,5 +1,7 @@
 """The hallucination audit: each run with a prior against the same run without it."""
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -7,14 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from mrisem.errors import InputError
 from mrisem.files import reading
 from mrisem.metrics.hallucination import image_change, kspace_change
 from mrisem.metrics.statistics import summarise
-from mrisem.physics.coils import interpolate_maps
-from mrisem.physics.sense import SenseOperator
 from mrisem.results.labels import without_prior
 from mrisem.results.reading import Samples, Volume, read_samples, read_target, read_volume
 from mrisem.results.rows import GROUP_COLUMNS, Column, Row, group_rows
@@ -108,9 +107,12 @@ def _audit_file(pair: Pair, volumes: tuple[Volume, Volume], targets: Path) -> It
 
 def _kspace_row(pair: Pair, volume: Volume, guided: Samples | None, plain: Samples | None) -> Row:
     """Return what changed in the coils' k-space, NaN where it cannot be known."""
+    from mrisem.physics.coils import interpolate_maps
+    from mrisem.physics.sense import SenseOperator
+
     if guided is None or plain is None:
         return dict.fromkeys(KSPACE_COLUMNS, np.nan)
-    if not torch.equal(guided.mask, plain.mask):
+    if not guided.mask.equal(plain.mask):
         raise _unlike(pair, volume, "samples")
     mask = guided.mask
     with reading(pair.guided.output(volume.file), "a whole reconstruction", "reconstruct it again"):

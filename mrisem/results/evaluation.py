@@ -14,7 +14,6 @@ from pydantic import BaseModel
 
 from mrisem.files import reading, write_bytes, write_text
 from mrisem.metrics.score import Score
-from mrisem.metrics.volume import VolumeMetrics
 from mrisem.results import audit, lesions
 from mrisem.results.inside import FileName, inside, slug
 from mrisem.results.labels import check_reference
@@ -158,6 +157,8 @@ def evaluate(
     evaluation: Evaluation, crop: Literal["full", "width"] = "full", anatomy: str = ""
 ) -> Evaluation:
     """Score and audit the runs; for ``crop`` and ``anatomy`` see `mrisem.results.scores`."""
+    from mrisem.metrics.volume import VolumeMetrics
+
     check_reference(evaluation.reference, evaluation.runs)
     metrics = VolumeMetrics(evaluation.scores)
     evaluation.scored = score_runs(evaluation.runs, evaluation.targets, metrics, crop, anatomy)

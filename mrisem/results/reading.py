@@ -6,12 +6,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
-import torch
 from pydantic import BaseModel, NonNegativeInt, TypeAdapter
-from torch import Tensor
 
 from mrisem.data.contents import dataset
 from mrisem.data.volumes import target_name
@@ -19,6 +18,9 @@ from mrisem.errors import InputError
 from mrisem.files import reading
 from mrisem.results.inside import FileName, plain_name
 from mrisem.results.record import Record, Scan
+
+if TYPE_CHECKING:  # torch is imported where a volume is read: `mrisem report` reads slices alone
+    from torch import Tensor
 
 _FACTS = ("slices", "acceleration", "data_consistency", "seconds", "readout")
 _MAX_BYTES = 2**31  # of a dataset: a few megabytes of a file can claim any shape
@@ -150,6 +152,8 @@ def read_volume(path: Path) -> Volume:
     Raises:
         InputError: the file is damaged, or no such file.
     """
+    import torch
+
     with open_hdf5(path, "reconstruct it again") as content:
         data = numbers_of(content, "reconstruction", 3)
         if data is None or data.dtype.kind not in "biuf":
@@ -187,6 +191,8 @@ def _read_facts(content: h5py.File, path: Path, n: int) -> dict[str, np.ndarray]
 
 def read_samples(path: Path, place: int) -> Samples | None:
     """Read what the audit of a slice needs, by its place in the file; None where not kept."""
+    import torch
+
     with open_hdf5(path, "reconstruct it again") as content:
         names = {"image": 3, "mask": 3, "coarse_maps": 4}
         data = [numbers_of(content, name, ndim) for name, ndim in names.items()]
@@ -235,6 +241,8 @@ def read_target(file: Path, slices: Sequence[int]) -> Target:
     Raises:
         InputError: file, targets or slices are missing, or lesions are not the target's pixels.
     """
+    import torch
+
     if not file.is_file():
         raise InputError(
             f"each reconstruction needs a target file, got no {file}; "

@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import Tensor
 
-from mrisem.data.folders import split_folder
 from mrisem.errors import InputError
 from mrisem.metrics.lesions import score_lesions
-from mrisem.metrics.volume import VolumeMetrics
-from mrisem.physics.fourier import center_crop
 from mrisem.results.curves import final_similarities
 from mrisem.results.reading import Failure, Volume, read_target, read_volume
 from mrisem.results.rows import Row
 from mrisem.results.run import Run
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mrisem.metrics.volume import VolumeMetrics
 
 
 @dataclass
@@ -47,6 +48,8 @@ def target_folder(run: Run, root: str | None, split: str | None) -> Path:
     Raises:
         InputError: it is not known, or there is no such folder.
     """
+    from mrisem.data.folders import split_folder
+
     root = root or run.data.get("root")
     split = split or run.data.get("split") or "val"
     if root is None:
@@ -109,6 +112,8 @@ def score_volume(volume: Volume, targets: Path, metrics: VolumeMetrics, crop: st
         metrics: what to score; it is reset.
         crop: full, or width: the central ``(x, x)``.
     """
+    from mrisem.physics.fourier import center_crop
+
     name, subject = volume.file, volume.scan.subject if volume.scan else ""
     facts = {"acquisition": volume.acquisition, "subject": subject}
     listed = [row | facts for failure in volume.failed for row in failed_rows(failure, name)]

@@ -21,6 +21,11 @@ def run(config: DictConfig) -> int:
     if not listed:
         raise InputError("runs must name evaluated run folders, got none; add runs=[DIR,DIR]")
     roots = [Path(root).expanduser().resolve() for root in listed]
+    if config.embedding == "umap" and not config.embedding_slices:
+        raise InputError(
+            "embedding=umap draws embedding_slices of each run, got 0; set embedding_slices=12, or "
+            "leave embedding out"
+        )
     runs = find_runs(roots)
     found = read_evaluated(roots, runs)
     check_reference(config.reference, runs)

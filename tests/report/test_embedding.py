@@ -1,4 +1,4 @@
-"""The UMAP picture: what is read, how it is laid out, what is drawn and said."""
+"""Pictures of embeddings: what is read, how it is laid out, what is drawn and said."""
 
 import io
 from dataclasses import replace
@@ -10,7 +10,14 @@ import pytest
 from PIL import Image
 
 from mrisem.errors import InputError
-from mrisem.report.embedding import draw, lay_out, make_pictures, missing_pictures, place
+from mrisem.report.embedding import (
+    draw,
+    make_pictures,
+    missing_pictures,
+    place,
+    principal_plane,
+    umap,
+)
 from mrisem.report.figures import as_png
 from mrisem.report.page import TEMPLATES
 from mrisem.report.plots import fit_curves
@@ -38,7 +45,7 @@ def made_up(n_bank=20, n_steps=9, feature=8, seed=0, bank_seed=1):
 
 
 def caption_of(picture):
-    return TEMPLATES.get_template("caption.txt.j2").render(umap=picture)
+    return TEMPLATES.get_template("caption.txt.j2").render(embedded=picture)
 
 
 @pytest.fixture
@@ -59,14 +66,17 @@ def make_run(tmp_path):
     return made
 
 
-@pytest.mark.timeout(120)  # umap compiles itself
-def test_make_pictures_lays_the_path_from_the_negatives_to_the_positives(make_run):
+@pytest.mark.parametrize(
+    "method",
+    ["pca", pytest.param("umap", marks=pytest.mark.timeout(120))],  # umap compiles itself
+)
+def test_make_pictures_lays_the_path_from_the_negatives_to_the_positives(make_run, method):
     run = make_run({number: made_up(seed=number) for number in (2, 10)})
-    (picture,) = make_pictures([run], most_scans=8)
+    (picture,) = make_pictures([run], 8, method)
     assert (picture.label, picture.acquisition) == ("unrolled + image_same", "AXT2")
     assert [panel.title for panel in picture.panels] == ["level 1", "level 5", "level 13"]
     for panel in picture.panels:
-        assert panel.method == "UMAP"
+        assert panel.method == method.upper()
         centre = panel.points.positives.mean(0)
         assert len(panel.points.paths) == 2
         for path in panel.points.paths:
@@ -74,22 +84,38 @@ def test_make_pictures_lays_the_path_from_the_negatives_to_the_positives(make_ru
             assert end < 0.5 * start
     caption = caption_of(picture)
     assert "iteration 0 to 40" in caption
-    assert "not metric" in caption
+    assert ("not metric" in caption) == (method == "umap")
+    assert ("Laid out by PCA" in caption) == (method == "pca")
     assert "level 13 2 of 2" in caption
-    repeated = make_pictures([run], most_scans=8)[0].panels[0].points.parts
+    repeated = make_pictures([run], 8, method)[0].panels[0].points.parts
     for array, same in zip(repeated, picture.panels[0].points.parts, strict=True):
         np.testing.assert_array_equal(array, same)
 
 
-def test_lay_out_of_a_small_bank_is_the_principal_plane_of_all_directions():
+def test_principal_plane_is_the_pca_of_all_directions():
+    from sklearn.decomposition import PCA
+
     vectors = np.random.default_rng(0).normal(size=(9, 7)).astype("f4")
     points = Points(vectors[:2], vectors[2:4], vectors[4:5], (vectors[5:],))
-    method, flat = lay_out(points.moved_to(3 * vectors))
-    assert method == "PCA"
+    flat, variance = principal_plane(points.moved_to(3 * vectors))
     directions = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    left, values, _ = np.linalg.svd(directions - directions.mean(0), full_matrices=False)
-    expected = np.abs(left[:, :2] * values[:2])
+    pca = PCA(2, svd_solver="full")
+    expected = np.abs(pca.fit_transform(directions))
     np.testing.assert_allclose(np.abs(np.concatenate(flat.parts)), expected, atol=1e-5)
+    assert variance == pytest.approx(pca.explained_variance_ratio_.sum(), abs=1e-5)
+
+
+def test_principal_plane_of_equal_points_is_one_place():
+    same = np.ones((2, 5), dtype="f4")
+    flat, variance = principal_plane(Points(same[:1], same[:1], same[:0], ()))
+    np.testing.assert_allclose(np.concatenate(flat.parts), 0, atol=1e-6)
+    assert variance == pytest.approx(0, abs=1e-6)
+
+
+def test_umap_of_a_small_bank_is_refused_with_the_option_that_helps():
+    vectors = np.random.default_rng(0).normal(size=(9, 7)).astype("f4")
+    with pytest.raises(InputError, match="got 4; set embedding=pca"):
+        umap(Points(vectors[:2], vectors[2:4], vectors[4:5], (vectors[5:],)))
 
 
 def test_place_puts_a_point_between_two_entries_the_nearer_to_the_likelier():
@@ -101,17 +127,19 @@ def test_place_puts_a_point_between_two_entries_the_nearer_to_the_likelier():
     assert 0 < leaning[0, 0] < 5
 
 
-def test_embedding_figure_of_few_points_says_pca_and_grows_with_the_levels(make_run):
+def test_embedding_figure_grows_with_the_levels_and_says_pca_on_equal_axes(make_run):
     run = make_run({0: made_up(n_bank=1, n_steps=1)})
     (picture,) = make_pictures([run], most_scans=8)
-    assert "PCA" in caption_of(picture)
-    assert "by UMAP" not in caption_of(picture)
+    axes = draw(picture).axes[0]
+    assert axes.get_title() == "level 1 (PCA)"
+    assert axes.get_aspect() == 1
+    share = float(caption_of(picture).split("variance (level 1 ")[1].split(" %")[0])
+    assert share == pytest.approx(100 * picture.panels[0].variance, abs=0.5)
     image = Image.open(io.BytesIO(as_png(draw(picture)))).convert("RGB")
     assert image.width > 2 * image.height
 
 
-def test_make_pictures_spreads_over_slices_and_leaves_diverged_steps_out(make_run, monkeypatch):
-    monkeypatch.setattr("mrisem.report.embedding._FEWEST", 1000)  # no need of umap here
+def test_make_pictures_spreads_over_slices_and_leaves_diverged_steps_out(make_run):
     slices = {number: made_up(n_steps=40, seed=number) for number in range(5)}
     slices[4]["path_5"][30:] = np.nan
     (picture,) = make_pictures([make_run(slices)], most_scans=3)

@@ -79,6 +79,18 @@ def test_paired_dots_names_of_methods_do_not_overlap(name, n):
     assert apart(texts)
 
 
+def test_as_png_is_what_savefig_writes():
+    rows = [
+        {"file": "a.h5", "slice": s, "method": name, "psnr": 30.0 + s}
+        for s in (0, 1)
+        for name in ("tv", "unet")
+    ]
+    drawings = [paired_dots(rows, Column("psnr", "PSNR [dB]", "higher", 2)) for _ in range(2)]
+    saved = io.BytesIO()
+    drawings[1].savefig(saved, format="png", dpi=140)
+    np.testing.assert_array_equal(opened(as_png(drawings[0])), opened(saved.getvalue()))
+
+
 def test_colours_tells_21_methods_apart():
     found = colours([str(i) for i in range(21)])
     assert len(set(found.values())) == 21

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -113,16 +115,22 @@ def with_lora(network):
     ],
     ids=["unrolled", "stops early", "LoRA", "unet", "varnet", "inr", "any other"],
 )
-def test_fit_of_several_slices_equals_their_own_fits(make_batch, make, options):
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
+def test_fit_of_several_slices_equals_their_own_fits(make_batch, make, options, dtype):
     batch = make_batch()
-    settings = PerScanFit(10, progress=False, **options)
+    parts = {name: getattr(batch, name).to(dtype) for name in ("masked_kspace", "sensitivity_maps")}
+    batch, settings = replace(batch, **parts), PerScanFit(10, progress=False, **options)
     torch.manual_seed(0)
     network = make()
+    if dtype == torch.complex128:
+        network = network.double()
+    if isinstance(network, EndToEndVarNet) and dtype == torch.complex64:
+        pytest.skip("Adam's steps double the rounding of VarNet's tiny gradients: 2e-3 in 10 steps")
     together = final(fit(batch, settings, network))
     for i in range(len(batch)):
         alone = final(fit(batch.select(i), settings, network))
         error = (together[i] - alone[0]).norm() / alone.norm()
-        assert error < 1e-4
+        assert error < {torch.complex64: 1e-4, torch.complex128: 1e-8}[dtype]
 
 
 @pytest.mark.parametrize("validation_share", [None, 0.1])

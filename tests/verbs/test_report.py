@@ -2,6 +2,8 @@
 
 import re
 import shutil
+import subprocess
+import sys
 from html.parser import HTMLParser
 
 import h5py
@@ -76,6 +78,25 @@ def test_report_writes_one_self_contained_page(evaluated, make_report, tmp_path)
     assert (page.parent / "table.csv").read_text().startswith("group,method,metric,n,mean")
 
 
+def test_report_imports_what_it_draws_with_and_no_more(evaluated, tmp_path):
+    """Seconds of imports and half a minute of numba's compiler, for a page of two runs."""
+    embeddings = evaluated[2] / "embeddings/a.h5"
+    embeddings.mkdir(parents=True)
+    bank = np.random.default_rng(0).normal(size=(8, 5)).astype("f4")
+    kept = {"positives_1": bank, "negatives_1": -bank, "path_1": bank[:3], "zero_filled_1": bank[0]}
+    np.savez(embeddings / "0.npz", iterations=np.arange(3), **kept)
+    code = "import sys; from mrisem.verbs.application import run; run('report', sys.argv[1:], True)"
+    code += "; print('modules', *sys.modules)"
+    where = f"output_dir={tmp_path / 'out'}"
+    listed = f"runs=[{','.join(map(str, evaluated))}]"
+    command = [sys.executable, "-c", code, listed, where]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    packages = {name.split(".")[0] for name in done.stdout.rpartition("modules ")[2].split()}
+    assert "matplotlib" in packages
+    assert not packages & {"torch", "sklearn", "umap", "numba", "torchmetrics", "transformers"}
+    assert list((tmp_path / "out/report/figures").glob("embedding_*.png"))
+
+
 def test_report_of_a_folder_that_was_evaluated_as_a_whole(
     run_folders, compose, make_report, tmp_path
 ):
@@ -147,7 +168,13 @@ def test_report_of_a_run_with_new_files_wants_it_evaluated_again(evaluated, make
 
 @pytest.mark.parametrize(
     ("overrides", "words"),
-    [(["runs=[]"], "got none"), (["runs=[/no/such]"], "must exist"), (["reference=x"], "one of")],
+    [
+        (["runs=[]"], "got none"),
+        (["runs=[/no/such]"], "must exist"),
+        (["reference=x"], "one of"),
+        (["embedding=tsne"], "embedding must be 'pca' or 'umap'"),
+        (["embedding=umap", "embedding_slices=0"], "got 0"),
+    ],
 )
 def test_report_refuses_bad_settings(evaluated, make_report, overrides, words):
     with pytest.raises(InputError, match=words):
