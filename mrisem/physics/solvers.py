@@ -120,11 +120,12 @@ class _ImplicitSolve(torch.autograd.Function):
             max_iterations=max_iterations,
         )
         start = _usable(last.image, start)
-        last.image, last.residual = solve(right_hand_side, start, tolerance=tolerances[0])
-        ctx.save_for_backward(last.image, weight)
+        image, last.residual = solve(right_hand_side, start, tolerance=tolerances[0])
+        last.image = image.detach()  # the output itself would keep the graph that leads to it
+        ctx.save_for_backward(image, weight)
         ctx.solve = partial(solve, tolerance=tolerances[1])
         ctx.last = last
-        return last.image
+        return image
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:

@@ -1,3 +1,5 @@
+import weakref
+
 import pytest
 import torch
 
@@ -140,3 +142,12 @@ def test_a_last_solve_that_is_not_finite_is_left_out_for_its_slice_alone():
     x = solve_data_consistency(sense, adjoint, image, weight, last=last, **options)
     fresh = solve_data_consistency(sense, adjoint, image, weight, **options)
     torch.testing.assert_close(x, fresh)
+
+
+def test_a_solve_is_freed_with_its_graph():
+    sense, adjoint, image = make_problem()
+    solved = solve_data_consistency(sense, adjoint, image.requires_grad_(), torch.tensor(0.3))
+    graph = weakref.ref(solved.grad_fn)
+    solved.abs().sum().backward()
+    del solved
+    assert graph() is None
