@@ -111,6 +111,9 @@ class Steering(Options):
     start_iteration: Annotated[int, Field(ge=0)] = Field(
         0, description="iteration before which the prior is silent"
     )
+    every: Count = Field(
+        1, description="iterations from one evaluation of a prior to the next; its gradient is kept"
+    )
     unmeasured_only: bool = Field(False, description="guide only in k-space that was not measured")
     steering: Any = None
 
@@ -166,6 +169,9 @@ class Model(Choice):
     """A method: a network or a classical baseline."""
 
     prior_weight: Number | None = Field(None, description="lambda of a prior, in our scale")
+    compile: Literal["default", "reduce-overhead", "max-autotune"] | None = Field(
+        None, description="mode of torch.compile for the network; null: it is run as it is"
+    )
     checkpoint: PathText | None = Field(None, description="weights to start from")
     trained_by: str | None = Field(None, description="command that trains it, for messages")
     loss_share: Share | None = Field(None, description="default of fit.loss_share")
@@ -227,8 +233,8 @@ class Trainer(Options):
     accelerator: str = "auto"
     devices: Count | Literal["auto"] | list[int] = 1
     strategy: str = "auto"
-    precision: Literal["32-true", "32", 32] = Field(
-        "32-true", description="FFTs, solves and losses are float32"
+    precision: Literal["32-true", "32", 32, "bf16-mixed"] = Field(
+        "32-true", description="of networks; FFTs, solves, losses and priors are float32 in both"
     )
     max_epochs: Count | None = None
 

@@ -40,9 +40,11 @@ class Siren(nn.Module):
         """``(point, 2)`` float32 in [-1, 1] -> ``(point, 2)`` float32."""
         h = coordinates
         *sines, last = self.layers
-        for layer in sines:
-            h = layer(h).mul_(self.omega).sin()
-        image: Tensor = last(h)
+        # positions and phases do not survive bfloat16
+        with torch.autocast(coordinates.device.type, enabled=False):
+            for layer in sines:
+                h = layer(h).mul_(self.omega).sin()
+            image: Tensor = last(h)
         return image
 
 
@@ -115,7 +117,8 @@ class INR(nn.Module):
         values = values if values.ndim == 3 else values[None]  # weights of each slice: `stack`
         # a view in the layout that convolutions run fastest in: channels last
         drawn = rearrange(values, "slice (y x) part -> slice part y x", y=y)
-        images = [channels_to_complex(c).expand(n, y, x) for c in (drawn, self.adaptor(drawn))]
+        drawings = (drawn, self.adaptor(drawn).to(drawn.dtype))
+        images = [channels_to_complex(c).expand(n, y, x) for c in drawings]
         return Reconstruction(images[-1], tuple(images))
 
     def _values(self, y: int, x: int, device: torch.device) -> Tensor:

@@ -52,7 +52,7 @@ class ResidualUnet(nn.Module):
         padding = (pad_x // 2, pad_x - pad_x // 2, pad_y // 2, pad_y - pad_y // 2)
         channels = functional.pad(complex_to_channels(image), padding)
         channels = self.unet(channels)[..., padding[2] :, padding[0] :][..., :y, :x]
-        return image + channels_to_complex(channels)
+        return image + channels_to_complex(channels.to(image.real.dtype))
 
 
 class Unet(nn.Module):

@@ -35,6 +35,8 @@ class EndToEndVarNet(nn.Module):
         sensitivity_levels: poolings of the sensitivity network (published: 4).
     """
 
+    mixed_precision = False  # its Fourier transforms are between real tensors, which have its dtype
+
     def __init__(
         self,
         cascades: int = 12,

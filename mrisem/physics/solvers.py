@@ -52,6 +52,17 @@ def conjugate_gradient(
         tolerance: relative residual norm at which a slice is done.
         max_iterations: most iterations.
     """
+    with torch.autocast(right_hand_side.device.type, enabled=False):
+        return _iterate(operator, right_hand_side, start, tolerance, max_iterations)
+
+
+def _iterate(
+    operator: Callable[[Tensor], Tensor],
+    right_hand_side: Tensor,
+    start: Tensor | None,
+    tolerance: float,
+    max_iterations: int,
+) -> Solution:
     total = _inner(right_hand_side, right_hand_side)
     x = torch.zeros_like(right_hand_side) if start is None else torch.where(total > 0, start, 0)
     residual = right_hand_side - (operator(x) if start is not None else 0)

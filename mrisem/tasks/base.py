@@ -56,6 +56,17 @@ class ReconstructionTask(pl.LightningModule):
         self.steering = steering or Steering()
         self.priors: dict[str, Prior] = {}
 
+    def setup(self, stage: str) -> None:
+        """Refuse a precision that nothing of the method can have."""
+        network = getattr(self, "network", None)
+        if self.trainer.precision != "32-true" and not getattr(
+            network, "mixed_precision", network is not None
+        ):
+            raise InputError(
+                f"trainer.precision={self.trainer.precision} is for model=unet, unrolled and inr, "
+                f"got {type(network or self).__name__}; set trainer.precision=32-true"
+            )
+
     def solve(self, batch: Batch) -> tuple[Reconstruction, FitCurves]:
         """Reconstruct a batch; the curves are empty when nothing was fitted."""
         raise NotImplementedError

@@ -25,6 +25,7 @@ class Steering:
         balance: the prior's gradient norm at the image is at most this share of the data term's:
             ``weight`` is lowered as far as that takes, and rises again smoothly. None: no limit.
         start_iteration: the prior is silent before: the data term settles first.
+        every: iterations from one evaluation to the next; between them its last gradient acts.
         unmeasured_only: keep of the prior's gradient the part in unmeasured k-space,
             ``g - A^H A g``, so that it does not pull against the measurement.
     """
@@ -32,6 +33,7 @@ class Steering:
     weight: float | None = 0.02
     balance: float | None = None
     start_iteration: int = 0
+    every: int = 1
     unmeasured_only: bool = False
 
 
@@ -43,6 +45,7 @@ class Guidance:
         self.batch = batch
         self.steering = steering
         self._limit: Tensor | None = None
+        self._last: list[Tensor] = []  # gradients
 
     def __call__(
         self, images: Sequence[Tensor], data_gradients: Sequence[Tensor], iteration: int
@@ -61,6 +64,20 @@ class Guidance:
         """
         if iteration < self.steering.start_iteration:
             return {}, [torch.zeros_like(gradient) for gradient in data_gradients]
+        values: dict[str, Tensor] = {}
+        gradients = self._last
+        if not gradients or (iteration - self.steering.start_iteration) % self.steering.every == 0:
+            values, gradients = self._evaluate(images, iteration)
+            self._keep(gradients)
+        norms = _norm(gradients), _norm(data_gradients)
+        weights = self._weights(*norms)[:, None, None]
+        pushes = [weights * gradient for gradient in gradients]
+        return values | {"gradient_balance": _norm(pushes) / norms[1]}, pushes
+
+    def _evaluate(
+        self, images: Sequence[Tensor], iteration: int
+    ) -> tuple[dict[str, Tensor], list[Tensor]]:
+        """Return the named values of the last image, and the gradient of the loss at each."""
         gradients = []
         for image in images:
             leaf = image.detach().requires_grad_()
@@ -69,11 +86,19 @@ class Guidance:
             if self.steering.unmeasured_only:
                 gradient = gradient - Measurement.of(self.batch).normal(gradient)
             gradients.append(gradient)
-        norms = _norm(gradients), _norm(data_gradients)
-        weights = self._weights(*norms)[:, None, None]
-        pushes = [weights * gradient for gradient in gradients]
-        values = {name: value.detach() for name, value in losses.items()}
-        return values | {"gradient_balance": _norm(pushes) / norms[1]}, pushes
+        return {name: value.detach() for name, value in losses.items()}, gradients
+
+    def _keep(self, gradients: list[Tensor]) -> None:
+        """Keep gradients for the iterations between; a slice keeps its own where one is not finite.
+
+        Such a step is undone, and must not come back.
+        """
+        last = self._last or [torch.zeros_like(gradient) for gradient in gradients]
+        finite = [_norm([gradient]).isfinite()[:, None, None] for gradient in gradients]
+        self._last = [
+            torch.where(good, gradient, before)
+            for good, gradient, before in zip(finite, gradients, last, strict=True)
+        ]
 
     def magnitude(self, image: Tensor) -> Tensor:
         """``(batch, y, x)`` complex images as the prior sees them: cropped magnitudes."""

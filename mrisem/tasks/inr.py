@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from mrisem.networks.compiled import Mode, compile_network
 from mrisem.networks.inr import INR
 from mrisem.networks.stacked import stack
 from mrisem.tasks.base import ReconstructionTask
@@ -45,6 +46,7 @@ class INRTask(ReconstructionTask):
         rates: learning rates.
         steering: how a prior counts.
         seed: of held-out samples, should a stage stop early.
+        compile: mode of torch.compile; None: the network is run as it is.
     """
 
     takes_prior = True
@@ -59,6 +61,7 @@ class INRTask(ReconstructionTask):
         rates: Groups | None = None,
         steering: Steering | None = None,
         seed: int = 0,
+        compile: Mode | None = None,
     ) -> None:
         super().__init__(steering)
         self.network = network
@@ -68,10 +71,13 @@ class INRTask(ReconstructionTask):
         self.final_lambda = final_lambda
         self.rates = rates or Groups()
         self.seed = seed
+        self.compile_mode = compile
 
     def solve(self, batch: Batch) -> tuple[Reconstruction, FitCurves]:
         """Fit both stages, then reconstruct."""
         network = stack(self.network, len(batch))
+        if self.compile_mode is not None:
+            compile_network(network, self.compile_mode)
         fit = ScanFit(network, batch, self.seed, self.guide(batch))
         with torch.enable_grad():
             fit.run(self.first, self.first_regulariser, guided=False, groups=self.rates)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mrisem.errors import InputError
 from mrisem.networks.adapters import attach
+from mrisem.networks.compiled import Mode, compile_network
 from mrisem.networks.stacked import stack
 from mrisem.physics.masks import stable_seed
 from mrisem.tasks.base import ReconstructionTask
@@ -39,6 +40,7 @@ class NetworkTask(ReconstructionTask):
         seed: seed of the split into input and loss samples, and of LoRA's factors.
         loss_on: images of the data loss: ``image`` or ``stages``, see `Placement`.
         prior_on: images of the prior: ``image``, ``network`` or ``stages``, see `Placement`.
+        compile: mode of torch.compile; None: the network is run as it is.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class NetworkTask(ReconstructionTask):
         seed: int = 0,
         loss_on: Literal["image", "stages"] = "image",
         prior_on: Literal["image", "network", "stages"] = "image",
+        compile: Mode | None = None,
     ) -> None:
         super().__init__(steering)
         self.network = network
@@ -63,6 +66,9 @@ class NetworkTask(ReconstructionTask):
         self.learning_rate = learning_rate
         self.seed = seed
         self.placement = Placement(loss_on, prior_on)
+        self.compile_mode = compile
+        if compile is not None and fit is None:
+            compile_network(network, compile)
         self.takes_prior = fit is not None or objective is not None
 
     def solve(self, batch: Batch) -> tuple[Reconstruction, FitCurves]:
@@ -74,6 +80,8 @@ class NetworkTask(ReconstructionTask):
             generator = torch.Generator().manual_seed(stable_seed("lora", self.seed))
             attach(template, self.fit.lora, generator)
         network = stack(template, len(batch))
+        if self.compile_mode is not None:
+            compile_network(network, self.compile_mode)
         fit = ScanFit(network, batch, self.seed, self.guide(batch), self.placement)
         with torch.enable_grad():
             fit.run(self.fit, self.regulariser)

@@ -81,7 +81,7 @@ def gradients_at(
     images = placement.images(result)
     places = range(len(images))
     gradients: dict[int, Tensor] = {}
-    with torch.enable_grad():
+    with torch.enable_grad(), torch.autocast(images[0].device.type, enabled=False):
         for k in places[_LOSS_ON[placement.loss_on]]:
             leaf = images[k].detach().requires_grad_()
             values = terms(leaf)

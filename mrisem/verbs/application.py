@@ -191,6 +191,8 @@ def _quieten() -> None:
     warnings.showwarning = _say_warning
     logging.raiseExceptions = False  # a log file on a full disk
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    # torch.compile looks at weights that are made of one matrix for all slices
+    warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message="Experiment logs directory .*")

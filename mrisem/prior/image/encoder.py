@@ -13,9 +13,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from mrisem.errors import InputError
 from mrisem.prior.checkpoints import Normalisation, read_normalisation, resolve_checkpoint
 from mrisem.prior.image.families import HiddenStates, input_grid, load_tower, tower_facts
-from mrisem.prior.image.levels import Dtype
+from mrisem.prior.image.levels import Dtype, torch_dtype
 from mrisem.prior.image.preparation import Preparation
 
 # Fingerprints spell these names in their older form, so that the banks on disk stay valid.
@@ -105,6 +106,7 @@ def freeze_tower(
     levels: tuple[int, ...],
     normalisation: Normalisation,
     pad_value: float | None = None,
+    input_size: int | None = None,
 ) -> FrozenEncoder:
     """Make an encoder of a vision model of transformers.
 
@@ -118,12 +120,24 @@ def freeze_tower(
         levels: layers whose outputs are wanted, counted from 1.
         normalisation: mean and std, from [0, 1] to the tower's input range.
         pad_value: value around an image smaller than the input (see `Preparation`).
+        input_size: side to which the input is reduced; None: the tower's own.
+
+    Raises:
+        InputError: the tower's patches do not fill an input of that size, or it is no smaller.
     """
     config = tower.config
     side, n_tokens = input_grid(config)
+    if input_size is not None:
+        patch = round(side / n_tokens**0.5)
+        if input_size % patch or not patch <= input_size < side:
+            raise InputError(
+                f"encoder.input_size must be a multiple of the patch, {patch}, below {side}, got "
+                f"{input_size}; set null for the encoder's own size"
+            )
+        n_tokens = (input_size // patch) ** 2
     return FrozenEncoder(
-        HiddenStates(tower, levels),
-        Preparation(side, config.num_channels, normalisation, pad_value),
+        HiddenStates(tower, levels, n_tokens),
+        Preparation(side, config.num_channels, normalisation, pad_value, input_size),
         levels,
         (config.hidden_size,) * len(levels),
         n_tokens,
@@ -134,9 +148,10 @@ def freeze_tower(
 def load_encoder(
     path: str,
     levels: Sequence[int],
-    dtype: Dtype = "float32",
+    dtype: Dtype = "auto",
     pad_value: float | None = None,
     revision: str | None = None,
+    input_size: int | None = None,
 ) -> FrozenEncoder:
     """Load the vision tower of a checkpoint of transformers, up to the deepest level.
 
@@ -144,9 +159,12 @@ def load_encoder(
         path: ``janus_mini``, a folder, or a hub name such as ``deepseek-community/Janus-Pro-1B``;
             its model_type is one of `mrisem.prior.image.families.FAMILIES`.
         levels: transformer layers whose outputs are wanted, counted from 1.
-        dtype: dtype of weights and embeddings.
+        dtype: dtype of weights and embeddings; ``auto``: bfloat16 where torch finds a CUDA device,
+            else float32.
         pad_value: value around small images, in normalised units; None is black.
         revision: commit, tag or branch of a hub name (None: its main branch).
+        input_size: side to which the input is reduced, in pixels: fewer tokens, at less cost; the
+            tower's position embeddings are interpolated. None: the tower's own.
 
     Returns:
         the encoder, on the CPU.
@@ -155,8 +173,8 @@ def load_encoder(
         InputError: when path, checkpoint or levels do not serve.
     """
     folder, chosen = resolve_checkpoint(path, revision), tuple(levels)
-    tower = load_tower(folder, chosen, getattr(torch, dtype))
-    return freeze_tower(tower, chosen, read_normalisation(folder), pad_value)
+    tower = load_tower(folder, chosen, torch_dtype(dtype))
+    return freeze_tower(tower, chosen, read_normalisation(folder), pad_value, input_size)
 
 
 def _older_name(name: str) -> str:

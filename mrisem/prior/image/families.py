@@ -6,6 +6,7 @@ checkpoint's own configuration. Of the weights only those up to the deepest leve
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +38,17 @@ _FACTS_OF_SOME = ("rope_theta", "rope_parameters")
 class HiddenStates(nn.Module):
     """Outputs of some layers (from 1) of a vision tower, without class token and registers."""
 
-    def __init__(self, tower: nn.Module, levels: tuple[int, ...]) -> None:
+    def __init__(self, tower: nn.Module, levels: tuple[int, ...], n_tokens: int) -> None:
         super().__init__()
-        self.tower, self.levels = tower, levels
-        _, self.n_tokens = input_grid(tower.config)
+        self.tower, self.levels, self.n_tokens = tower, levels, n_tokens
+        other_size = n_tokens != input_grid(tower.config)[1]
+        takes = "interpolate_pos_encoding" in inspect.signature(tower.forward).parameters
+        # towers without this option take any size as they are
+        self.options = {"interpolate_pos_encoding": True} if other_size and takes else {}
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """``(n, channel, s, s)`` -> ``(n, token, feature)`` for each level, before the norm."""
-        states = self.tower(pixels, output_hidden_states=True).hidden_states
+        states = self.tower(pixels, output_hidden_states=True, **self.options).hidden_states
         return tuple(states[level][:, -self.n_tokens :] for level in self.levels)
 
 

@@ -5,13 +5,27 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+import torch
 from einops import rearrange
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from mrisem.errors import InputError
 
-Dtype = Literal["float32", "bfloat16", "float16"]
+# auto: bfloat16 where torch finds a CUDA device, else float32
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+def torch_dtype(name: Dtype) -> torch.dtype:
+    """Return the dtype of that name.
+
+    >>> torch_dtype("bfloat16")
+    torch.bfloat16
+    """
+    if name == "auto":
+        return torch.bfloat16 if torch.cuda.is_available() else torch.float32
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
 
 
 def check_levels(levels: tuple[int, ...], depth: int, network: str | Path) -> None:

@@ -23,7 +23,7 @@ _WEIGHTS = ("open_clip_model.safetensors", "model.safetensors")
 def load_open_clip_encoder(
     path: str,
     levels: Sequence[int],
-    dtype: Dtype = "float32",
+    dtype: Dtype = "auto",
     pad_value: float | None = None,
     revision: str | None = None,
 ) -> FrozenEncoder:
@@ -33,7 +33,8 @@ def load_open_clip_encoder(
         path: folder with ``open_clip_config.json`` and ``open_clip_model.safetensors``, or a hub
             name such as ``microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224``.
         levels: transformer blocks whose outputs are wanted, counted from 1, before the final norm.
-        dtype: dtype of weights and embeddings.
+        dtype: dtype of weights and embeddings; ``auto``: bfloat16 where torch finds a CUDA device,
+            else float32.
         pad_value: value around small images, in normalised units; None is black.
         revision: commit, tag or branch of a hub name; a folder has none.
 

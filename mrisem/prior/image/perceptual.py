@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-import torch
 from annotated_types import Ge
 from torch import Tensor, nn
 
@@ -14,7 +13,7 @@ from mrisem.errors import InputError
 from mrisem.imagenet.layers import MEAN, STD, ConvolutionalLayers, architecture
 from mrisem.imagenet.weights import random_weights, read_weights
 from mrisem.prior.image.encoder import FrozenEncoder
-from mrisem.prior.image.levels import Dtype, check_levels, map_tokens
+from mrisem.prior.image.levels import Dtype, check_levels, map_tokens, torch_dtype
 from mrisem.prior.image.preparation import Preparation
 
 
@@ -37,7 +36,7 @@ def load_perceptual(
     grid: Annotated[int, Ge(1)] = 24,
     weights: str | Path | None = None,
     random_seed: int | None = None,
-    dtype: Dtype = "float32",
+    dtype: Dtype = "auto",
 ) -> FrozenEncoder:
     """Load VGG16 or AlexNet as an encoder, up to the deepest level. The image keeps its own size.
 
@@ -50,7 +49,8 @@ def load_perceptual(
             machine (`mrisem.imagenet.weights.read_weights`). Nothing is downloaded.
         random_seed: seed of random weights, for a control of what training gives; None: trained
             weights.
-        dtype: dtype of weights and embeddings.
+        dtype: dtype of weights and embeddings; ``auto``: bfloat16 where torch finds a CUDA device,
+            else float32.
 
     Returns:
         the encoder, on the CPU.
@@ -69,7 +69,7 @@ def load_perceptual(
         values = read_weights(network, weights)
     else:
         values = random_weights(network, random_seed)
-    layers = ConvolutionalLayers(network, values, max(levels)).to(getattr(torch, dtype))
+    layers = ConvolutionalLayers(network, values, max(levels)).to(torch_dtype(dtype))
     return FrozenEncoder(
         BlockTokens(layers, chosen, grid),
         Preparation(None, 3, (MEAN, STD)),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad
+from torch.nn.functional import interpolate, pad
 
 from mrisem.errors import InputError
 from mrisem.physics.fourier import center_crop
@@ -22,6 +22,7 @@ class Preparation(nn.Module):
         normalisation: mean and std, from [0, 1] to the encoder's input range.
         pad_value: what surrounds an image smaller than the input, in normalised units; None is
             black, which is -1 for a mean and std of .5 (the paper's released code pads with 0).
+        resized: side to which that square is reduced, antialiased; None: it is left as it is.
 
     Raises:
         InputError: when the normalisation is for another number of channels.
@@ -37,9 +38,10 @@ class Preparation(nn.Module):
         n_channels: int,
         normalisation: Normalisation,
         pad_value: float | None = None,
+        resized: int | None = None,
     ) -> None:
         super().__init__()
-        self.image_size = image_size
+        self.image_size, self.resized = image_size, resized
         mean = _channels(normalisation[0], n_channels, "image_mean")
         std = _channels(normalisation[1], n_channels, "image_std")
         frame = -mean / std if pad_value is None else torch.full_like(mean, pad_value)
@@ -70,12 +72,16 @@ class Preparation(nn.Module):
         peak = magnitude.amax(dim=(-2, -1), keepdim=True)
         relative = magnitude / peak.clamp_min(torch.finfo(magnitude.dtype).tiny)
         pixels = (relative.unsqueeze(1).to(self.mean.dtype) - self.mean) / self.std
-        return pixels if self.image_size is None else self._framed(pixels, self.image_size)
+        if self.image_size is not None:
+            pixels = self._framed(pixels, self.image_size)
+        if self.resized is None:
+            return pixels
+        return interpolate(pixels, (self.resized, self.resized), mode="bilinear", antialias=True)
 
     def facts(self) -> tuple:
         """Return what an encoder's output depends on, for its fingerprint."""
         values = [value.flatten().tolist() for value in (self.mean, self.std, self.frame)]
-        return self.image_size, values
+        return self.image_size, values, *([] if self.resized is None else [self.resized])
 
     def _framed(self, pixels: Tensor, side: int) -> Tensor:
         height, width = (min(n, side) for n in pixels.shape[-2:])

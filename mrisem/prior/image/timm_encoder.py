@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mrisem.errors import InputError
 from mrisem.prior.image.encoder import FrozenEncoder
-from mrisem.prior.image.levels import Dtype, check_levels, map_tokens
+from mrisem.prior.image.levels import Dtype, check_levels, map_tokens, torch_dtype
 from mrisem.prior.image.preparation import Preparation
 from mrisem.prior.weights import read_tensors, refuse_missing
 
@@ -46,7 +46,7 @@ def load_timm_encoder(
     checkpoint: str | None = None,
     grid: Annotated[int, Ge(1)] = 24,
     image_size: int | None = None,
-    dtype: Dtype = "float32",
+    dtype: Dtype = "auto",
     pad_value: float | None = None,
 ) -> FrozenEncoder:
     """Load a network of timm as an encoder.
@@ -59,7 +59,8 @@ def load_timm_encoder(
         grid: number of tokens along y and x (see `map_tokens`).
         image_size: side of the input in pixels; None: the network's own where it is fixed, else
             that of the images.
-        dtype: dtype of weights and embeddings.
+        dtype: dtype of weights and embeddings; ``auto``: bfloat16 where torch finds a CUDA device,
+            else float32.
         pad_value: value around small images, in normalised units; None is black.
 
     Returns:
@@ -141,11 +142,11 @@ def freeze_network(
         )
     check_levels(levels, len(network.feature_info), model_name)
     network.prune_intermediate_layers([level - 1 for level in levels], prune_norm=True)
-    features = FeatureMaps(network, levels, grid).to(getattr(torch, dtype)).eval()
+    features = FeatureMaps(network, levels, grid).to(torch_dtype(dtype)).eval()
     _, *own_size = network.pretrained_cfg["input_size"]
     size = own_size if prepare.image_size is None else [prepare.image_size] * 2
     with torch.no_grad():
-        pixels = prepare(torch.zeros(1, *size)).to(getattr(torch, dtype))
+        pixels = prepare(torch.zeros(1, *size)).to(torch_dtype(dtype))
         shapes = [level.shape for level in features(pixels)]
     widths, facts = tuple(shape[-1] for shape in shapes), (f"timm={model_name}", f"grid={grid}")
     return FrozenEncoder(features, prepare, levels, widths, shapes[0][1], (facts, levels))
