@@ -81,6 +81,9 @@ class Data(Choice):
     kspace_center: Literal["middle", "corner"] = Field(
         "middle", description="where the files have the zero frequency; corner: at index 0"
     )
+    virtual_coils: Count | None = Field(
+        None, description="virtual coils to which more coils are compressed (SVD); null: all coils"
+    )
     readout: Literal["target", "all"] = reference(
         "${oc.select:model.readout,target}",
         description="image rows reconstructed of an oversampled readout: the target's, or all",

@@ -62,6 +62,7 @@ class FastMRI(pl.LightningDataModule):
             as fastMRI has it, or in their ``corner``, at index 0.
         readout: image rows that are reconstructed: those that the ``target`` has, or ``all`` of an
             oversampled readout.
+        virtual_coils: coils to which more of them are compressed; None: all are kept.
     """
 
     anatomy: ClassVar[str]
@@ -88,6 +89,7 @@ class FastMRI(pl.LightningDataModule):
         sensitivity_maps: Literal["torch", "sigpy"] = "torch",
         kspace_center: Center = "middle",
         readout: Readout = "target",
+        virtual_coils: Annotated[int, Ge(1)] | None = None,
     ):
         super().__init__()
         if root is None:
@@ -122,6 +124,7 @@ class FastMRI(pl.LightningDataModule):
             on_error=on_error,
             sensitivity_maps=sensitivity_maps,
             readout=readout,
+            virtual_coils=virtual_coils,
         )
         # inspects each folder once
         self._find_volumes = cache(partial(find_volumes, kspace_center=kspace_center))

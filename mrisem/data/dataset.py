@@ -26,6 +26,7 @@ from mrisem.data.slices import (
 )
 from mrisem.data.volumes import VolumeInfo
 from mrisem.errors import InputError
+from mrisem.physics.coils import virtual_coils
 from mrisem.physics.espirit import KERNEL_WIDTH
 from mrisem.physics.fourier import center_crop
 from mrisem.physics.masks import (
@@ -110,6 +111,7 @@ class SliceGroups(Dataset):
     sensitivity_maps: str = "torch"
     calibration: Literal["drawn", "nominal"] = "drawn"
     readout: Readout = "all"
+    virtual_coils: int | None = None
     groups: list[list[SliceOf]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -170,6 +172,13 @@ class SliceGroups(Dataset):
         calibration = None
         if self.calibration == "nominal":
             calibration = self._nominal_block(kspace, columns)
+        if self.virtual_coils is not None and self.virtual_coils < len(masked):
+            lines = calibration_lines(columns)
+            block = center_crop(masked, (min(lines, masked.shape[1]), lines))
+            mix = virtual_coils(block, self.virtual_coils)
+            masked = torch.einsum("vc,cyx->vyx", mix, masked)
+            if calibration is not None:
+                calibration = torch.einsum("vc,cyx->vyx", mix, calibration)
         return Row(masked, scale, columns, part.info(acceleration), calibration, target)
 
     def _nominal_block(self, kspace: Tensor, columns: Tensor) -> Tensor | None:

@@ -49,6 +49,29 @@ def combine(images: Tensor, sensitivity_maps: Tensor) -> Tensor:
     return (sensitivity_maps.conj() * images).sum(dim=-3)
 
 
+def virtual_coils(calibration: Tensor, n: int) -> Tensor:
+    """Return the ``n`` combinations of coils that hold most of the signal.
+
+    Coil compression by singular values (Buehrer et al., Magn Reson Med 57:1131, 2007): of the
+    calibration samples as a matrix ``(coil, sample)``, the left singular vectors of the largest
+    singular values.
+
+    Args:
+        calibration: ``(coil, y, x)`` complex, the centre of k-space.
+        n: number of virtual coils, at most that of coils.
+
+    Returns:
+        ``(n, coil)`` complex, orthonormal rows: times the coils' k-space, that of the virtual ones.
+
+    >>> same = torch.ones(4, 2, 3, dtype=torch.complex64)  # four coils that see the same
+    >>> (virtual_coils(same, 1) @ same.flatten(1)).abs().unique().item()
+    2.0
+    """
+    samples = calibration.flatten(1)
+    vectors = torch.linalg.eigh(samples @ samples.mH).eigenvectors  # by rising eigenvalue
+    return vectors[:, -n:].flip(1).mH.contiguous()
+
+
 def estimate_sensitivity_maps(
     masked_kspace: Tensor,
     calibration_lines: int,

@@ -271,3 +271,18 @@ def test_target_readout_gives_the_rows_of_the_target_and_the_same_images(tmp_pat
     torch.testing.assert_close(normal[0], normal[1][:, rows], atol=1e-6, rtol=1e-4)
     maps = interpolate_maps(part.coarse_maps, (part.readout, 48), 32)
     torch.testing.assert_close(maps, part.sensitivity_maps)
+
+
+@pytest.mark.parametrize("calibration", ["drawn", "nominal"])
+def test_virtual_coils_give_nearly_the_same_image_with_fewer_coils(
+    tmp_path, make_file, calibration
+):
+    path = make_file(tmp_path / "a.h5", shape=(1, 8, 64, 48))
+    whole = groups(path, calibration=calibration)[0]
+    few = groups(path, calibration=calibration, virtual_coils=5)[0]
+    more = groups(path, calibration=calibration, virtual_coils=8)[0]
+    assert few.masked_kspace.shape == few.sensitivity_maps.shape == (1, 5, 64, 48)
+    assert torch.equal(more.masked_kspace, whole.masked_kspace)
+    images = [Measurement.of(batch).zero_filled.abs() for batch in (few, whole)]
+    assert (images[0] - images[1]).norm() / images[1].norm() < 0.1
+    assert few.masked_kspace.norm() <= whole.masked_kspace.norm()

@@ -8,7 +8,7 @@ import torch
 
 import mrisem.physics.coils as coils
 from mrisem.errors import InputError
-from mrisem.physics.coils import ESTIMATORS, combine, root_sum_of_squares
+from mrisem.physics.coils import ESTIMATORS, combine, root_sum_of_squares, virtual_coils
 from mrisem.physics.fourier import fft2c, ifft2c
 
 DATA = Path(
@@ -186,3 +186,15 @@ def test_default_crop_keeps_the_anatomy_of_a_real_brain():
     psnr = 10 * torch.log10(target.max() ** 2 / (image - target).square().mean())
     assert psnr > 46
     assert (target - image).max() < 0.04 * target.max()
+
+
+def test_virtual_coils_keep_what_the_largest_singular_values_hold():
+    generator = torch.Generator().manual_seed(0)
+    block = torch.randn(6, 8, 8, dtype=torch.complex128, generator=generator)
+    block[3:] = torch.einsum("ab,byx->ayx", torch.randn(3, 3, dtype=block.dtype), block[:3])
+    singular = torch.linalg.svdvals(block.flatten(1))
+    for n in (1, 2, 3, 6):
+        mix = virtual_coils(block, n)
+        torch.testing.assert_close(mix @ mix.mH, torch.eye(n, dtype=block.dtype))
+        kept = torch.einsum("vc,cyx->vyx", mix, block).norm()
+        torch.testing.assert_close(kept, singular[:n].norm())

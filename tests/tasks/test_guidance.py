@@ -121,3 +121,29 @@ def test_curves_of_final_images_hold_the_loss_similarities_to_both_sides(
     torch.testing.assert_close(torch.tensor(values), 2 * mean)
     assert [iteration for iteration, _ in curves.paths] == [7]
     assert curves.zero_filled["1"].shape == (2, 3)
+
+
+def test_guidance_every_few_iterations_keeps_the_gradient_between(batch, image, squared_magnitude):
+    steering = Steering(weight=0.5, start_iteration=1, every=2)
+    guidance, ones = Guidance(squared_magnitude, batch, steering), [torch.ones_like(image)]
+    pushes, names = [], []
+    for iteration in range(5):
+        values, (push,) = guidance([(iteration + 1) * image], ones, iteration)
+        pushes.append(push)
+        names.append(set(values))
+    assert not pushes[0].any()
+    torch.testing.assert_close(pushes[3], 2 * pushes[1])  # evaluated at 2 and at 4 times the image
+    assert torch.equal(pushes[2], pushes[1])
+    assert torch.equal(pushes[4], pushes[3])
+    assert "semantic" in names[1]
+    assert names[2] == {"gradient_balance"}
+
+
+def test_guidance_does_not_keep_a_gradient_that_is_not_finite(batch, image, squared_magnitude):
+    guidance = Guidance(squared_magnitude, batch, Steering(weight=0.5, every=2))
+    ones, broken = [torch.ones_like(image)], image.clone()
+    broken[1] = torch.nan
+    _, (first,) = guidance([image], ones, 0)
+    guidance([broken], ones, 2)
+    _, (kept,) = guidance([image], ones, 3)
+    assert torch.equal(kept, first)

@@ -194,3 +194,29 @@ def test_fingerprint_keeps_the_older_names_of_weights_so_that_banks_stay_valid()
 def test_levels_outside_the_depth_are_refused(folder, levels):
     with pytest.raises(InputError, match="depth 3"):
         load_encoder(str(folder), levels)
+
+
+@pytest.mark.parametrize("size", [16, 24])
+def test_smaller_input_gives_fewer_tokens_of_about_the_same_image(model, folder, size):
+    full, small = load_encoder(folder, (1, 2)), load_encoder(folder, (1, 2), input_size=size)
+    patch = model.config.vision_config.patch_size
+    assert small.n_tokens == (size // patch) ** 2 < full.n_tokens
+    assert small.fingerprint != full.fingerprint
+    image = magnitude(2, 40, 40).requires_grad_()
+    features = small(image)
+    assert [f.shape[1] for f in features] == [small.n_tokens] * 2
+    (gradient,) = torch.autograd.grad(features[0].sum(), image)
+    assert gradient.abs().sum() > 0
+
+
+@pytest.mark.parametrize("size", [0, 17, 4096])
+def test_input_size_that_is_no_smaller_number_of_patches_is_refused(folder, size):
+    with pytest.raises(InputError, match=r"encoder\.input_size must be a multiple of the patch"):
+        load_encoder(folder, (1,), input_size=size)
+
+
+def test_dtype_auto_is_bfloat16_beside_a_cuda_device(folder, monkeypatch):
+    for there, dtype in ((False, torch.float32), (True, torch.bfloat16)):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
+        encoder = load_encoder(folder, (1,))
+        assert encoder(magnitude(1, 8, 8))[0].dtype == dtype
