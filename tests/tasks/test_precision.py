@@ -18,9 +18,16 @@ pytestmark = [  # what Lightning says, as `mrisem.verbs.application` silences it
 FIT = PerScanFit(3, progress=False)
 
 
+class Collect(pl.Callback):
+    def on_predict_batch_end(self, trainer, module, outputs, *_):
+        (self.prediction,) = outputs
+
+
 def predict(network, batch, precision, fit=FIT):
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    collected = Collect()
     trainer = pl.Trainer(
+        callbacks=[collected],
         accelerator="cpu",
         precision=precision,
         inference_mode=False,
@@ -28,8 +35,8 @@ def predict(network, batch, precision, fit=FIT):
         **quiet,
     )
     loader = DataLoader([batch], batch_size=None)
-    ((prediction,),) = trainer.predict(NetworkTask(network, fit), loader)
-    return prediction.reconstruction.image
+    trainer.predict(NetworkTask(network, fit), loader, return_predictions=False)
+    return collected.prediction.reconstruction.image
 
 
 @pytest.mark.parametrize(
