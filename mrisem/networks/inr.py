@@ -41,7 +41,7 @@ class Siren(nn.Module):
         h = coordinates
         *sines, last = self.layers
         # positions and phases do not survive bfloat16
-        with torch.autocast(coordinates.device.type, enabled=False):
+        with torch.autocast("cuda" if coordinates.is_cuda else "cpu", enabled=False):
             for layer in sines:
                 h = layer(h).mul_(self.omega).sin()
             image: Tensor = last(h)

@@ -15,8 +15,9 @@ from mrisem.physics.sense import SenseOperator
 
 def _inner(a: Tensor, b: Tensor) -> Tensor:
     """Real part of the inner product of each slice: ``(batch, y, x)`` -> ``(batch, 1, 1)``."""
-    parts = (torch.view_as_real(c.contiguous()).flatten(1) for c in (a, b))
-    return torch.linalg.vecdot(*parts)[:, None, None]
+    # no matrix product: mixed precision would round it to bfloat16
+    product = torch.view_as_real(a.contiguous()) * torch.view_as_real(b.contiguous())
+    return product.sum((1, 2, 3))[:, None, None]
 
 
 class Solution(NamedTuple):
@@ -52,17 +53,6 @@ def conjugate_gradient(
         tolerance: relative residual norm at which a slice is done.
         max_iterations: most iterations.
     """
-    with torch.autocast(right_hand_side.device.type, enabled=False):
-        return _iterate(operator, right_hand_side, start, tolerance, max_iterations)
-
-
-def _iterate(
-    operator: Callable[[Tensor], Tensor],
-    right_hand_side: Tensor,
-    start: Tensor | None,
-    tolerance: float,
-    max_iterations: int,
-) -> Solution:
     total = _inner(right_hand_side, right_hand_side)
     x = torch.zeros_like(right_hand_side) if start is None else torch.where(total > 0, start, 0)
     residual = right_hand_side - (operator(x) if start is not None else 0)

@@ -57,7 +57,9 @@ class Plan:
             f"{', '.join(data.reconstructed_acquisitions)}"
         ]
         for volume in volumes.values():
-            self.sizes = volume.shape[1:], volume.crop, len(data.slices)
+            coils, y, x = volume.shape[1:]
+            y = volume.crop[0] if self.config.data.readout == "target" else y
+            self.sizes = (coils, y, x), volume.crop, len(data.slices)
         for acquisition in data.reconstructed_acquisitions if has_prior(config) else ():
             slices = data.auxiliary_slices(acquisition, config.prior.get("contrast", "same"))
             n, wanted = len(slices.describe()["subjects"]), config.auxiliary.n_subjects
