@@ -57,9 +57,7 @@ class Plan:
             f"{', '.join(data.reconstructed_acquisitions)}"
         ]
         for volume in volumes.values():
-            coils, y, x = volume.shape[1:]
-            y = volume.crop[0] if self.config.data.readout == "target" else y
-            self.sizes = (coils, y, x), volume.crop, len(data.slices)
+            self.sizes = volume.shape[1:], volume.crop, len(data.slices)
         for acquisition in data.reconstructed_acquisitions if has_prior(config) else ():
             slices = data.auxiliary_slices(acquisition, config.prior.get("contrast", "same"))
             n, wanted = len(slices.describe()["subjects"]), config.auxiliary.n_subjects
@@ -72,7 +70,8 @@ class Plan:
         task, fit = new_task(self.config), self.config.fit
         if not isinstance(task, NetworkTask) or task.fit is None:
             return f"none for {self.config.model.name}: only fits of networks are counted"
-        shape, crop, slices = self.sizes
+        (coils, y, x), crop, slices = self.sizes
+        shape = coils, crop[0] if self.config.data.readout == "target" else y, x
         guided = has_prior(self.config) and isinstance(self.encoder, torch.nn.Module)
         prior = encoder_cost(self.encoder, crop) if guided else Cost(0, 0, 0)
         cost = network_cost(task.network, shape, crop) + prior
