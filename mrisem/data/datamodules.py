@@ -21,6 +21,7 @@ from mrisem.data.auxiliary import (
 )
 from mrisem.data.dataset import SliceGroups
 from mrisem.data.folders import data_files, find_volumes, select_acquisition, split_folder
+from mrisem.data.index import FileIndex
 from mrisem.data.slices import SliceOf, central_slices
 from mrisem.data.volumes import UNNAMED, Center, VolumeInfo
 from mrisem.errors import InputError
@@ -49,12 +50,15 @@ class FastMRI(pl.LightningDataModule):
         slices_at_once: most slices of one volume in a batch.
         seed: of masks and order.
         cache_folder: for sensitivity maps; None: not kept.
+        index_folder: for the `FileIndex` of data files; None: each start opens every file.
         on_error: ``raise`` at a bad scan, or ``skip``: it comes as a `FailedScan`, and bad
             auxiliary scans are left out with a warning.
         auxiliary: settings of the auxiliary set.
         train_subjects: ``remaining`` or ``auxiliary``.
         validation_subjects: number of subjects of ``multicoil_train`` held out of training; 0: no
             validation, so no checkpoint is selected.
+        max_validation_slices: central slices of each file of those subjects; None: as
+            ``max_slices`` says.
         n_workers: processes that read ahead.
         sensitivity_maps: their estimator, ``torch`` (ours) or ``sigpy``.
         kspace_center: where the zero frequency lies in the files: in the ``middle`` of both axes,
@@ -77,10 +81,12 @@ class FastMRI(pl.LightningDataModule):
         slices_at_once: Annotated[int, Ge(1)] = 4,
         seed: int = 0,
         cache_folder: Path | str | None = None,
+        index_folder: Path | str | None = None,
         on_error: Literal["raise", "skip"] = "raise",
         auxiliary: AuxiliarySettings | Mapping[str, Any] | None = None,
         train_subjects: Literal["remaining", "auxiliary"] = "remaining",
         validation_subjects: Annotated[int, Ge(0)] = 0,
+        max_validation_slices: Annotated[int, Ge(1)] | None = None,
         n_workers: Annotated[int, Ge(0)] = 0,
         sensitivity_maps: Literal["torch", "sigpy"] = "torch",
         kspace_center: Center = "middle",
@@ -108,6 +114,12 @@ class FastMRI(pl.LightningDataModule):
         self.auxiliary = auxiliary
         self.train_subjects = train_subjects
         self.validation_subjects = validation_subjects
+        if max_validation_slices is not None and validation_subjects == 0:
+            raise InputError(
+                f"data.max_validation_slices={max_validation_slices} limits the validation of a "
+                "training, got no validation subjects; set data.validation_subjects, or leave it out"
+            )
+        self.max_validation_slices = max_validation_slices or max_slices
         self.n_workers = n_workers
         self.slices_at_once = slices_at_once
         self._groups = partial(
@@ -117,8 +129,11 @@ class FastMRI(pl.LightningDataModule):
             on_error=on_error,
             sensitivity_maps=sensitivity_maps,
         )
+        self.index = FileIndex(None if index_folder is None else Path(index_folder))
         # inspects each folder once
-        self._find_volumes = cache(partial(find_volumes, kspace_center=kspace_center))
+        self._find_volumes = cache(
+            partial(find_volumes, kspace_center=kspace_center, index=self.index)
+        )
         self._done: set[tuple[str, int]] = set()
         self._share = (0, 1)
         self._training = False
@@ -163,7 +178,7 @@ class FastMRI(pl.LightningDataModule):
     @property
     def validation_slices(self) -> list[SliceOf]:
         """Slices that select a checkpoint."""
-        return central_slices(self._training_parts()[1], self.max_slices)
+        return central_slices(self._training_parts()[1], self.max_validation_slices)
 
     @property
     def failed(self) -> list[FailedScan]:

@@ -96,15 +96,16 @@ def plan(data: FastMRI) -> tuple[dict[str, Planned], list[FailedScan]]:
     """Return what is made of each input file, and with ``on_error=skip`` the unreadable ones."""
     planned: dict[str, Planned] = {}
     failed: list[FailedScan] = []
-    for volume, parts in groupby(data.slices, key=lambda part: part.volume):
-        slices = [part.slice for part in parts]
-        try:
-            scan = Scan(file=volume.file, **asdict(volume.content))
-            planned[volume.file] = Planned(scan, volume.acquisition, frozenset(slices))
-        except InputError as error:
-            if data.on_error == "raise":
-                raise
-            failed.append(FailedScan(volume.file, str(error), tuple(slices)))
+    with data.index:
+        for volume, parts in groupby(data.slices, key=lambda part: part.volume):
+            slices = [part.slice for part in parts]
+            try:
+                scan = Scan(file=volume.file, **asdict(volume.content))
+                planned[volume.file] = Planned(scan, volume.acquisition, frozenset(slices))
+            except InputError as error:
+                if data.on_error == "raise":
+                    raise
+                failed.append(FailedScan(volume.file, str(error), tuple(slices)))
     return planned, failed
 
 

@@ -141,14 +141,15 @@ def _open(folder: Path, record: Record) -> Saved | None:
 def _hash_scans(data: FastMRI) -> str:
     """Return the hash of all slices that are trained and validated on."""
     digest = hashlib.sha256()
-    for part in (*data.training_slices, *data.validation_slices):
-        try:
-            content: object = part.volume.content
-        except InputError:
-            if data.on_error == "raise":
-                raise
-            content = part.volume.file  # it fails when it is read, and is listed then
-        digest.update(repr((content, part.slice)).encode())
+    with data.index:
+        for part in (*data.training_slices, *data.validation_slices):
+            try:
+                content: object = part.volume.content
+            except InputError:
+                if data.on_error == "raise":
+                    raise
+                content = part.volume.file  # it fails when it is read, and is listed then
+            digest.update(repr((content, part.slice)).encode())
     return digest.hexdigest()[:24]
 
 

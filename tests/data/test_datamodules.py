@@ -265,6 +265,21 @@ def test_lightning_fits_with_and_without_validation_subjects(root, tmp_path, n_v
     assert len(module.validated) == 2 * n_validated
 
 
+def test_validation_has_a_limit_of_its_own(root):
+    options = {"auxiliary": {"n_subjects": 2}, "validation_subjects": 1}
+
+    def counts(**limits):
+        data = FastMRIBrain(root, MASK, **options, **limits)
+        return len(data.training_slices), len(data.validation_slices)
+
+    assert counts() == (8, 4)  # two subjects and one, of two contrasts and slices each
+    assert counts(max_validation_slices=1) == (8, 2)
+    assert counts(max_slices=1) == (4, 2)
+    assert counts(max_slices=1, max_validation_slices=2) == (4, 4)
+    with pytest.raises(InputError, match=r"got no validation subjects; set data\.validation_subj"):
+        FastMRIBrain(root, MASK, max_validation_slices=1)
+
+
 def test_root_and_names_are_checked(tmp_path):
     with pytest.raises(InputError, match=r"set data\.root=DIR"):
         FastMRIBrain(None, MASK)
