@@ -117,7 +117,7 @@ class FastMRI(pl.LightningDataModule):
         if max_validation_slices is not None and validation_subjects == 0:
             raise InputError(
                 f"data.max_validation_slices={max_validation_slices} limits the validation of a "
-                "training, got no validation subjects; set data.validation_subjects, or leave it out"
+                "training, got no subjects for it; set data.validation_subjects, or leave it out"
             )
         self.max_validation_slices = max_validation_slices or max_slices
         self.n_workers = n_workers

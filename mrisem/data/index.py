@@ -1,4 +1,4 @@
-"""What was read of data files at an earlier start, so that a start need not open each file again."""
+"""Facts of data files that an earlier start has read, so that no start opens every file again."""
 
 from __future__ import annotations
 

@@ -276,7 +276,7 @@ def test_validation_has_a_limit_of_its_own(root):
     assert counts(max_validation_slices=1) == (8, 2)
     assert counts(max_slices=1) == (4, 2)
     assert counts(max_slices=1, max_validation_slices=2) == (4, 4)
-    with pytest.raises(InputError, match=r"got no validation subjects; set data\.validation_subj"):
+    with pytest.raises(InputError, match=r"got no subjects for it; set data\.validation_subj"):
         FastMRIBrain(root, MASK, max_validation_slices=1)
 
 

@@ -1,4 +1,4 @@
-"""The index of a data set: a later start opens no file, and never takes a changed one for the old."""
+"""The index of a data set: a later start opens no file, but each that has changed."""
 
 import os
 import time
