@@ -22,10 +22,12 @@ from mrisem.data.auxiliary import (
 from mrisem.data.dataset import SliceGroups
 from mrisem.data.folders import data_files, find_volumes, select_acquisition, split_folder
 from mrisem.data.index import FileIndex
+from mrisem.data.readers import count_readers
 from mrisem.data.slices import SliceOf, central_slices
 from mrisem.data.volumes import UNNAMED, Center, VolumeInfo
 from mrisem.errors import InputError
 from mrisem.physics.masks import ColumnMask, stable_seed
+from mrisem.signals import leave
 from mrisem.types import Batch, FailedScan
 
 
@@ -59,7 +61,7 @@ class FastMRI(pl.LightningDataModule):
             validation, so no checkpoint is selected.
         max_validation_slices: central slices of each file of those subjects; None: as
             ``max_slices`` says.
-        n_workers: processes that read ahead.
+        n_workers: processes that read ahead; ``auto``: see `count_readers`.
         sensitivity_maps: their estimator, ``torch`` (ours) or ``sigpy``.
         kspace_center: where the zero frequency lies in the files: in the ``middle`` of both axes,
             as fastMRI has it, or in their ``corner``, at index 0.
@@ -87,7 +89,7 @@ class FastMRI(pl.LightningDataModule):
         train_subjects: Literal["remaining", "auxiliary"] = "remaining",
         validation_subjects: Annotated[int, Ge(0)] = 0,
         max_validation_slices: Annotated[int, Ge(1)] | None = None,
-        n_workers: Annotated[int, Ge(0)] = 0,
+        n_workers: Annotated[int, Ge(0)] | Literal["auto"] = "auto",
         sensitivity_maps: Literal["torch", "sigpy"] = "torch",
         kspace_center: Center = "middle",
     ):
@@ -120,7 +122,7 @@ class FastMRI(pl.LightningDataModule):
                 "training, got no subjects for it; set data.validation_subjects, or leave it out"
             )
         self.max_validation_slices = max_validation_slices or max_slices
-        self.n_workers = n_workers
+        self.n_workers: int | Literal["auto"] = n_workers
         self.slices_at_once = slices_at_once
         self._groups = partial(
             SliceGroups,
@@ -353,4 +355,13 @@ class FastMRI(pl.LightningDataModule):
             # drawn here: a loader's own generator moves on each time that Lightning looks at it
             generator = torch.Generator().manual_seed(stable_seed("order", seed))
             order = torch.randperm(len(groups), generator=generator).tolist()
-        return DataLoader(groups, batch_size=None, sampler=order, num_workers=self.n_workers)
+        device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
+        n_workers = count_readers(self.n_workers, len(groups), groups.batch_bytes, device)
+        return DataLoader(
+            groups,
+            batch_size=None,
+            sampler=order,
+            num_workers=n_workers,
+            prefetch_factor=1 if n_workers else None,
+            worker_init_fn=leave,
+        )

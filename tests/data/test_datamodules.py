@@ -327,7 +327,9 @@ def test_datamodule_training_epochs_have_masks_and_orders_of_their_own(simulated
     module.setup("fit")
 
     def epoch(number):
-        module.trainer = SimpleNamespace(current_epoch=number)
+        module.trainer = SimpleNamespace(
+            current_epoch=number, strategy=SimpleNamespace(root_device=torch.device("cpu"))
+        )
         batches = list(module.train_dataloader())
         return {b.info[0].file: b.mask[0, 0] for b in batches}
 
@@ -341,7 +343,9 @@ def test_datamodule_training_epochs_have_masks_and_orders_of_their_own(simulated
 def epoch_batches(module, number):
     from types import SimpleNamespace
 
-    module.trainer = SimpleNamespace(current_epoch=number)
+    module.trainer = SimpleNamespace(
+        current_epoch=number, strategy=SimpleNamespace(root_device=torch.device("cpu"))
+    )
     return list(module.train_dataloader())
 
 
