@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from functools import cache, partial
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -194,6 +195,7 @@ class FastMRI(pl.LightningDataModule):
     def val_dataloader(self) -> DataLoader | list[DataLoader]:
         """Batches of the validation subjects, under the same masks each epoch; none without any.
 
+        Of several processes each reads all, so that all select the same checkpoint.
         Give the trainer ``limit_val_batches=0`` then: Lightning warns where it asks for none.
         """
         slices = self.validation_slices
@@ -203,6 +205,7 @@ class FastMRI(pl.LightningDataModule):
         """Batches of the training subjects, in random order; new masks and order each epoch.
 
         For that the trainer has to ask again each epoch (``reload_dataloaders_every_n_epochs=1``).
+        Of several processes each gets its share (``use_distributed_sampler=False``).
         """
         epoch = 0 if self.trainer is None else self.trainer.current_epoch
         failed = self._find_volumes(self.root, "train", self.on_error)[1]
@@ -355,6 +358,8 @@ class FastMRI(pl.LightningDataModule):
             # drawn here: a loader's own generator moves on each time that Lightning looks at it
             generator = torch.Generator().manual_seed(stable_seed("order", seed))
             order = torch.randperm(len(groups), generator=generator).tolist()
+            if self.trainer is not None:
+                order = share_of(order, self.trainer.global_rank, self.trainer.world_size)
         device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
         n_workers = count_readers(self.n_workers, len(groups), groups.batch_bytes, device)
         return DataLoader(
@@ -365,3 +370,12 @@ class FastMRI(pl.LightningDataModule):
             prefetch_factor=1 if n_workers else None,
             worker_init_fn=leave,
         )
+
+
+def share_of(order: Sequence[int], rank: int, n: int) -> list[int]:
+    """Return what one of ``n`` processes takes of an order: equally many each, some twice for that.
+
+    >>> share_of([4, 0, 3, 1, 2], 0, 2), share_of([4, 0, 3, 1, 2], 1, 2)
+    ([4, 3, 2], [0, 1, 4])
+    """
+    return list(islice(cycle(order), rank, -(-len(order) // n) * n, n))

@@ -116,16 +116,18 @@ def count(config: DictConfig) -> int:
 
 def alone(config: DictConfig, place: Place) -> dict[str, Any]:
     """Return the options of a trainer that has one of the run's devices for itself."""
+    # named, because Lightning takes any process in a job of SLURM for one that srun has started
+    options = _plugins(config, LightningEnvironment)
     if place.n == 1:
-        return {}
-    options: dict[str, Any] = {"devices": 1, "num_nodes": 1, "strategy": "auto"}
+        return options
+    options |= {"devices": 1, "num_nodes": 1, "strategy": "auto"}
     if config.trainer.accelerator != "cpu" and torch.cuda.is_available():
         devices: Any = config.trainer.devices
         if isinstance(devices, ListConfig | list) and len(devices) > 1:
             options["devices"] = [devices[place.local]]
         else:  # srun may have given each task a device of its own
             options["devices"] = [place.local % torch.cuda.device_count()]
-    return options | _plugins(config, LightningEnvironment)
+    return options
 
 
 def together(config: DictConfig, place: Place) -> dict[str, Any]:
@@ -135,20 +137,20 @@ def together(config: DictConfig, place: Place) -> dict[str, Any]:
         InputError: other processes were started than Lightning will wait for.
     """
     if place.n == 1:
-        return {}
+        return _plugins(config, LightningEnvironment)
     nodes = config.trainer.get("num_nodes", 1)
     if count(config) * nodes != place.n:
         raise InputError(
             f"a training takes trainer.devices x trainer.num_nodes processes, got {count(config)} "
             f"x {nodes} and {place.n} that {place.by} has started; set both as they were started"
         )
-    # named, because Lightning takes any process in a job of SLURM for one that srun has started
     kinds: dict[str, Callable[[], ClusterEnvironment]] = {
         "mrisem": LightningEnvironment,
         "torchrun": TorchElasticEnvironment,
         "srun": SLURMEnvironment,
     }
-    return _plugins(config, kinds[place.by])
+    # the data set knows this process's share, in an order that a continued training has, too
+    return {"use_distributed_sampler": False} | _plugins(config, kinds[place.by])
 
 
 def _plugins(config: DictConfig, make: Callable[[], ClusterEnvironment]) -> dict[str, Any]:

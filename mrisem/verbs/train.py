@@ -119,6 +119,8 @@ def _fit(
             **({} if config.data.validation_subjects else {"limit_val_batches": 0}),
             **together(config, place),
         )
+        # our handlers stay: Lightning's waits for processes that may have got no signal
+        trainer._signal_connector.register_signal_handlers = lambda: None
         path = None if saved is None else saved.path
         trainer.fit(task, datamodule=data, ckpt_path=path, weights_only=True)
 
