@@ -87,7 +87,7 @@ def test_jobs_end_after_their_batch_when_the_sweep_is_asked_to(sweep, simulated,
     """On this machine alone, without a cluster."""
     environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
     fits = ["fit.iterations=30", "scale.fit.slices_at_once=1"]
-    words = [*sweep, "model=unrolled", *fits, "seed=0,1", "hydra.launcher.init.num_cpus=2"]
+    words = [*sweep, "model=unrolled", *fits, "seed=0,1", "+hydra.launcher.init.num_cpus=2"]
     process = start(*words, environment=environment)
     while not [*(tmp_path / "s").glob("*/reconstructions/.parts/*/*.npz")]:
         assert process.poll() is None

@@ -353,13 +353,7 @@ class FastMRI(pl.LightningDataModule):
             # masks of an epoch never come again, their centre lines do
             calibration="nominal" if training else "drawn",
         )
-        order = list(range(len(groups)))
-        if training:
-            # drawn here: a loader's own generator moves on each time that Lightning looks at it
-            generator = torch.Generator().manual_seed(stable_seed("order", seed))
-            order = torch.randperm(len(groups), generator=generator).tolist()
-            if self.trainer is not None:
-                order = share_of(order, self.trainer.global_rank, self.trainer.world_size)
+        order = self._random_order(len(groups), seed) if training else list(range(len(groups)))
         device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
         n_workers = count_readers(self.n_workers, len(groups), groups.batch_bytes, device)
         return DataLoader(
@@ -370,6 +364,15 @@ class FastMRI(pl.LightningDataModule):
             prefetch_factor=1 if n_workers else None,
             worker_init_fn=leave,
         )
+
+    def _random_order(self, n: int, seed: int) -> list[int]:
+        """Order of an epoch, or of this process's share of it."""
+        # drawn here: a loader's own generator moves on each time that Lightning looks at it
+        generator = torch.Generator().manual_seed(stable_seed("order", seed))
+        order: list[int] = torch.randperm(n, generator=generator).tolist()
+        if self.trainer is None:
+            return order
+        return share_of(order, self.trainer.global_rank, self.trainer.world_size)
 
 
 def share_of(order: Sequence[int], rank: int, n: int) -> list[int]:

@@ -6,7 +6,9 @@ The published hydra-ray-launcher starts clusters in a cloud and asks for older r
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -22,8 +24,10 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from mrisem.errors import InputError
-from mrisem.signals import Interrupted
-from mrisem.verbs.jobs import RAY
+from mrisem.signals import Interrupted, hold, release
+from mrisem.verbs.jobs import RAY, SWEEP, read_jobs
+
+_POLL = 0.3  # seconds
 
 
 class RayLauncher(Launcher):
@@ -56,9 +60,12 @@ class RayLauncher(Launcher):
         """
         ray = _import_ray()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
-        Path(self.config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
+        folder = Path(self.config.hydra.sweep.dir)
+        folder.mkdir(parents=True, exist_ok=True)
         if not ray.is_initialized():
+            handler = signal.getsignal(signal.SIGTERM)
             ray.init(**self.init)
+            signal.signal(signal.SIGTERM, handler)  # Ray's would end the sweep without its summary
         job = self.context, self.config, self.function, Singleton.get_state()
         # one pickle, which keeps what the parts share; opened when the environment is set
         shared = ray.put(ray.cloudpickle.dumps(job))
@@ -69,7 +76,7 @@ class RayLauncher(Launcher):
             )
             for number, words in enumerate(job_overrides, initial_job_idx)
         ]
-        _wait(ray, started)
+        _wait(ray, started, folder)
         return [ray.get(task) for task in started]
 
 
@@ -102,17 +109,26 @@ def _environment() -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if k.startswith(("MRISEM_", "HYDRA_"))}
 
 
-def _wait(ray: Any, started: list[Any]) -> None:
+def _wait(ray: Any, started: list[Any], folder: Path) -> None:
     """Wait for jobs; when this process is asked to end, so are they, each after its batch."""
     waiting = started
     try:
-        while waiting:  # in steps, between which a signal is noticed
-            _, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=0.5)
+        while waiting := _unfinished(ray, waiting):
+            time.sleep(_POLL)
     except Interrupted:
         for task in waiting:
-            ray.cancel(task, force=False)
-        ray.wait(waiting, num_returns=len(waiting))
+            ray.cancel(task, force=False)  # which its process takes for an interrupt
+        while any(job["state"] == "running" for job in read_jobs(folder, os.environ[SWEEP])):
+            time.sleep(_POLL)  # Ray itself does not wait for what is cancelled
         raise
+
+
+def _unfinished(ray: Any, tasks: list[Any]) -> list[Any]:
+    """Return the tasks that run; a signal waits, as nothing may be raised within Ray's own code."""
+    hold()
+    _, running = ray.wait(tasks, num_returns=len(tasks), timeout=0)
+    release()
+    return list(running)
 
 
 def _run(
