@@ -73,6 +73,7 @@ def test_sweep_in_tasks_of_ray_is_summed_up_and_continued(cluster, sweep, tmp_pa
     assert {file: file.stat().st_mtime_ns for file in made} == made
 
 
+@pytest.mark.slow
 def test_a_killed_task_is_named_and_the_others_go_on(cluster, sweep, tmp_path):
     killed = ["model=zero_filled", "+trainer.plugins={_target_:os.abort},null"]
     code, out, err = run(*sweep, *killed, environment=cluster)
@@ -83,6 +84,7 @@ def test_a_killed_task_is_named_and_the_others_go_on(cluster, sweep, tmp_path):
     assert len([*(tmp_path / "s").glob("*/reconstructions/*.h5")]) == 1
 
 
+@pytest.mark.slow
 def test_jobs_end_after_their_batch_when_the_sweep_is_asked_to(sweep, simulated, tmp_path):
     """On this machine alone, without a cluster."""
     environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}

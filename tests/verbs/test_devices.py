@@ -128,6 +128,7 @@ def test_first_process_is_asked_to_end_and_continued(mrisem, fits, tmp_path, of_
     assert_rest_is_made(mrisem, fits, tmp_path / "r", of_one_process)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("killed", ["first", "second"])
 def test_a_process_is_killed_and_the_run_continued(mrisem, fits, tmp_path, killed, of_one_process):
     process = start(*fits, *TWO, f"output_dir={tmp_path}/r")
@@ -158,7 +159,7 @@ def torchrun(rank, n=2):
     return {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": n, "LOCAL_WORLD_SIZE": n}
 
 
-@pytest.mark.parametrize("started", [srun, torchrun])
+@pytest.mark.parametrize("started", [srun, pytest.param(torchrun, marks=pytest.mark.slow)])
 def test_processes_that_somebody_else_has_started_share_a_run(
     mrisem, fits, tmp_path, started, of_one_process
 ):
