@@ -62,6 +62,18 @@ def release() -> None:
         raise Interrupted(_State.waiting)
 
 
+def leave(*_: object) -> None:
+    """Leave signals to the process that has started this one, and ends it.
+
+    A terminal or scheduler sends them to both. torch's handler would end a reader of data at once,
+    and with it the batch that the other process still wants to keep.
+    """
+    for name in _SIGNALS:
+        number = getattr(signal, name, None)
+        if number is not None:
+            signal.signal(number, signal.SIG_IGN)
+
+
 def _receive(signum: int, frame: FrameType | None) -> None:
     if os.getpid() != _State.pid:
         return  # a process that reads ahead: it ends with the one that started it

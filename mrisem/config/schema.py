@@ -75,8 +75,13 @@ class Data(Choice):
     validation_subjects: Annotated[int, Field(ge=0)] = Field(
         0, description="training subjects held out to select a checkpoint; 0: the last is named"
     )
+    max_validation_slices: Count | None = Field(
+        None, description="central slices of each validation volume; null: as data.max_slices"
+    )
     paper_subjects: Count = Field(20, description="auxiliary subjects in the paper")
-    n_workers: Annotated[int, Field(ge=0)] = Field(0, description="processes that read ahead")
+    n_workers: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
+        "auto", description="processes that read ahead; auto: none on the CPU, else up to 4"
+    )
     sensitivity_maps: Literal["torch", "sigpy"] = Field("torch", description="ESPIRiT of whom")
     kspace_center: Literal["middle", "corner"] = Field(
         "middle", description="where the files have the zero frequency; corner: at index 0"

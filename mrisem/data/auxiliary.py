@@ -14,7 +14,6 @@ from annotated_types import Ge
 from torch import Tensor
 
 from mrisem.data.batches import Readout, Row, as_batch, magnitude, undersample
-from mrisem.data.contents import open_scan
 from mrisem.data.slices import (
     EmptySliceError,
     SliceOf,
@@ -22,7 +21,7 @@ from mrisem.data.slices import (
     central_slices,
     read_slice,
 )
-from mrisem.data.volumes import VolumeInfo, kspace_dataset
+from mrisem.data.volumes import VolumeInfo
 from mrisem.errors import InputError
 from mrisem.physics.fourier import center_crop
 from mrisem.physics.masks import GaussianMask, draw_columns, stable_seed
@@ -218,28 +217,21 @@ class AuxiliarySlices:
         if self.reconstructor is not None:
             recipe += [settings.negatives, self.reconstructor.fingerprint, self.readout]
         digest = hashlib.sha256(repr(tuple(recipe)).encode())
-        for volume in self.volumes:
-            facts: tuple = (
-                volume.file,
-                volume.acquisition,
-                volume.shape,
-                volume.padding,
-                volume.crop,
-            )
-            if volume.kspace_center != "middle":
-                facts = (*facts, volume.kspace_center)
-            digest.update(repr(facts).encode())
-            try:
-                with open_scan(volume.path) as file:
-                    attributes = sorted((name, str(value)) for name, value in file.attrs.items())
-                    middle = kspace_dataset(file, volume.path)[volume.n_slices // 2]
-            except InputError:
-                if self.on_error == "raise":
-                    raise
-                continue  # its slices will be left out
-            digest.update(repr(attributes).encode())
-            digest.update(np.ascontiguousarray(middle).tobytes())
+        with self.volumes[0].index:  # all are of one data set
+            for volume in self.volumes:
+                digest.update(self._volume_facts(volume).encode())
         return digest.hexdigest()
+
+    def _volume_facts(self, volume: VolumeInfo) -> str:
+        """What the `fingerprint` counts of one file."""
+        facts: list[object] = [volume.file, volume.acquisition, volume.kspace_center]
+        facts += [volume.shape, volume.padding, volume.crop]
+        try:
+            facts.append(volume.middle)
+        except InputError:
+            if self.on_error == "raise":
+                raise  # else its slices will be left out
+        return repr(facts)
 
     def describe(self) -> dict[str, Any]:
         """Return what stands beside a bank in its JSON file: no names of patients or folders."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from functools import cache, partial
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -22,10 +23,13 @@ from mrisem.data.auxiliary import (
 from mrisem.data.batches import Readout
 from mrisem.data.dataset import SliceGroups
 from mrisem.data.folders import data_files, find_volumes, select_acquisition, split_folder
+from mrisem.data.index import FileIndex
+from mrisem.data.readers import count_readers
 from mrisem.data.slices import SliceOf, central_slices
 from mrisem.data.volumes import UNNAMED, Center, VolumeInfo
 from mrisem.errors import InputError
 from mrisem.physics.masks import ColumnMask, stable_seed
+from mrisem.signals import leave
 from mrisem.types import Batch, FailedScan
 
 
@@ -50,13 +54,16 @@ class FastMRI(pl.LightningDataModule):
         slices_at_once: most slices of one volume in a batch.
         seed: of masks and order.
         cache_folder: for sensitivity maps; None: not kept.
+        index_folder: for the `FileIndex` of data files; None: each start opens every file.
         on_error: ``raise`` at a bad scan, or ``skip``: it comes as a `FailedScan`, and bad
             auxiliary scans are left out with a warning.
         auxiliary: settings of the auxiliary set.
         train_subjects: ``remaining`` or ``auxiliary``.
         validation_subjects: number of subjects of ``multicoil_train`` held out of training; 0: no
             validation, so no checkpoint is selected.
-        n_workers: processes that read ahead.
+        max_validation_slices: central slices of each file of those subjects; None: as
+            ``max_slices`` says.
+        n_workers: processes that read ahead; ``auto``: see `count_readers`.
         sensitivity_maps: their estimator, ``torch`` (ours) or ``sigpy``.
         kspace_center: where the zero frequency lies in the files: in the ``middle`` of both axes,
             as fastMRI has it, or in their ``corner``, at index 0.
@@ -81,11 +88,13 @@ class FastMRI(pl.LightningDataModule):
         slices_at_once: Annotated[int, Ge(1)] = 4,
         seed: int = 0,
         cache_folder: Path | str | None = None,
+        index_folder: Path | str | None = None,
         on_error: Literal["raise", "skip"] = "raise",
         auxiliary: AuxiliarySettings | Mapping[str, Any] | None = None,
         train_subjects: Literal["remaining", "auxiliary"] = "remaining",
         validation_subjects: Annotated[int, Ge(0)] = 0,
-        n_workers: Annotated[int, Ge(0)] = 0,
+        max_validation_slices: Annotated[int, Ge(1)] | None = None,
+        n_workers: Annotated[int, Ge(0)] | Literal["auto"] = "auto",
         sensitivity_maps: Literal["torch", "sigpy"] = "torch",
         kspace_center: Center = "middle",
         readout: Readout = "target",
@@ -115,7 +124,14 @@ class FastMRI(pl.LightningDataModule):
         self.auxiliary = auxiliary
         self.train_subjects = train_subjects
         self.validation_subjects = validation_subjects
-        self.n_workers, self.readout = n_workers, readout
+        if max_validation_slices is not None and validation_subjects == 0:
+            raise InputError(
+                f"data.max_validation_slices={max_validation_slices} limits the validation of a "
+                "training, got no subjects for it; set data.validation_subjects, or leave it out"
+            )
+        self.max_validation_slices = max_validation_slices or max_slices
+        self.n_workers: int | Literal["auto"] = n_workers
+        self.readout = readout
         self.slices_at_once = slices_at_once
         self._groups = partial(
             SliceGroups,
@@ -126,8 +142,11 @@ class FastMRI(pl.LightningDataModule):
             readout=readout,
             virtual_coils=virtual_coils,
         )
+        self.index = FileIndex(None if index_folder is None else Path(index_folder))
         # inspects each folder once
-        self._find_volumes = cache(partial(find_volumes, kspace_center=kspace_center))
+        self._find_volumes = cache(
+            partial(find_volumes, kspace_center=kspace_center, index=self.index)
+        )
         self._done: set[tuple[str, int]] = set()
         self._share = (0, 1)
         self._training = False
@@ -172,7 +191,7 @@ class FastMRI(pl.LightningDataModule):
     @property
     def validation_slices(self) -> list[SliceOf]:
         """Slices that select a checkpoint."""
-        return central_slices(self._training_parts()[1], self.max_slices)
+        return central_slices(self._training_parts()[1], self.max_validation_slices)
 
     @property
     def failed(self) -> list[FailedScan]:
@@ -186,6 +205,7 @@ class FastMRI(pl.LightningDataModule):
     def val_dataloader(self) -> DataLoader | list[DataLoader]:
         """Batches of the validation subjects, under the same masks each epoch; none without any.
 
+        Of several processes each reads all, so that all select the same checkpoint.
         Give the trainer ``limit_val_batches=0`` then: Lightning warns where it asks for none.
         """
         slices = self.validation_slices
@@ -195,6 +215,7 @@ class FastMRI(pl.LightningDataModule):
         """Batches of the training subjects, in random order; new masks and order each epoch.
 
         For that the trainer has to ask again each epoch (``reload_dataloaders_every_n_epochs=1``).
+        Of several processes each gets its share (``use_distributed_sampler=False``).
         """
         epoch = 0 if self.trainer is None else self.trainer.current_epoch
         failed = self._find_volumes(self.root, "train", self.on_error)[1]
@@ -344,9 +365,32 @@ class FastMRI(pl.LightningDataModule):
             # masks of an epoch never come again, their centre lines do
             calibration="nominal" if training else "drawn",
         )
-        order = list(range(len(groups)))
-        if training:
-            # drawn here: a loader's own generator moves on each time that Lightning looks at it
-            generator = torch.Generator().manual_seed(stable_seed("order", seed))
-            order = torch.randperm(len(groups), generator=generator).tolist()
-        return DataLoader(groups, batch_size=None, sampler=order, num_workers=self.n_workers)
+        order = self._random_order(len(groups), seed) if training else list(range(len(groups)))
+        device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
+        n_workers = count_readers(self.n_workers, len(groups), groups.batch_bytes, device)
+        return DataLoader(
+            groups,
+            batch_size=None,
+            sampler=order,
+            num_workers=n_workers,
+            prefetch_factor=1 if n_workers else None,
+            worker_init_fn=leave,
+        )
+
+    def _random_order(self, n: int, seed: int) -> list[int]:
+        """Order of an epoch, or of this process's share of it."""
+        # drawn here: a loader's own generator moves on each time that Lightning looks at it
+        generator = torch.Generator().manual_seed(stable_seed("order", seed))
+        order: list[int] = torch.randperm(n, generator=generator).tolist()
+        if self.trainer is None:
+            return order
+        return share_of(order, self.trainer.global_rank, self.trainer.world_size)
+
+
+def share_of(order: Sequence[int], rank: int, n: int) -> list[int]:
+    """Return what one of ``n`` processes takes of an order: equally many each, some twice for that.
+
+    >>> share_of([4, 0, 3, 1, 2], 0, 2), share_of([4, 0, 3, 1, 2], 1, 2)
+    ([4, 3, 2], [0, 1, 4])
+    """
+    return list(islice(cycle(order), rank, -(-len(order) // n) * n, n))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -120,6 +121,12 @@ class SliceGroups(Dataset):
             raise InputError(f"data.slices_at_once must be at least 1, got {n}")
         volumes = [list(part) for _, part in groupby(self.slices, key=lambda s: s.volume.path)]
         self.groups = [part[i : i + n] for part in volumes for i in range(0, len(part), n)]
+
+    @property
+    def batch_bytes(self) -> int:
+        """Size of the largest batch: k-space and sensitivity maps, complex64, and a tenth more."""
+        sizes = (len(g) * math.prod(g[0].volume.shape[1:]) for g in self.groups)
+        return int(2 * 8 * 1.1 * max(sizes, default=0))
 
     def __len__(self) -> int:
         return len(self.groups) + len(self.failed)

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from mrisem.data.index import FileIndex
 from mrisem.data.volumes import UNNAMED, Center, VolumeInfo, inspect_volume
 from mrisem.errors import InputError
 from mrisem.types import FailedScan
@@ -22,7 +23,11 @@ def split_folder(root: Path, split: str) -> Path:
 
 
 def find_volumes(
-    root: Path, split: str, on_error: str = "raise", kspace_center: Center = "middle"
+    root: Path,
+    split: str,
+    on_error: str = "raise",
+    kspace_center: Center = "middle",
+    index: FileIndex | None = None,
 ) -> tuple[list[VolumeInfo], list[FailedScan]]:
     """Inspect every file of a split's folder, in the order of their names.
 
@@ -31,6 +36,7 @@ def find_volumes(
         split: name of the split (see `split_folder`).
         on_error: ``raise`` at the first bad file, or ``skip``.
         kspace_center: where the zero frequency lies in the files.
+        index: files that it knows are not opened; None: every one is.
 
     Returns:
         Volumes, and with ``on_error="skip"`` the bad files; else the first of them raises.
@@ -56,18 +62,19 @@ def find_volumes(
     volumes: list[VolumeInfo] = []
     failed: list[FailedScan] = []
     stems: dict[str, str] = {}
-    for path in paths:
-        try:
-            if (other := stems.setdefault(path.stem, path.name)) != path.name:
-                raise InputError(
-                    f"files of a folder must differ in more than their ending, got {other} and "
-                    f"{path.name} in {folder}; rename or remove one"
-                )
-            volumes.append(inspect_volume(path, kspace_center))
-        except InputError as error:
-            if on_error == "raise":
-                raise
-            failed.append(FailedScan(path.name, str(error)))
+    with index or FileIndex() as known:
+        for path in paths:
+            try:
+                if (other := stems.setdefault(path.stem, path.name)) != path.name:
+                    raise InputError(
+                        f"files of a folder must differ in more than their ending, got {other} and "
+                        f"{path.name} in {folder}; rename or remove one"
+                    )
+                volumes.append(inspect_volume(path, kspace_center, known))
+            except InputError as error:
+                if on_error == "raise":
+                    raise
+                failed.append(FailedScan(path.name, str(error)))
     return volumes, failed
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import h5py
 import numpy as np
 
-from mrisem.data.contents import as_complex64, complex_type, dataset, open_scan
+from mrisem.data.contents import as_complex64, complex_type, dataset
 from mrisem.data.header import Header, complete_header, header_bytes, read_header
+from mrisem.data.index import FileIndex
 from mrisem.errors import InputError
 
 UNNAMED = "unnamed"
@@ -52,6 +53,7 @@ class VolumeInfo:
         crop: ``(Y, X)`` of targets and reconstructions: the target's size, else the header's
             reconSpace.
         kspace_center: where the zero frequency lies in the file.
+        index: knows what was read of the file before.
     """
 
     path: Path
@@ -61,6 +63,7 @@ class VolumeInfo:
     padding: tuple[int, int]
     crop: tuple[int, int]
     kspace_center: Center = "middle"
+    index: FileIndex = field(default_factory=FileIndex, compare=False, repr=False)
 
     @property
     def file(self) -> str:
@@ -79,41 +82,72 @@ class VolumeInfo:
         Raises:
             InputError: when the file cannot be read.
         """
-        with open_scan(self.path) as file:
-            header = header_bytes(file)
-            lines = hashlib.sha256()
-            kspace = kspace_dataset(file, self.path)
-            for index in range(self.n_slices):
-                line = kspace[index, ..., self.shape[2] // 2, :]
-                lines.update(as_complex64(np.atleast_2d(line)).tobytes())
+        digests = self.index.fact(self.path, "content", self._hash_lines)
+        return ScanContent(self.subject, self.shape, **digests)
+
+    @property
+    def middle(self) -> str:
+        """SHA-256 of the file's attributes and the k-space of its middle slice.
+
+        Raises:
+            InputError: when the file cannot be read.
+        """
+        digest: str = self.index.fact(self.path, "middle", self._hash_middle)
+        return digest
+
+    def _hash_lines(self, file: h5py.File) -> dict[str, str]:
+        header = header_bytes(file)
+        lines = hashlib.sha256()
+        kspace = kspace_dataset(file, self.path)
+        for index in range(self.n_slices):
+            line = kspace[index, ..., self.shape[2] // 2, :]
+            lines.update(as_complex64(np.atleast_2d(line)).tobytes())
         digest = hashlib.sha256(header).hexdigest() if header else ""
-        return ScanContent(self.subject, self.shape, digest, lines.hexdigest())
+        return {"header": digest, "kspace": lines.hexdigest()}
+
+    def _hash_middle(self, file: h5py.File) -> str:
+        attributes = sorted((name, str(value)) for name, value in file.attrs.items())
+        digest = hashlib.sha256(repr(attributes).encode())
+        middle = kspace_dataset(file, self.path)[self.n_slices // 2]
+        digest.update(np.ascontiguousarray(middle).tobytes())
+        return digest.hexdigest()
 
 
-def inspect_volume(path: Path, kspace_center: Center = "middle") -> VolumeInfo:
-    """Read the facts about one file.
+def inspect_volume(
+    path: Path, kspace_center: Center = "middle", index: FileIndex | None = None
+) -> VolumeInfo:
+    """Read the facts about one file, or take them from an index.
 
     Raises:
         InputError: when it is no HDF5 file, is cut short, or does not hold k-space as fastMRI does.
     """
-    with open_scan(path) as file:
-        shape = _kspace_shape(kspace_dataset(file, path), path)
-        header = read_header(file)
-        target = _target_shape(file, shape, path)
-        _check_axes(shape, header, target, path)
-        size = None if target is None else target[1:]
-        padding, recon = complete_header(file, header, shape, size, kspace_center)
-        acquisition = _text(file.attrs.get("acquisition", ""))
-        subject = _text(file.attrs.get("patient_id", ""))
-    return VolumeInfo(
-        path=path,
-        acquisition=acquisition or UNNAMED,
-        subject=subject or path.stem,
-        shape=shape,
-        padding=padding,
-        crop=size or _narrowed(recon, shape),
-        kspace_center=kspace_center,
-    )
+    index = index or FileIndex()
+
+    def read(file: h5py.File) -> dict[str, Any]:
+        return _read_facts(file, path, kspace_center)
+
+    facts = index.fact(path, f"volume, centre in the {kspace_center}", read)
+    facts = {name: tuple(v) if isinstance(v, list) else v for name, v in facts.items()}
+    return VolumeInfo(path=path, kspace_center=kspace_center, index=index, **facts)
+
+
+def _read_facts(file: h5py.File, path: Path, kspace_center: Center) -> dict[str, Any]:
+    """Fields of `VolumeInfo` that the file decides."""
+    shape = _kspace_shape(kspace_dataset(file, path), path)
+    header = read_header(file)
+    target = _target_shape(file, shape, path)
+    _check_axes(shape, header, target, path)
+    size = None if target is None else target[1:]
+    padding, recon = complete_header(file, header, shape, size, kspace_center)
+    acquisition = _text(file.attrs.get("acquisition", ""))
+    subject = _text(file.attrs.get("patient_id", ""))
+    return {
+        "acquisition": acquisition or UNNAMED,
+        "subject": subject or path.stem,
+        "shape": shape,
+        "padding": padding,
+        "crop": size or _narrowed(recon, shape),
+    }
 
 
 def target_name(file: h5py.File) -> str | None:

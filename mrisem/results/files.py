@@ -76,6 +76,8 @@ class RunFolder:
         """
         self._check_record()
         remove_partial(self.folder, self.results)
+        for path in self.results.glob(".parts/failed-*.json"):
+            path.unlink()  # of a start that was killed; those slices are tried again
         for file in self.plan:
             remove_partial(self._parts(file))
             self.finish(file)

@@ -24,7 +24,8 @@ IGNORED = (
     *("output_dir", "on_error", "skip_existing", "paths", "logger", "metrics", "returns"),
     *("trainer", "scale", "model.checkpoint", "model.trained_by", "prior.folder"),
     *("data.root", "data.acquisition", "data.split", "data.max_slices", "data.max_volumes"),
-    *("data.n_workers", "data.paper_subjects", "fit.log_every", "fit.settings.log_every"),
+    *("data.max_validation_slices", "data.n_workers", "data.paper_subjects"),
+    *("fit.log_every", "fit.settings.log_every"),
     *("fit.settings.progress", "model.task.fit.log_every", "model.task.fit.progress"),
 )
 # Places of a prior's encoder and images: ignored where a bank's hash stands for their content.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 from omegaconf import DictConfig
 
@@ -11,7 +13,12 @@ from mrisem.verbs.priors import make_prior_builder
 
 
 def run(config: DictConfig) -> int:
-    """Build or load the bank of each acquisition that would be reconstructed, and describe it."""
+    """Build or load the bank of each acquisition that would be reconstructed, and describe it.
+
+    It takes one device. Of several tasks of srun or torchrun the first one builds.
+    """
+    if int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", 0))):
+        return 0
     if not has_prior(config):
         raise InputError("prior=none has no bank; set prior=image_same, image_cross or another")
     builder = make_prior_builder(config)

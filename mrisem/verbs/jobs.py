@@ -23,7 +23,7 @@ import time
 import traceback
 import uuid
 from datetime import UTC, datetime
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ import mrisem
 from mrisem.config.compose import SWEPT, swept_keys
 from mrisem.files import reading, remove_partial, write_text
 
+RAY = "hydra_plugins.mrisem_ray"  # name by which `mrisem.verbs.ray_launcher` registers
 SWEEP = "MRISEM_SWEEP"  # names the multirun in its jobs' processes, which inherit it
 STATES = {0: "done", 1: "failed", 2: "incomplete", 130: "interrupted", 143: "interrupted"}
 _PACKAGES = ("torch", "numpy", "transformers", "pytorch-lightning", "hydra-core", "fastmri")
@@ -170,6 +171,8 @@ class SweepSummary(Callback):
         os.environ[SWEEP] = uuid.uuid4().hex
         os.environ[SWEPT] = ",".join(sorted(swept_keys(config)))
         SweepSummary.under_way = config
+        if config.hydra.launcher.get("_target_") == f"{RAY}.RayLauncher":
+            import_module("mrisem.verbs.ray_launcher").register()
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Print the summary and write ``sweep.json``; Hydra calls it if no launcher raised."""

@@ -32,6 +32,7 @@ def make_datamodule(config: DictConfig, slices_at_once: int) -> FastMRI:
         mask=make_mask(config),
         seed=config.seed,
         cache_folder=Path(config.paths.cache) / "sensitivity_maps",
+        index_folder=Path(config.paths.cache) / "index",
         on_error=config.get("on_error", "raise"),
         slices_at_once=slices_at_once,
         auxiliary=without(config.auxiliary),

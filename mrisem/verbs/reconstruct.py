@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
@@ -23,8 +23,9 @@ from mrisem.tasks.callbacks.interruption import Interruption
 from mrisem.tasks.callbacks.logging import PredictionLogger
 from mrisem.tasks.callbacks.writer import ReconstructionWriter
 from mrisem.types import FailedScan
-from mrisem.verbs.devices import alone, count, others, rank
-from mrisem.verbs.jobs import accept
+from mrisem.verbs.devices import Place, alone, end_with_the_first, find_place, others
+from mrisem.verbs.gathering import following
+from mrisem.verbs.jobs import SweepSummary, accept
 from mrisem.verbs.loggers import NO_LOGGER, open_logger
 from mrisem.verbs.pieces import has_prior, make_datamodule, make_task, without
 from mrisem.verbs.priors import Priors
@@ -42,6 +43,8 @@ def run(config: DictConfig) -> int:
     Returns:
         0, or 2 when slices could not be reconstructed.
     """
+    place = find_place(config)
+    end_with_the_first(place)
     data = make_datamodule(config, config.scale.fit.slices_at_once)
     data.setup("predict")
     task = make_task(config)
@@ -53,15 +56,18 @@ def run(config: DictConfig) -> int:
     folder = Path(config.output_dir)
     planned, unreadable = plan(data)
     record = make_record(config, contents)
-    output = RunFolder(folder, record, planned, shared=rank() > 0)
+    output = RunFolder(folder, record, planned, shared=place.rank > 0)
     callbacks += [ReconstructionWriter(output), Interruption()]
     for scan in unreadable:
         output.fail(scan)
     bad = {(scan.file, index) for scan in unreadable for index in scan.slices}
+    data.share(place.rank, place.n)
     if output.shared:
-        data.skip(output.there() | bad)
-        _predict(config, task, data, callbacks)
-        output.hand_over(rank())
+        SweepSummary.new_folder = False  # it is the first one's
+        with following(folder, place.rank) if place.by != "mrisem" else nullcontext():
+            data.skip(output.there() | bad)
+            _predict(config, task, data, callbacks, place)
+            output.hand_over(place.rank)
         return 0
     with held(folder):
         if not config.skip_existing:
@@ -69,8 +75,8 @@ def run(config: DictConfig) -> int:
         done = output.open()
         accept(config, "reconstruct")
         data.skip(done | bad)
-        with closed(output), others("reconstruct", config):
-            _predict(config, task, data, callbacks)
+        with closed(output), others("reconstruct", config, place):
+            _predict(config, task, data, callbacks, place)
     for scan in output.failed:
         logger.error("failed %s: %s", _name(scan.file, scan.slices), scan.message)
     print(
@@ -96,27 +102,31 @@ def plan(data: FastMRI) -> tuple[dict[str, Planned], list[FailedScan]]:
     """Return what is made of each input file, and with ``on_error=skip`` the unreadable ones."""
     planned: dict[str, Planned] = {}
     failed: list[FailedScan] = []
-    for volume, parts in groupby(data.slices, key=lambda part: part.volume):
-        slices = [part.slice for part in parts]
-        try:
-            scan = Scan(file=volume.file, **asdict(volume.content))
-            planned[volume.file] = Planned(scan, volume.acquisition, frozenset(slices))
-        except InputError as error:
-            if data.on_error == "raise":
-                raise
-            failed.append(FailedScan(volume.file, str(error), tuple(slices)))
+    with data.index:
+        for volume, parts in groupby(data.slices, key=lambda part: part.volume):
+            slices = [part.slice for part in parts]
+            try:
+                scan = Scan(file=volume.file, **asdict(volume.content))
+                planned[volume.file] = Planned(scan, volume.acquisition, frozenset(slices))
+            except InputError as error:
+                if data.on_error == "raise":
+                    raise
+                failed.append(FailedScan(volume.file, str(error), tuple(slices)))
     return planned, failed
 
 
 def _predict(
-    config: DictConfig, task: pl.LightningModule, data: FastMRI, callbacks: list[pl.Callback]
+    config: DictConfig,
+    task: pl.LightningModule,
+    data: FastMRI,
+    callbacks: list[pl.Callback],
+    place: Place,
 ) -> None:
     """Reconstruct this process's share of the slices."""
-    data.share(rank(), count(config))
     if not data.slices and not data.failed:
         return
     folder = Path(config.output_dir)
-    options = NO_LOGGER if rank() else config.logger
+    options = NO_LOGGER if place.rank else config.logger
     with open_logger(options, "reconstruct", folder, without(config)) as log:
         if log is not None:
             callbacks.insert(0, PredictionLogger())
@@ -125,7 +135,7 @@ def _predict(
             callbacks=callbacks,
             logger=log or False,
             default_root_dir=folder,
-            **alone(config),
+            **alone(config, place),
         )
         trainer.predict(task, datamodule=data, return_predictions=False)
 

@@ -14,12 +14,12 @@ from omegaconf import DictConfig, OmegaConf
 from mrisem.errors import InputError
 from mrisem.files import held, remove_partial
 from mrisem.results.record import Record
-from mrisem.signals import Interrupted
+from mrisem.signals import Interrupted, leave
 from mrisem.tasks.callbacks.interruption import Interruption
 from mrisem.tasks.callbacks.training import Saved, TrainingWriter, find_saved
 from mrisem.tasks.network import NetworkTask
-from mrisem.verbs.devices import others, rank
-from mrisem.verbs.jobs import accept
+from mrisem.verbs.devices import Place, end_with_the_first, find_place, others, together
+from mrisem.verbs.jobs import SweepSummary, accept
 from mrisem.verbs.loggers import NO_LOGGER, open_logger
 from mrisem.verbs.pieces import has_prior, make_datamodule, make_task, without
 from mrisem.verbs.priors import Priors
@@ -46,6 +46,8 @@ def run(config: DictConfig) -> int:
     Returns:
         0, or 2 when slices could not be read.
     """
+    place = find_place(config)
+    end_with_the_first(place)
     data = make_datamodule(config, config.scale.train.batch_size)
     task = make_task(config)
     if not isinstance(task, NetworkTask) or task.objective is None:
@@ -63,8 +65,12 @@ def run(config: DictConfig) -> int:
     folder = Path(config.output_dir)
     monitor = f"val/{task.objective.monitor}" if config.data.validation_subjects else None
     writer = TrainingWriter(folder, monitor)
-    if rank():
-        _fit(config, task, data, [*callbacks, writer], find_saved(folder))
+    if place.rank:
+        leave()  # one that ended by itself would fail the step that the first one still makes
+        SweepSummary.new_folder = False  # it is the first one's
+        saved = find_saved(folder)
+        if saved is None or saved.epochs < config.trainer.max_epochs:
+            _fit(config, task, data, [*callbacks, writer], saved, place)
         return 2 if writer.failed else 0
     with held(folder):
         saved = _open(folder, _record(config, contents))
@@ -73,8 +79,8 @@ def run(config: DictConfig) -> int:
             print(f"{saved.path} has all {saved.epochs} epochs: nothing is left to train")
             return 0
         try:
-            with others("train", config):
-                _fit(config, task, data, [*callbacks, writer, Interruption()], saved)
+            with others("train", config, place):
+                _fit(config, task, data, [*callbacks, writer, Interruption()], saved, place)
         except Interrupted as stop:
             now = find_saved(folder)
             stop.kept = f"{0 if now is None else now.epochs} epochs are kept in {folder}"
@@ -99,9 +105,10 @@ def _fit(
     data: FastMRI,
     callbacks: list[pl.Callback],
     saved: Saved | None,
+    place: Place,
 ) -> None:
     folder = Path(config.output_dir)
-    options = NO_LOGGER if rank() else config.logger
+    options = NO_LOGGER if place.rank else config.logger
     with open_logger(options, "train", folder, without(config)) as log:
         trainer = instantiate(
             config.trainer,
@@ -110,7 +117,10 @@ def _fit(
             default_root_dir=folder,
             enable_checkpointing=False,
             **({} if config.data.validation_subjects else {"limit_val_batches": 0}),
+            **together(config, place),
         )
+        # our handlers stay: Lightning's waits for processes that may have got no signal
+        trainer._signal_connector.register_signal_handlers = lambda: None
         path = None if saved is None else saved.path
         trainer.fit(task, datamodule=data, ckpt_path=path, weights_only=True)
 
@@ -141,14 +151,15 @@ def _open(folder: Path, record: Record) -> Saved | None:
 def _hash_scans(data: FastMRI) -> str:
     """Return the hash of all slices that are trained and validated on."""
     digest = hashlib.sha256()
-    for part in (*data.training_slices, *data.validation_slices):
-        try:
-            content: object = part.volume.content
-        except InputError:
-            if data.on_error == "raise":
-                raise
-            content = part.volume.file  # it fails when it is read, and is listed then
-        digest.update(repr((content, part.slice)).encode())
+    with data.index:
+        for part in (*data.training_slices, *data.validation_slices):
+            try:
+                content: object = part.volume.content
+            except InputError:
+                if data.on_error == "raise":
+                    raise
+                content = part.volume.file  # it fails when it is read, and is listed then
+            digest.update(repr((content, part.slice)).encode())
     return digest.hexdigest()[:24]
 
 

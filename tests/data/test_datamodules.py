@@ -1,4 +1,5 @@
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -265,6 +266,21 @@ def test_lightning_fits_with_and_without_validation_subjects(root, tmp_path, n_v
     assert len(module.validated) == 2 * n_validated
 
 
+def test_validation_has_a_limit_of_its_own(root):
+    options = {"auxiliary": {"n_subjects": 2}, "validation_subjects": 1}
+
+    def counts(**limits):
+        data = FastMRIBrain(root, MASK, **options, **limits)
+        return len(data.training_slices), len(data.validation_slices)
+
+    assert counts() == (8, 4)  # two subjects and one, of two contrasts and slices each
+    assert counts(max_validation_slices=1) == (8, 2)
+    assert counts(max_slices=1) == (4, 2)
+    assert counts(max_slices=1, max_validation_slices=2) == (4, 4)
+    with pytest.raises(InputError, match=r"got no subjects for it; set data\.validation_subj"):
+        FastMRIBrain(root, MASK, max_validation_slices=1)
+
+
 def test_root_and_names_are_checked(tmp_path):
     with pytest.raises(InputError, match=r"set data\.root=DIR"):
         FastMRIBrain(None, MASK)
@@ -304,7 +320,6 @@ def test_measured_files_become_batches(real_data, cls, shape):
 
 
 def test_datamodule_training_epochs_have_masks_and_orders_of_their_own(simulated):
-    from types import SimpleNamespace
 
     module = FastMRIBrain(
         simulated / "brain", GaussianMask(4), acquisition="AXT2", train_subjects="auxiliary"
@@ -312,7 +327,7 @@ def test_datamodule_training_epochs_have_masks_and_orders_of_their_own(simulated
     module.setup("fit")
 
     def epoch(number):
-        module.trainer = SimpleNamespace(current_epoch=number)
+        module.trainer = at_epoch(number)
         batches = list(module.train_dataloader())
         return {b.info[0].file: b.mask[0, 0] for b in batches}
 
@@ -324,10 +339,38 @@ def test_datamodule_training_epochs_have_masks_and_orders_of_their_own(simulated
 
 
 def epoch_batches(module, number):
-    from types import SimpleNamespace
-
-    module.trainer = SimpleNamespace(current_epoch=number)
+    module.trainer = at_epoch(number)
     return list(module.train_dataloader())
+
+
+def at_epoch(number, rank=0, n=1):
+    """What a data module asks of its trainer, one of ``n``."""
+    strategy = SimpleNamespace(root_device=torch.device("cpu"))
+    return SimpleNamespace(current_epoch=number, strategy=strategy, global_rank=rank, world_size=n)
+
+
+@pytest.mark.parametrize("n", [2, 3, 4])
+def test_processes_of_a_training_share_each_epoch_and_validate_on_all(root, n):
+    def slices(loader):
+        parts = loader.dataset.groups
+        return [(s.volume.file, s.slice) for i in loader.sampler for s in parts[i]]
+
+    options = {"auxiliary": {"n_subjects": 2}, "validation_subjects": 1, "slices_at_once": 1}
+    data = FastMRIBrain(root, MASK, **options)
+    data.setup("fit")
+    data.trainer = at_epoch(3)
+    alone = slices(data.train_dataloader())
+    shares, validated = [], []
+    for rank in range(n):
+        data.trainer = at_epoch(3, rank, n)
+        shares.append(slices(data.train_dataloader()))
+        validated.append(slices(data.val_dataloader()))
+    assert len({len(share) for share in shares}) == 1
+    together = [part for step in zip(*shares, strict=True) for part in step]
+    assert together[: len(alone)] == alone
+    assert len(together) < len(alone) + n
+    assert all(v == validated[0] for v in validated)
+    assert len(validated[0]) == 4
 
 
 def training(root, tmp_path, **options):
