@@ -48,7 +48,7 @@ def test_a_batch_needs_no_more_bytes_than_it_is_counted_for(tmp_path, make_file)
     from mrisem.data.volumes import inspect_volume
     from mrisem.physics.masks import GaussianMask
 
-    path = make_file(tmp_path / "a.h5", shape=(3, 6, 64, 48))
+    path = make_file(tmp_path / "a.h5", shape=(2, 4, 640, 368), padding=(10, 358))
     groups = SliceGroups(central_slices([inspect_volume(path)], None), GaussianMask(4, 8))
     tensors = [value for value in vars(groups[0]).values() if isinstance(value, torch.Tensor)]
     n_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
