@@ -59,10 +59,8 @@ test: $(STAMP) ## run the tests (minutes)
 test-slow: $(STAMP) ## run the tests that take minutes each
 	@$(BIN)/python -m pytest -m slow
 
-bench: $(STAMP) ## time and memory of the prior and of sensitivity maps, against others (25 minutes, 20 GB)
-	@$(BIN)/python tests/benchmarks/image_route.py
-	@$(BIN)/python tests/benchmarks/bank_memory.py
-	@$(BIN)/python tests/benchmarks/espirit.py
+bench: $(STAMP) ## time and memory against named alternatives, one table in outputs/bench (an hour, 20 GB; OPTIONS="--only solve")
+	@$(BIN)/python tests/benchmarks/run.py $(OPTIONS)
 
 tune-baselines: $(STAMP) ## choose the classical baselines' weights on auxiliary subjects (5 minutes)
 	@test -d outputs/demo/data/brain || $(MRISEM) simulate scale=demo output_dir=outputs/demo/data
