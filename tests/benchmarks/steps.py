@@ -13,7 +13,6 @@ from priors import (
     QUICK,
     TAU,
     WEIGHTS,
-    Size,
     encoder_alone,
     make_encoder,
     make_raw,
@@ -112,11 +111,12 @@ def guided_rows(setting: Setting) -> Iterator[Row]:
     batch = simulated_batch(1, paper.n_coils, (paper.side, paper.side))
     network = paper.network()
     image = torch.rand(1, size.side, size.side, generator=torch.Generator().manual_seed(2))
-    bank, float32 = project(make_raw(size, n), n), make_encoder(size)
+    raw, float32 = make_raw(size, n), make_encoder(size)
+    bank, plain = project(raw, n), plain_step(size, raw, n)
     encoders = {"float32": float32, "bfloat16": copy.deepcopy(float32).to(torch.bfloat16)}
     calls = {
         "network": timed(network_alone(network, batch)),
-        "plain": lambda: _plain(size, n, image),
+        "plain": timed(lambda: plain(image)),
     }
     for name, encoder in encoders.items():
         prior = SemanticPrior(encoder, bank, WEIGHTS, TAU)
@@ -131,11 +131,5 @@ def guided_rows(setting: Setting) -> Iterator[Row]:
         note = f"the step is {share:.2f} of the parts"
         yield Row(f"{what} encoder", "its network and encoder, each alone", seconds[name], parts,
                   note=note, asked=1 / 1.1)  # fmt: skip
-        plain = seconds["network"] + seconds["plain"]
-        yield Row(f"{what} encoder", "network alone and plain prior", seconds[name], plain)
-
-
-def _plain(size: Size, n: int, image: Tensor) -> tuple[Spent, tuple[Tensor, Tensor]]:
-    """Time the plain prior; its raw bank, 10 GB, is there for that long only."""
-    step = plain_step(size, make_raw(size, n), n)
-    return timed(lambda: step(image))()
+        parts = seconds["network"] + seconds["plain"]
+        yield Row(f"{what} encoder", "network alone and plain prior", seconds[name], parts)
