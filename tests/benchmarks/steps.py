@@ -91,8 +91,11 @@ class Paper:
 
 
 def network_alone(network: nn.Module, batch: Batch) -> Callable[[], tuple[Tensor, ...]]:
-    """Forward and backward of the network with nothing behind it; its solves start warm."""
-    batch = replace(batch)
+    """Forward and backward of the network with nothing behind it.
+
+    Its weights move a little each time, as in a fit: the solves start near their end, not at it.
+    """
+    network, batch = copy.deepcopy(network), replace(batch)
     mask, _, _ = ScanFit(network, batch, 0).split(PerScanFit())
     Measurement.of(batch, mask, remember=True)
     parameters = [p for p in network.parameters() if p.requires_grad]
@@ -100,7 +103,10 @@ def network_alone(network: nn.Module, batch: Batch) -> Callable[[], tuple[Tensor
     gradient = torch.randn(shape, dtype=torch.complex64, generator=generator)
 
     def step() -> tuple[Tensor, ...]:
-        return torch.autograd.grad(network(batch, mask).image, parameters, gradient)
+        gradients = torch.autograd.grad(network(batch, mask).image, parameters, gradient)
+        with torch.no_grad():
+            torch._foreach_add_(parameters, [g.sign() for g in gradients], alpha=-1e-3)
+        return gradients
 
     return step
 
