@@ -26,8 +26,10 @@ def test_benchmarks_every_row_runs_and_agrees(tmp_path):
     assert {row["group"] for row in kept["rows"]} == GROUPS
     assert kept["facts"]["threads"] == 1
     for row in kept["rows"]:
-        exact = "bfloat16" not in row["name"] and "wavelet" not in row["name"]
-        assert row["difference"] is None or row["difference"] < (1e-4 if exact else 0.05), row
+        rough = "bfloat16" in row["name"] or "wavelet" in row["name"]
+        # Adam's first steps hang on the signs of gradients
+        limit = 0.05 if rough else 1e-3 if row["group"] == "stacked" else 1e-5
+        assert row["difference"] is None or row["difference"] < limit, row
     lines = (tmp_path / "bench.md").read_text().splitlines()
     assert len([line for line in lines if line.startswith("|")]) == 2 + len(kept["rows"])
 

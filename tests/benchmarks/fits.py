@@ -20,18 +20,25 @@ from mrisem.tasks.network import NetworkTask
 
 
 def demo_tasks(iterations: int, levels: int = 4) -> dict[str, ReconstructionTask]:
-    """Return the backbones of scale=demo, with random weights: name -> task."""
+    """Return the backbones of scale=demo, with random weights: name -> task.
+
+    None of the weights is zero: Adam would divide gradients that are rounding alone by their size.
+    """
     fit = PerScanFit(iterations=iterations, progress=False, log_every=iterations)
     lora = replace(fit, lora=LoRA(rank=4, alpha=4))
     free = replace(fit, loss_share=None)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return {
+        tasks = {
             "unet": NetworkTask(Unet(16, levels), fit, final_lambda=0.5),
             "unrolled": NetworkTask(Unrolled(3, 8, levels, cg_iterations=5), fit),
             "unrolled lora": NetworkTask(Unrolled(3, 8, levels, cg_iterations=5), lora),
             "inr": INRTask(INR(4, 64, adaptor_width=32), free, replace(free, iterations=2)),
         }
+        for parameter in (p for task in tasks.values() for p in task.network.parameters()):
+            if not parameter.any():
+                torch.nn.init.normal_(parameter, std=0.02)
+    return tasks
 
 
 def stacked_rows(setting: Setting) -> Iterator[Row]:

@@ -82,14 +82,12 @@ def growth_row(
     name: str, numbers: Sequence[int], proportion: float, points: Sequence[Point]
 ) -> Row:
     """Fit exponents to all points, and the largest size that 24 GiB hold."""
-    wall, cpu, memory = (
-        exponent(numbers, values)
-        for values in (
-            [p.spent.wall for p in points],
-            [p.spent.cpu for p in points],
-            [p.used for p in points],
-        )
+    costs = (
+        [p.spent.wall for p in points],
+        [p.spent.cpu for p in points],
+        [p.used for p in points],
     )
+    wall, cpu, memory = (exponent(numbers, values) for values in costs)
     largest = largest_size(numbers, points, proportion)
     listed = ", ".join(
         f"{n}: {p.spent.wall:.3g} s {p.used / 1e9:.2g} GB"

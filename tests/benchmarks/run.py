@@ -20,6 +20,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ GROUPS = {
     "peers": ("peers", "peer_rows"),
     "espirit": ("peers", "espirit_rows"),
 }
+APART = {"bank", "growth"}  # start processes themselves, one for each size
 HEADER = ["what", "against", "ours", "theirs", "ratio", "CPU ratio", "asked", "difference", "note"]
 
 
@@ -128,6 +130,12 @@ def keep(output: Path, about: dict[str, Any], rows: dict[str, list[Row]]) -> Non
     (output / "bench.md").write_text(table(about, [row for each in rows.values() for row in each]))
 
 
+def renew(page: Path, text: str) -> None:
+    """Replace the table of a page."""
+    marked = re.compile(r"(?<=<!-- table -->\n).*?(?=<!-- /table -->)", re.DOTALL)
+    page.write_text(marked.sub(lambda _: text, page.read_text()))
+
+
 def main() -> int:
     """Measure, print and keep."""
     options = arguments()
@@ -138,8 +146,9 @@ def main() -> int:
     about, rows, failed = facts(options.threads), {}, []
     for group in options.only:
         print(f"== {group}", flush=True)
+        run = measured if group in APART else partial(in_child, measured)
         try:
-            rows[group] = in_child(measured, group, setting)
+            rows[group] = run(group, setting)
         except Exception:
             traceback.print_exc()
             failed.append(group)
@@ -148,12 +157,7 @@ def main() -> int:
             print("  " + " | ".join(filter(None, cells(row))), flush=True)
         keep(options.output, about, rows)
     if options.readme:
-        page = HERE / "README.md"
-        text = table(about, [row for each in rows.values() for row in each])
-        parts = re.split(
-            r"(?<=<!-- table -->\n).*?(?=<!-- /table -->)", page.read_text(), flags=re.S
-        )
-        page.write_text(text.join(parts))
+        renew(HERE / "README.md", table(about, [row for each in rows.values() for row in each]))
     print(f"== {options.output / 'bench.md'}" + "".join(f"; failed: {name}" for name in failed))
     return 1 if failed else 0
 
