@@ -74,5 +74,5 @@ def test_recipe_fits_a_slice_at_real_size(knee, start, janus_pro_1b, tmp_path, r
     assert "1 slices reconstructed" in out
     (path,) = (tmp_path / "run" / "reconstructions").glob("*.h5")
     with h5py.File(path) as file:
-        assert file["image"].shape[1:] == (640, 352)
+        assert file["image"].shape[1:] == (320, 352)
         assert np.isfinite(file["reconstruction"][()]).all()
