@@ -81,6 +81,8 @@ def metric_name(curve: str) -> str:
     side, _, level = curve.rpartition("_")
     if side in ("positives", "negatives") and level.isdigit():
         return f"similarity/{level}/{side}"
+    if curve.startswith("solve_"):
+        return curve.replace("_", "/", 1)
     return f"loss/{curve}"
 
 
