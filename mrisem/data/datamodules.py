@@ -1,8 +1,7 @@
-"""fastMRI data sets for Lightning: which subject plays which part."""
+"""fastMRI data sets for Lightning."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Collection, Mapping, Sequence
 from functools import cache, partial
 from itertools import cycle, islice
@@ -18,15 +17,15 @@ from mrisem.data.auxiliary import (
     AuxiliarySettings,
     AuxiliarySlices,
     Reconstructor,
-    choose_subjects,
 )
 from mrisem.data.batches import Readout
 from mrisem.data.dataset import SliceGroups
-from mrisem.data.folders import data_files, find_volumes, select_acquisition, split_folder
+from mrisem.data.folders import find_volumes
 from mrisem.data.index import FileIndex
 from mrisem.data.readers import count_readers
 from mrisem.data.slices import SliceOf, central_slices
-from mrisem.data.volumes import UNNAMED, Center, VolumeInfo
+from mrisem.data.subjects import Subjects
+from mrisem.data.volumes import Center
 from mrisem.errors import InputError
 from mrisem.physics.masks import ColumnMask, stable_seed
 from mrisem.signals import leave
@@ -52,9 +51,9 @@ class FastMRI(pl.LightningDataModule):
         max_slices: central slices of each volume; None: all.
         max_volumes: first volumes of a split; None: all.
         slices_at_once: most slices of one volume in a batch.
-        seed: of masks and order.
-        cache_folder: for sensitivity maps; None: not kept.
-        index_folder: for the `FileIndex` of data files; None: each start opens every file.
+        seed: seed of masks and order.
+        cache_folder: folder of sensitivity maps; None: not kept.
+        index_folder: folder of the `FileIndex`; None: each start opens every file.
         on_error: ``raise`` at a bad scan, or ``skip``: it comes as a `FailedScan`, and bad
             auxiliary scans are left out with a warning.
         auxiliary: settings of the auxiliary set.
@@ -104,10 +103,8 @@ class FastMRI(pl.LightningDataModule):
         if root is None:
             raise InputError("data.root must name the data set's folder: set data.root=DIR")
         self.root = Path(root)
-        self.acquisition = acquisition
         self.split = split
         self.max_slices = max_slices
-        self.max_volumes = max_volumes
         self.seed = seed
         self.cache_folder = None if cache_folder is None else Path(cache_folder)
         choices = {
@@ -122,8 +119,6 @@ class FastMRI(pl.LightningDataModule):
         if not isinstance(auxiliary, AuxiliarySettings):  # as configurations hold them
             auxiliary = AuxiliarySettings(**(auxiliary or {}))
         self.auxiliary = auxiliary
-        self.train_subjects = train_subjects
-        self.validation_subjects = validation_subjects
         if max_validation_slices is not None and validation_subjects == 0:
             raise InputError(
                 f"data.max_validation_slices={max_validation_slices} limits the validation of a "
@@ -143,9 +138,19 @@ class FastMRI(pl.LightningDataModule):
             virtual_coils=virtual_coils,
         )
         self.index = FileIndex(None if index_folder is None else Path(index_folder))
-        # inspects each folder once
-        self._find_volumes = cache(
-            partial(find_volumes, kspace_center=kspace_center, index=self.index)
+        find = cache(partial(find_volumes, kspace_center=kspace_center, index=self.index))
+        self._subjects = Subjects(
+            kind=type(self),
+            find=find,  # inspects each folder once
+            root=self.root,
+            split=split,
+            acquisition=acquisition,
+            max_volumes=max_volumes,
+            seed=seed,
+            on_error=on_error,
+            auxiliary=auxiliary,
+            train_subjects=train_subjects,
+            validation_subjects=validation_subjects,
         )
         self._done: set[tuple[str, int]] = set()
         self._share = (0, 1)
@@ -156,9 +161,9 @@ class FastMRI(pl.LightningDataModule):
         """Look for the files of a stage, so that bad input shows before anything is computed."""
         self._training = stage == "fit"
         if self._training:
-            self._training_parts()
+            self._subjects.training()
         else:
-            self._volumes(self.split)
+            self._subjects.volumes(self.split)
 
     def skip(self, done: Collection[tuple[str, int]]) -> None:
         """Leave out slices ``(file, slice)`` of the reconstructed split: their output exists."""
@@ -174,7 +179,7 @@ class FastMRI(pl.LightningDataModule):
     @property
     def slices(self) -> list[SliceOf]:
         """Slices that will be reconstructed."""
-        slices = central_slices(self._volumes(self.split), self.max_slices)
+        slices = central_slices(self._subjects.volumes(self.split), self.max_slices)
         number, n = self._share
         return [
             part
@@ -186,17 +191,17 @@ class FastMRI(pl.LightningDataModule):
     @property
     def training_slices(self) -> list[SliceOf]:
         """Slices that are trained on."""
-        return central_slices(self._training_parts()[0], self.max_slices)
+        return central_slices(self._subjects.training()[0], self.max_slices)
 
     @property
     def validation_slices(self) -> list[SliceOf]:
         """Slices that select a checkpoint."""
-        return central_slices(self._training_parts()[1], self.max_validation_slices)
+        return central_slices(self._subjects.training()[1], self.max_validation_slices)
 
     @property
     def failed(self) -> list[FailedScan]:
         """Files of the reconstructed split that could not be inspected (``on_error=skip``)."""
-        return self._find_volumes(self.root, self.split, self.on_error)[1]
+        return self._subjects.failed(self.split)
 
     def predict_dataloader(self) -> DataLoader:
         """Batches of the split that is reconstructed, or of this process's share of it."""
@@ -218,7 +223,7 @@ class FastMRI(pl.LightningDataModule):
         Of several processes each gets its share (``use_distributed_sampler=False``).
         """
         epoch = 0 if self.trainer is None else self.trainer.current_epoch
-        failed = self._find_volumes(self.root, "train", self.on_error)[1]
+        failed = self._subjects.failed("train")
         return self._loader(self.training_slices, epoch, failed)
 
     def transfer_batch_to_device(
@@ -235,7 +240,7 @@ class FastMRI(pl.LightningDataModule):
         """Auxiliary images for scans of one acquisition.
 
         Args:
-            acquisition: of the scans to be reconstructed; None where all are of one.
+            acquisition: acquisition of the scans to be reconstructed; None where all are of one.
             contrast: ``same`` takes the scan's own acquisition, ``cross`` another one, ``mixed``
                 every one of the anatomy; ``auxiliary.acquisition`` overrides it.
 
@@ -251,7 +256,7 @@ class FastMRI(pl.LightningDataModule):
                     f"{acquisitions}; set data.acquisition"
                 )
             (acquisition,) = acquisitions
-        volumes = self._auxiliary_volumes(acquisition, contrast)
+        volumes = self._subjects.of_bank(acquisition, contrast)
         return AuxiliarySlices(
             *(volumes, self.auxiliary, self.reconstructor, contrast, self.on_error, self.readout)
         )
@@ -262,91 +267,10 @@ class FastMRI(pl.LightningDataModule):
 
         In training these are the training slices.
         """
-        volumes = self._training_parts()[0] if self._training else self._volumes(self.split)
-        return sorted({volume.acquisition for volume in volumes})
-
-    def _volumes(self, split: str) -> list[VolumeInfo]:
-        """Volumes of a split of this data set, by acquisition and number."""
-        volumes, failed = self._find_volumes(self.root, split, self.on_error)
-        if not volumes and failed:
-            return []
-        chosen = select_acquisition(volumes, self.acquisition, self.acquisitions, self.anatomy)
-        return chosen[: self.max_volumes]
-
-    def _excluded(self, root: Path) -> set[str]:
-        """Subjects that may neither train nor enter the bank, of any acquisition.
-
-        Folders that are missing or empty have none (training needs only its own), nor has a file
-        that cannot be read: its data cannot leak either.
-        """
-        volumes = []
-        if split_folder(self.root, self.split).is_dir():
-            volumes += self._volumes(self.split)
-        for folder in {root, self.root}:
-            for split in {"val", "test", self.split} - {"train"}:
-                if data_files(split_folder(folder, split)):
-                    volumes += self._find_volumes(folder, split, "skip")[0]
-        return {volume.subject for volume in volumes}
-
-    def _auxiliary_volumes(self, acquisition: str, contrast: str = "same") -> list[VolumeInfo]:
-        """Volumes of the auxiliary set for scans of ``acquisition``."""
-        root = Path(self.auxiliary.root or self.root)
-        wanted = self._auxiliary_acquisitions(acquisition, contrast)
-        volumes, failed = self._find_volumes(root, "train", self.on_error)
-        for scan in failed:
-            warnings.warn(f"left out of the auxiliary set: {scan.message}", stacklevel=2)
-        candidates = [volume for volume in volumes if volume.acquisition in wanted]
-        if not candidates:
-            present = sorted({volume.acquisition for volume in volumes})
-            raise InputError(
-                f"the auxiliary set must hold {' or '.join(wanted)} scans, "
-                f"{split_folder(root, 'train')} holds {present}; set "
-                "auxiliary.acquisition or auxiliary.root"
-            )
-        return choose_subjects(candidates, self._excluded(root), self.auxiliary)
-
-    def _auxiliary_acquisitions(self, acquisition: str, contrast: str) -> tuple[str, ...]:
-        """Acquisitions of the auxiliary images for scans of ``acquisition``."""
-        if self.auxiliary.acquisition is not None:
-            return (self.auxiliary.acquisition,)
-        choices = {
-            "same": (acquisition,),
-            "cross": (self.cross.get(acquisition, UNNAMED),),
-            "mixed": self.acquisitions,
-        }
-        if contrast not in choices:
-            raise InputError(f"prior.contrast must be one of {[*choices]}, got {contrast!r}")
-        if UNNAMED in choices[contrast]:
-            raise InputError(
-                f"scans name no acquisition ({acquisition}): set auxiliary.acquisition to one of "
-                f"{list(self.acquisitions)}"
-            )
-        return choices[contrast]
-
-    def _training_parts(self) -> tuple[list[VolumeInfo], list[VolumeInfo]]:
-        """Volumes to train on and to validate on, see the class: no subject is in both."""
-        candidates = self._volumes("train")
-        acquisitions = sorted({volume.acquisition for volume in candidates})
-        auxiliary = {v.path: v for a in acquisitions for v in self._auxiliary_volumes(a)}
-        excluded = self._excluded(self.root) | {v.subject for v in auxiliary.values()}
-        free = [volume for volume in candidates if volume.subject not in excluded]
-        # by name and seed only: adding files does not reshuffle
-        subjects = sorted(
-            {v.subject for v in free}, key=lambda s: (stable_seed("validation", s, self.seed), s)
+        volumes = (
+            self._subjects.training()[0] if self._training else self._subjects.volumes(self.split)
         )
-        held_out = set(subjects[: self.validation_subjects])
-        on_auxiliary = self.train_subjects == "auxiliary"
-        if len(subjects) < self.validation_subjects + (not on_auxiliary):
-            raise InputError(
-                f"multicoil_train must hold {self.validation_subjects} validation subjects"
-                f"{'' if on_auxiliary else ' and at least one to train on'} beside "
-                f"{len(auxiliary)} auxiliary files, got {len(subjects)}; lower "
-                "auxiliary.n_subjects or data.validation_subjects, or set "
-                "data.train_subjects=auxiliary"
-            )
-        training = [volume for volume in free if volume.subject not in held_out]
-        validation = [volume for volume in free if volume.subject in held_out]
-        return list(auxiliary.values()) if on_auxiliary else training, validation
+        return sorted({volume.acquisition for volume in volumes})
 
     def _loader(
         self,

@@ -21,7 +21,7 @@ def compile_network(network: nn.Module, mode: Mode) -> None:
 
     Args:
         network: unet, unrolled, varnet or inr, also with weights for each slice.
-        mode: of torch.compile; ``reduce-overhead`` takes CUDA graphs.
+        mode: mode of torch.compile; ``reduce-overhead`` takes CUDA graphs.
 
     Raises:
         InputError: when the network has no such part.

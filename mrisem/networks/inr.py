@@ -22,7 +22,7 @@ class Siren(nn.Module):
 
     Args:
         layers: number of sine layers, at least 1.
-        width: of every sine layer.
+        width: width of every sine layer.
         omega: frequency factor of every sine layer.
     """
 
@@ -88,7 +88,7 @@ class INR(nn.Module):
 
     Args:
         layers: sine layers of the SIREN, before the linear output (paper: 8 layers).
-        width: of each sine layer (paper: 256).
+        width: width of each sine layer (paper: 256).
         omega: frequency factor of the sine layers (paper: 15).
         adaptor_layers: convolutions of the adaptor (paper: 3).
         adaptor_width: channels between them (paper: 256).

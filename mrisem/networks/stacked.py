@@ -24,7 +24,7 @@ class StackedConv(nn.Module):
     A slice has one image or several, one after the other: ``(slice * k, channel, y, x)``.
 
     Args:
-        layer: whose weights all slices start from.
+        layer: layer with the weights that all slices start from.
         n: number of slices.
     """
 
@@ -58,7 +58,7 @@ class StackedLinear(nn.Module):
     """`nn.Linear` with weights ``(slice, out, in)``.
 
     Args:
-        layer: whose weights all slices start from.
+        layer: layer with the weights that all slices start from.
         n: number of slices.
     """
 
@@ -77,7 +77,7 @@ class PerSlice(nn.Module):
     """Any network, applied to the slices of a batch in turn.
 
     Args:
-        network: whose weights all slices start from.
+        network: network with the weights that all slices start from.
         n: number of slices.
     """
 
@@ -87,16 +87,18 @@ class PerSlice(nn.Module):
         self.names = [name for name, p in network.named_parameters() if p.requires_grad]
         parameters = dict(network.named_parameters())
         self.weights = nn.ParameterList(repeated(parameters[name], n) for name in self.names)
-        self._parts: tuple[list, list[tuple]] = ([], [])
+        self._whole: tuple[Batch | None, Tensor | None] = (None, None)
+        self._parts: list[tuple[Batch, Tensor | None]] = []
 
     def forward(self, batch: Batch, mask: Tensor | None = None) -> Reconstruction:
         """Reconstruct each slice, and put the results together."""
-        if self._parts[0] != [id(batch), id(mask)]:  # slices of a batch remember their solves
-            parts = [(batch.select(i), _select(mask, i)) for i in range(len(batch))]
-            self._parts = ([id(batch), id(mask)], parts)
+        if self._whole[0] is not batch or self._whole[1] is not mask:
+            # kept, because what a part has prepared serves every step of a fit
+            self._whole = batch, mask
+            self._parts = [(batch.select(i), _select(mask, i)) for i in range(len(batch))]
         results = [
             functional_call(self.network[0], self._weights(i), part)
-            for i, part in enumerate(self._parts[1])
+            for i, part in enumerate(self._parts)
         ]
         return join(results)
 

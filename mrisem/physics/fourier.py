@@ -58,7 +58,7 @@ def crop_readout(kspace: Tensor, n_rows: int) -> Tensor:
 
     Args:
         kspace: ``(..., y, x)`` complex, every column sampled in whole or not at all.
-        n_rows: at most ``y``.
+        n_rows: number of rows, at most ``y``.
 
     Returns:
         ``(..., n_rows, x)`` complex.

@@ -215,7 +215,7 @@ class SenseOperator:
         return scaled[:, None] / lines.shape[-1]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Measurement(SenseOperator):
     """The operator of a batch, and what was measured with it.
 
@@ -225,7 +225,7 @@ class Measurement(SenseOperator):
             the next ones start; None: each solve starts anew.
     """
 
-    kspace: Tensor = None  # type: ignore[assignment]  # always given
+    kspace: Tensor
     solves: dict[int, Any] | None = None
 
     @classmethod
@@ -240,7 +240,9 @@ class Measurement(SenseOperator):
         if id(mask) not in made or (remember and made[id(mask)].solves is None):
             coils = next((m.coils for m in made.values()), Coils(batch.sensitivity_maps))
             solves: dict | None = {} if remember else None
-            made[id(mask)] = cls(batch.sensitivity_maps, mask, coils, batch.masked_kspace, solves)
+            made[id(mask)] = cls(
+                batch.sensitivity_maps, mask, coils, kspace=batch.masked_kspace, solves=solves
+            )
         measurement: Measurement = made[id(mask)]
         return measurement
 

@@ -172,9 +172,9 @@ def solve_data_consistency(
         adjoint_kspace: ``(batch, y, x)`` complex64, ``A^H y``.
         image: ``(batch, y, x)`` complex64, ``x_net``; also the starting point.
         weight: mu > 0, float32 of shape () or ``(batch, 1, 1)``.
-        tolerance: as for `conjugate_gradient`.
+        tolerance: relative residual norm at which a slice is done.
         gradient_tolerance: the same of the solve for the gradient; None: the same value.
-        max_iterations: as for `conjugate_gradient`, in each of the two solves.
+        max_iterations: most iterations of each of the two solves.
         last: solves that this one resembles, from where it starts; it is noted there.
 
     Returns:

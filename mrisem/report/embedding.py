@@ -104,7 +104,7 @@ def principal_plane(points: Points) -> tuple[Points, float]:
     linear map, so that no two points lie farther apart than in the encoder's space.
 
     Args:
-        points: in the encoder's space, finite; only their directions count.
+        points: finite points of the encoder's space; only their directions count.
 
     Returns:
         the points in the plane, and the share ``(s_1^2 + s_2^2) / sum s^2`` of their variance that
@@ -129,7 +129,7 @@ def umap(points: Points) -> Points:
     `place`.
 
     Args:
-        points: in the encoder's space, finite; only their directions count.
+        points: finite points of the encoder's space; only their directions count.
 
     Raises:
         InputError: the bank has fewer than 6 entries.

@@ -31,7 +31,7 @@ class PerScanFit:
 
     Args:
         iterations: optimiser steps (paper: 1500).
-        learning_rate: of Adam (paper: 1e-3).
+        learning_rate: learning rate of Adam (paper: 1e-3).
         halve_every: steps after which the learning rate is halved (paper: 1000).
         loss_share: share of the samples held out for the loss, which the network does not see
             (paper, unrolled: 0.4). None: network and loss both have all samples (paper: U-Net; INR,

@@ -41,11 +41,11 @@ class INRTask(ReconstructionTask):
         network: its weights are every slice's start.
         first: settings of stage 1, both parts.
         second: settings of stage 2, SIREN frozen, where a prior counts.
-        first_regulariser: of stage 1 (paper: 3 TV).
-        final_lambda: of the last data-consistency solve (paper: 0.05).
+        first_regulariser: regulariser of stage 1 (paper: 3 TV).
+        final_lambda: weight of the last data-consistency solve (paper: 0.05).
         rates: learning rates.
         steering: how a prior counts.
-        seed: of held-out samples, should a stage stop early.
+        seed: seed of held-out samples, should a stage stop early.
         compile: mode of torch.compile; None: the network is run as it is.
     """
 

@@ -35,8 +35,8 @@ class NetworkTask(ReconstructionTask):
             ``argmin |A x - y|^2 + mu |x - x_net|^2`` (paper: 0.5 for the U-Net); None: no solve.
         regulariser: a conventional term beside the data term, in fits and in training.
         steering: how a prior counts, likewise.
-        objective: of training over a dataset; None: the task cannot train.
-        learning_rate: of Adam when training over a dataset.
+        objective: terms of training over a dataset; None: the task cannot train.
+        learning_rate: learning rate of Adam when training over a dataset.
         seed: seed of the split into input and loss samples, and of LoRA's factors.
         loss_on: images of the data loss: ``image`` or ``stages``, see `Placement`.
         prior_on: images of the prior: ``image``, ``network`` or ``stages``, see `Placement`.

@@ -48,7 +48,7 @@ class SliceWeights:
 
     Args:
         network: its trainable parameters have the slices first (`mrisem.networks.stacked.stack`).
-        learning_rate: of groups that name none.
+        learning_rate: learning rate of groups that name none.
         halve_every: steps after which all rates are halved.
         groups: the network -> parameter groups as Adam takes them; None: all that is trainable.
     """

@@ -75,7 +75,7 @@ def complete(verb: str, action: list[str]) -> int:
     """Answer the shell's completion for a verb; print nothing for a line that is not yet valid.
 
     Args:
-        verb: on the line.
+        verb: verb that is on the line.
         action: such as ``query=bash``; the line, without the verb, is in ``COMP_LINE``.
     """
     sys.argv = ["mrisem", "--shell-completion", *action]

@@ -18,6 +18,7 @@ def run(config: DictConfig) -> int:
     It takes one device. Of several tasks of srun or torchrun the first one builds.
     """
     if int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", 0))):
+        print("the first process of this start builds the bank")
         return 0
     if not has_prior(config):
         raise InputError("prior=none has no bank; set prior=image_same, image_cross or another")

@@ -47,6 +47,9 @@ def test_mixed_precision_is_the_networks_alone(make_batch, kind):
     for precision in ("32-true", "bf16-mixed"):
         torch.manual_seed(0)
         network, dtypes = kind(), set()
+        for name, weight in network.named_parameters():
+            if "unet" in name or "adaptor" in name:  # untrained, they change nothing
+                torch.nn.init.normal_(weight, std=0.1)
         for module in network.modules():
             if isinstance(module, torch.nn.Conv2d):
                 hook = lambda _, inputs, output, dtypes=dtypes: dtypes.add(output.dtype)  # noqa: E731
@@ -56,7 +59,7 @@ def test_mixed_precision_is_the_networks_alone(make_batch, kind):
     assert seen == {"32-true": {torch.float32}, "bf16-mixed": {torch.bfloat16}}
     assert images["bf16-mixed"].dtype == torch.complex64
     error = (images["bf16-mixed"] - images["32-true"]).norm() / images["32-true"].norm()
-    assert error < 0.02
+    assert 0 < error < 0.02
 
 
 def test_mixed_precision_is_refused_where_it_cannot_be(make_batch):

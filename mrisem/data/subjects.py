@@ -1,0 +1,143 @@
+"""Which subjects of a data set are reconstructed, in a bank, trained or validated on."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from mrisem.data.auxiliary import AuxiliarySettings, choose_subjects
+from mrisem.data.folders import data_files, select_acquisition, split_folder
+from mrisem.data.volumes import UNNAMED, VolumeInfo
+from mrisem.errors import InputError
+from mrisem.physics.masks import stable_seed
+from mrisem.types import FailedScan
+
+
+class Anatomy(Protocol):
+    """What a kind of data set says of its contrasts.
+
+    Attributes:
+        anatomy: its name.
+        acquisitions: fastMRI's names.
+        cross: acquisition -> another contrast of the same anatomy.
+    """
+
+    anatomy: str
+    acquisitions: tuple[str, ...]
+    cross: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Subjects:
+    """Parts that subjects play; none plays two of them.
+
+    Options are those of `mrisem.data.datamodules.FastMRI`.
+
+    Args:
+        kind: acquisitions of the data set.
+        find: root, split, on_error -> volumes of a folder, and the files that are bad.
+    """
+
+    kind: Anatomy
+    find: Callable[[Path, str, str], tuple[list[VolumeInfo], list[FailedScan]]]
+    root: Path
+    split: str
+    acquisition: str | None
+    max_volumes: int | None
+    seed: int
+    on_error: str
+    auxiliary: AuxiliarySettings
+    train_subjects: Literal["remaining", "auxiliary"]
+    validation_subjects: int
+
+    def failed(self, split: str) -> list[FailedScan]:
+        """Files of a split that could not be inspected (``on_error=skip``)."""
+        return self.find(self.root, split, self.on_error)[1]
+
+    def volumes(self, split: str) -> list[VolumeInfo]:
+        """Volumes of a split of this data set, by acquisition and number."""
+        volumes, failed = self.find(self.root, split, self.on_error)
+        if not volumes and failed:
+            return []
+        chosen = select_acquisition(
+            volumes, self.acquisition, self.kind.acquisitions, self.kind.anatomy
+        )
+        return chosen[: self.max_volumes]
+
+    def _excluded(self, root: Path) -> set[str]:
+        """Subjects that may neither train nor enter the bank, of any acquisition.
+
+        Folders that are missing or empty have none (training needs only its own), nor has a file
+        that cannot be read: its data cannot leak either.
+        """
+        volumes = []
+        if split_folder(self.root, self.split).is_dir():
+            volumes += self.volumes(self.split)
+        for folder in {root, self.root}:
+            for split in {"val", "test", self.split} - {"train"}:
+                if data_files(split_folder(folder, split)):
+                    volumes += self.find(folder, split, "skip")[0]
+        return {volume.subject for volume in volumes}
+
+    def of_bank(self, acquisition: str, contrast: str = "same") -> list[VolumeInfo]:
+        """Volumes of the auxiliary set for scans of ``acquisition``."""
+        root = Path(self.auxiliary.root or self.root)
+        wanted = self._acquisitions_of_bank(acquisition, contrast)
+        volumes, failed = self.find(root, "train", self.on_error)
+        for scan in failed:
+            warnings.warn(f"left out of the auxiliary set: {scan.message}", stacklevel=2)
+        candidates = [volume for volume in volumes if volume.acquisition in wanted]
+        if not candidates:
+            present = sorted({volume.acquisition for volume in volumes})
+            raise InputError(
+                f"the auxiliary set must hold {' or '.join(wanted)} scans, "
+                f"{split_folder(root, 'train')} holds {present}; set "
+                "auxiliary.acquisition or auxiliary.root"
+            )
+        return choose_subjects(candidates, self._excluded(root), self.auxiliary)
+
+    def _acquisitions_of_bank(self, acquisition: str, contrast: str) -> tuple[str, ...]:
+        """Acquisitions of the auxiliary images for scans of ``acquisition``."""
+        if self.auxiliary.acquisition is not None:
+            return (self.auxiliary.acquisition,)
+        choices = {
+            "same": (acquisition,),
+            "cross": (self.kind.cross.get(acquisition, UNNAMED),),
+            "mixed": self.kind.acquisitions,
+        }
+        if contrast not in choices:
+            raise InputError(f"prior.contrast must be one of {[*choices]}, got {contrast!r}")
+        if UNNAMED in choices[contrast]:
+            raise InputError(
+                f"scans name no acquisition ({acquisition}): set auxiliary.acquisition to one of "
+                f"{list(self.kind.acquisitions)}"
+            )
+        return choices[contrast]
+
+    def training(self) -> tuple[list[VolumeInfo], list[VolumeInfo]]:
+        """Volumes to train on and to validate on: no subject is in both."""
+        candidates = self.volumes("train")
+        acquisitions = sorted({volume.acquisition for volume in candidates})
+        auxiliary = {v.path: v for a in acquisitions for v in self.of_bank(a)}
+        excluded = self._excluded(self.root) | {v.subject for v in auxiliary.values()}
+        free = [volume for volume in candidates if volume.subject not in excluded]
+        # by name and seed only: adding files does not reshuffle
+        subjects = sorted(
+            {v.subject for v in free}, key=lambda s: (stable_seed("validation", s, self.seed), s)
+        )
+        held_out = set(subjects[: self.validation_subjects])
+        on_auxiliary = self.train_subjects == "auxiliary"
+        if len(subjects) < self.validation_subjects + (not on_auxiliary):
+            raise InputError(
+                f"multicoil_train must hold {self.validation_subjects} validation subjects"
+                f"{'' if on_auxiliary else ' and at least one to train on'} beside "
+                f"{len(auxiliary)} auxiliary files, got {len(subjects)}; lower "
+                "auxiliary.n_subjects or data.validation_subjects, or set "
+                "data.train_subjects=auxiliary"
+            )
+        training = [volume for volume in free if volume.subject not in held_out]
+        validation = [volume for volume in free if volume.subject in held_out]
+        return list(auxiliary.values()) if on_auxiliary else training, validation
