@@ -23,18 +23,18 @@ ACQUISITIONS: dict[str, Sequence] = {
 }
 TISSUES: dict[str, Tissue] = {
     "skin": Tissue(0.40, 900, 25),
-    "fat": Tissue(0.95, 350, 110, fat=0.97),
+    "fat": Tissue(0.95, 350, 110, fat=0.97, texture=0.09),
     "septum": Tissue(0.60, 1000, 45),
-    "muscle": Tissue(0.60, 1250, 33),
+    "muscle": Tissue(0.60, 1250, 33, texture=0.1),
     "fascia": Tissue(0.20, 900, 20),
-    "marrow": Tissue(0.80, 380, 90, fat=0.97),
-    "red marrow": Tissue(0.80, 700, 60, fat=0.75),
+    "marrow": Tissue(0.80, 380, 90, fat=0.97, texture=0.1),
+    "red marrow": Tissue(0.80, 700, 60, fat=0.75, texture=0.12),
     "bone": Tissue(0.05, 900, 8),
-    "cartilage": Tissue(0.75, 1150, 42),
+    "cartilage": Tissue(0.75, 1150, 42, texture=0.08),
     "meniscus": Tissue(0.16, 900, 16),
     "ligament": Tissue(0.18, 900, 18),
-    "fluid": Tissue(1.0, 2500, 500),
-    "blood": Tissue(0.9, 1500, 150),
+    "fluid": Tissue(1.0, 2500, 500, texture=0.03),
+    "blood": Tissue(0.9, 1500, 150, texture=0.05),
 }
 _FRONT, _HALF_RANGE = 6.0, 28.0
 _JOINT_HEIGHT = 8.0

@@ -14,6 +14,9 @@ from mrisem.anatomy.lesions import Lesion, label_lesions
 from mrisem.anatomy.tissue import Layer, Sequence, Tissue, compose
 from mrisem.errors import InputError
 
+_GRAIN = 77  # number of the random stream of fine structure
+_LOWEST = 1 / 25  # cycles per mm below which fine structure has no more power; coil shading does
+
 
 class SimulatedSubject:
     """One simulated subject; equal seeds give equal subjects.
@@ -60,8 +63,10 @@ class SimulatedSubject:
         square = (self.size, self.size)
         shape = shape or square
         sequence = self.sequences[acquisition]
-        layers = self._painted(tuple(positions), square if self.in_air else shape)
-        image = compose(layers, self.tissues, sequence)
+        painted = square if self.in_air else shape
+        positions = tuple(positions)
+        grain = self._grain(acquisition, positions, painted)
+        image = compose(self._painted(positions, painted), self.tissues, sequence, grain)
         image = image / max(sequence.signal(self.tissues[name]) for name in self.brightest)
         margins: list[int] = []  # of air, so that the pixels n // 2 coincide
         for old, new in zip(image.shape[:0:-1], shape[::-1], strict=True):
@@ -95,6 +100,29 @@ class SimulatedSubject:
         up = (self.shift[0] - rows * self.pixel)[:, None].expand(shape)
         right = (self.shift[1] + columns * self.pixel)[None, :].expand(shape)
         return up, right
+
+    def _grain(
+        self, acquisition: str, positions: tuple[float, ...], shape: tuple[int, int]
+    ) -> Tensor:
+        """Fine structure ``(slice, y, x)`` of unit deviation, in part of this contrast alone.
+
+        Its power falls as ``f^-2``, as that of tissue in real images does, down to a wavelength of
+        two pixels; tissues of one wavelength would be sparse as no real ones are
+        (experiments/anatomy_texture).
+        """
+        contrast = 1 + sorted(self.sequences).index(acquisition)
+        fy, fx = torch.fft.fftfreq(shape[0])[:, None], torch.fft.rfftfreq(shape[1])[None, :]
+        frequency = torch.hypot(fy, fx).clamp_min(_LOWEST * self.pixel)
+        slices = []
+        for position in positions:
+            noise = [
+                torch.randn(shape, generator=child(self.seed, _GRAIN, round(position * 1e6), part))
+                for part in (0, contrast)
+            ]
+            spectrum = torch.fft.rfft2(sum(noise)) / frequency
+            slices.append(torch.fft.irfft2(spectrum, s=shape))
+        grain = torch.stack(slices)
+        return grain / grain.std((1, 2), keepdim=True)
 
     def _detail(
         self, positions: tuple[float, ...], shape: tuple[int, int], *wavelength: float

@@ -6,7 +6,7 @@ Relaxation times are round literature values for 1.5 to 3 T, in milliseconds.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -21,21 +21,23 @@ class Tissue:
         t1: longitudinal relaxation time, ms.
         t2: transverse relaxation time, ms.
         fat: share of the signal that a fat suppression removes.
+        texture: standard deviation of its fine structure, as a share of its signal.
     """
 
     proton_density: float
     t1: float
     t2: float
     fat: float = 0.0
+    texture: float = 0.08
 
     def vary(self, generator: torch.Generator, spread: float) -> Tissue:
         """Return the tissue of another subject: each value times a normal factor."""
         factor = 1 + spread * torch.randn(3, generator=generator).clamp(-2, 2)
-        return Tissue(
-            self.proton_density * (1 + (float(factor[0]) - 1) / 2),
-            self.t1 * float(factor[1]),
-            self.t2 * float(factor[2]),
-            self.fat,
+        return replace(
+            self,
+            proton_density=self.proton_density * (1 + (float(factor[0]) - 1) / 2),
+            t1=self.t1 * float(factor[1]),
+            t2=self.t2 * float(factor[2]),
         )
 
 
@@ -91,15 +93,24 @@ class Layer:
     shade: Tensor | None = None
 
 
-def compose(layers: list[Layer], tissues: dict[str, Tissue], sequence: Sequence) -> Tensor:
+def compose(
+    layers: list[Layer], tissues: dict[str, Tissue], sequence: Sequence, grain: Tensor
+) -> Tensor:
     """Paint layers, bottom first, with the signal that the sequence gives their tissue.
+
+    Args:
+        layers: tissues and where they lie.
+        tissues: what each name stands for.
+        sequence: gives the signals.
+        grain: ``(slice, y, x)`` fine structure of unit deviation; each tissue takes its share.
 
     Returns:
         ``(slice, y, x)`` float32, not negative; what no layer covers is air, zero.
     """
     image = torch.zeros_like(layers[0].cover)
     for layer in layers:
-        signal: Tensor | float = sequence.signal(tissues[layer.tissue])
+        tissue = tissues[layer.tissue]
+        signal = sequence.signal(tissue) * (1 + tissue.texture * grain)
         if layer.shade is not None:
             signal = signal * layer.shade
         image = image + layer.cover * (signal - image)
