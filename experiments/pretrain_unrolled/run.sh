@@ -10,7 +10,7 @@
 # SCANS     of scans, one a word: seed:size:coils:noise (a factor on the signal-to-noise ratio)
 set -euo pipefail
 OUT=${1:-outputs/pretrain_unrolled} SCALE=${SCALE:-demo} EPOCHS=${EPOCHS:-8} SUBJECTS=${SUBJECTS:-8}
-SCANS=${SCANS:-2718:192:8:1 2719:192:12:0.6 2720:224:6:1.5 2721:160:8:0.8}
+SCANS=${SCANS:-2718:192:8:1 2719:192:12:0.6 2720:224:6:1.5 2722:208:4:0.8}
 HERE=$(dirname "$0")
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 

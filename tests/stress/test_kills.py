@@ -11,8 +11,10 @@ _ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 @pytest.mark.timeout(3600)
-def test_killed_runs_full_disks_and_shared_folders_lose_nothing():
+@pytest.mark.parametrize("kills", [3, pytest.param(30, marks=pytest.mark.slow)])
+def test_killed_runs_full_disks_and_shared_folders_lose_nothing(kills):
     clean = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
+    clean = {"MRISEM_STRESS": str(kills)} | clean
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider",
          str(Path(__file__).with_name("kills.py"))],

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from torch.nn.functional import normalize
 
 from mrisem.prior.cache import Bank
 
+Target = Literal["positive", "negative", "shuffled", "random"]
 _TENSORS = ("mean", "components", "entries")
 
 
@@ -63,6 +64,22 @@ class LevelBank:
         return right / (2 * n) if n > 1 else float("nan")
 
 
+def _turned(bank: LevelBank, target: Target, seed: int) -> LevelBank:
+    """Exchange the sides, deal the labels anew, or put one random direction and its opposite."""
+    generator = torch.Generator().manual_seed(seed)
+    entries, n = bank.entries, bank.n_positives
+    if target == "negative":
+        entries, n = entries.roll(-n, 0), bank.n_negatives
+    elif target == "shuffled":
+        entries = entries[torch.randperm(len(entries), generator=generator)]
+    elif target == "random":
+        n_tokens = entries.shape[1] // bank.components.shape[1]
+        tokens = torch.randn(1, n_tokens, bank.components.shape[1], generator=generator)
+        direction = normalize(tokens, dim=-1).flatten(1).to(entries)
+        entries, n = torch.cat([direction, -direction]), 1
+    return replace(bank, entries=entries, n_positives=n)
+
+
 @dataclass(frozen=True)
 class EmbeddingBank(Bank):
     """Positives and negatives at every level.
@@ -82,16 +99,12 @@ class EmbeddingBank(Bank):
         }
         return replace(self, levels=levels)
 
-    def swapped(self) -> EmbeddingBank:
-        """Return the bank with its two sides exchanged: it steers the other way."""
-        levels = {
-            level: replace(
-                bank,
-                entries=bank.entries.roll(-bank.n_positives, 0),
-                n_positives=bank.n_negatives,
-            )
-            for level, bank in self.levels.items()
-        }
+    def turned(self, target: Target) -> EmbeddingBank:
+        """Return the bank that pulls towards ``target``; all but ``positive`` are controls.
+
+        Draws are seeded by the level: equal banks give equal controls.
+        """
+        levels = {level: _turned(bank, target, level) for level, bank in self.levels.items()}
         return replace(self, levels=levels)
 
     def summary(self) -> list[str]:

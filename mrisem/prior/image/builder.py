@@ -14,7 +14,7 @@ from torch import nn
 
 from mrisem.errors import InputError
 from mrisem.prior.builder import BankPriorBuilder
-from mrisem.prior.image.bank import EmbeddingBank
+from mrisem.prior.image.bank import EmbeddingBank, Target
 from mrisem.prior.image.building import build_bank
 from mrisem.prior.image.encoder import Encoder
 from mrisem.prior.image.prior import SemanticPrior
@@ -40,7 +40,8 @@ class ImagePriorBuilder(BankPriorBuilder):
         temperature: tau of InfoNCE, above 0 (paper: 0.07).
         jitter: arguments of `Jitter`; None: the image as it is.
         bank_dtype: ``float32`` or ``bfloat16`` of the stored bank.
-        target: side of the bank that is wanted; ``negative`` is a control: it steers the other way.
+        target: what the loss pulls towards: the bank's ``positive`` side; as controls its
+            ``negative`` side, positives of ``shuffled`` labels, or a ``random`` direction.
     """
 
     BANK = EmbeddingBank
@@ -56,7 +57,7 @@ class ImagePriorBuilder(BankPriorBuilder):
         temperature: Annotated[float, Gt(0)] = 0.07,
         jitter: Mapping[str, Any] | None = None,
         bank_dtype: Literal["float32", "bfloat16"] = "float32",
-        target: Literal["positive", "negative"] = "positive",
+        target: Target = "positive",
     ) -> None:
         self.make_encoder, self.folder, self.contrast = encoder, Path(folder), contrast
         self.levels, self.components, self.level_weights = levels, components, level_weights
@@ -109,7 +110,7 @@ class ImagePriorBuilder(BankPriorBuilder):
         """See `BankPriorBuilder`."""
         n = len(encoder.levels)
         weights = self.level_weights or (PAPER_WEIGHTS if n == len(PAPER_WEIGHTS) else (1.0,) * n)
-        turned = bank if self.target == "positive" else bank.swapped()
+        turned = bank.turned(self.target)
         return SemanticPrior(encoder, turned, [*weights], self.temperature, self.jitter)
 
     def _check_counts(self, levels: Sequence[int]) -> None:

@@ -145,3 +145,31 @@ def test_negative_target_steers_away_from_the_positives(linear, bank, pairs, tmp
     assert (straight["semantic"] < turned["semantic"]).all()
     torch.testing.assert_close(straight["positives_1"], turned["negatives_1"])
     torch.testing.assert_close(straight["negatives_1"], turned["positives_1"])
+
+
+def test_shuffled_target_deals_the_labels_anew(linear, bank, pairs, tmp_path):
+    builder = ImagePriorBuilder(lambda: linear, tmp_path, target="shuffled")
+    straight, dealt = bank.levels[1], builder.make_prior(linear, bank).bank.levels[1]
+    assert dealt.n_positives == straight.n_positives
+    order = torch.cdist(dealt.entries, straight.entries).argmin(1)
+    assert sorted(order.tolist()) == list(range(len(straight.entries)))
+    torch.testing.assert_close(dealt.entries, straight.entries[order])
+    moved = (order[: straight.n_positives] >= straight.n_positives).sum()
+    assert 0 < moved < straight.n_positives  # some of either side, so neither side has a meaning
+
+
+def test_random_target_pulls_along_one_direction_that_no_image_decides(
+    linear, bank, pairs, tmp_path
+):
+    builder = ImagePriorBuilder(lambda: linear, tmp_path, target="random")
+    prior = builder.make_prior(linear, bank)
+    wanted, unwanted = prior.bank.levels[1].entries
+    torch.testing.assert_close(wanted, -unwanted)
+    tokens = wanted.reshape(-1, bank.levels[1].components.shape[1])
+    torch.testing.assert_close(tokens.norm(dim=1), torch.ones(len(tokens)))
+    # softplus((-s - s) / tau): InfoNCE of one positive with similarity s and its opposite
+    image = pairs[0][0][None]
+    s = prior.similarities(image)[1][:, 0]
+    expected = torch.nn.functional.softplus(-2 * s / 0.07)
+    torch.testing.assert_close(prior.losses(image)["semantic_1"], expected)
+    torch.testing.assert_close(bank.turned("random").levels[1].entries[0], wanted)
