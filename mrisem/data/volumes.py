@@ -140,14 +140,18 @@ def _read_facts(file: h5py.File, path: Path, kspace_center: Center) -> dict[str,
     size = None if target is None else target[1:]
     padding, recon = complete_header(file, header, shape, size, kspace_center)
     acquisition = _text(file.attrs.get("acquisition", ""))
-    subject = _text(file.attrs.get("patient_id", ""))
     return {
         "acquisition": acquisition or UNNAMED,
-        "subject": subject or path.stem,
+        "subject": subject_name(file, path),
         "shape": shape,
         "padding": padding,
         "crop": size or _narrowed(recon, shape),
     }
+
+
+def subject_name(file: h5py.File, path: Path) -> str:
+    """The file's ``patient_id`` as one line of text; its stem where there is none."""
+    return _text(file.attrs.get("patient_id", "")) or path.stem
 
 
 def target_name(file: h5py.File) -> str | None:

@@ -96,6 +96,12 @@ class Evaluation:
             for (run, file, message), slices in found.items()
         ]
 
+    @property
+    def without_subject(self) -> list[str]:
+        """Files whose subject has no other name than the file."""
+        rows = self.scored.slices
+        return sorted({row["file"] for row in rows if row["subject"] == Path(row["file"]).stem})
+
     def summary(self, facts: Mapping[str, Any]) -> dict[str, Any]:
         """Return what ``summary.json`` says, with these facts beside."""
         columns = columns_of(self.scores)
@@ -106,6 +112,7 @@ class Evaluation:
             "audit": audit.audit_summary(self.audited),
             "lesions": lesions.lesion_tables(self.scored.lesions, self.runs, self.reference),
             "failed": [entry.model_dump() for entry in self.failed],
+            "files_without_patient_id": self.without_subject,
             **facts,
         }
 
@@ -157,11 +164,13 @@ def evaluate(
     evaluation: Evaluation, crop: Literal["full", "width"] = "full", anatomy: str = ""
 ) -> Evaluation:
     """Score and audit the runs; for ``crop`` and ``anatomy`` see `mrisem.results.scores`."""
+    from mrisem.data.folders import warn_without_subject
     from mrisem.metrics.volume import VolumeMetrics
 
     check_reference(evaluation.reference, evaluation.runs)
     metrics = VolumeMetrics(evaluation.scores)
     evaluation.scored = score_runs(evaluation.runs, evaluation.targets, metrics, crop, anatomy)
+    warn_without_subject(evaluation.without_subject)
     pairs, evaluation.alone = audit.find_pairs(evaluation.runs)
     for pair in pairs:
         evaluation.audited += audit.audit(pair, evaluation.targets[pair.guided.folder])

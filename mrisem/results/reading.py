@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import BaseModel, NonNegativeInt, TypeAdapter
 
 from mrisem.data.contents import dataset
-from mrisem.data.volumes import target_name
+from mrisem.data.volumes import subject_name, target_name
 from mrisem.errors import InputError
 from mrisem.files import reading
 from mrisem.results.inside import FileName, plain_name
@@ -77,6 +77,11 @@ class Volume:
         """Name of the input file."""
         return self.scan.file if self.scan else self.path.name
 
+    @property
+    def subject(self) -> str:
+        """Subject of the input file; that file's stem where not recorded."""
+        return self.scan.subject if self.scan else self.path.stem
+
 
 @dataclass(frozen=True)
 class Samples:
@@ -101,6 +106,7 @@ class Target:
 
     images: Tensor  # (slice, y, x) float32
     lesions: Tensor | None  # (slice, y, x) uint8: a lesion's number, or 0; None: not marked
+    subject: str  # patient_id; the file's stem where there is none
 
 
 @contextmanager
@@ -259,6 +265,7 @@ def read_target(file: Path, slices: Sequence[int]) -> Target:
         images = data[()].astype(np.float32)
         marked = numbers_of(content, "lesions", 3)
         labels = None if marked is None else marked[()]
+        subject = subject_name(content, file)
     if max(slices, default=0) >= len(images):
         raise InputError(
             f"slices must lie in the target's 0..{len(images) - 1}, got {max(slices)} "
@@ -269,4 +276,5 @@ def read_target(file: Path, slices: Sequence[int]) -> Target:
             f"{file}: dataset lesions must be uint8 of the target's shape {images.shape}, got "
             f"{labels.dtype} {labels.shape}; simulate the file again"
         )
-    return Target(torch.from_numpy(images), None if labels is None else torch.from_numpy(labels))
+    lesions = None if labels is None else torch.from_numpy(labels)
+    return Target(torch.from_numpy(images), lesions, subject)
