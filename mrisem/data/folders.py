@@ -75,16 +75,16 @@ def find_volumes(
                 if on_error == "raise":
                     raise
                 failed.append(FailedScan(path.name, str(error)))
-    warn_without_subject([v.file for v in volumes if v.subject == v.path.stem])
+    warn_without_subject([volume.file for volume in volumes if not volume.has_patient_id])
     return volumes, failed
 
 
 def warn_without_subject(files: Sequence[str]) -> None:
-    """Warn once of files whose subject has no other name than the file."""
+    """Warn once of files without ``patient_id``."""
     if files:
         warnings.warn(
-            f"{len(files)} files have no patient_id other than their name, such as {files[0]}: "
-            "each counts as a subject of its own; give the scans of one person the same patient_id",
+            f"{len(files)} files have no patient_id, such as {files[0]}: each counts "
+            "as a subject of its own; give the scans of one person the same patient_id",
             stacklevel=3,
         )
 

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import BaseModel, NonNegativeInt, TypeAdapter
 
 from mrisem.data.contents import dataset
-from mrisem.data.volumes import subject_name, target_name
+from mrisem.data.volumes import patient_id, target_name
 from mrisem.errors import InputError
 from mrisem.files import reading
 from mrisem.results.inside import FileName, plain_name
@@ -106,7 +106,7 @@ class Target:
 
     images: Tensor  # (slice, y, x) float32
     lesions: Tensor | None  # (slice, y, x) uint8: a lesion's number, or 0; None: not marked
-    subject: str  # patient_id; the file's stem where there is none
+    subject: str  # patient_id; empty where there is none
 
 
 @contextmanager
@@ -241,6 +241,12 @@ def read_slice(file: Path, number: int) -> np.ndarray | None:
         return image
 
 
+def has_patient_id(file: Path) -> bool:
+    """Whether an input file, or that of its targets, names its subject."""
+    with open_hdf5(file, "copy it again") as content:
+        return bool(patient_id(content))
+
+
 def read_target(file: Path, slices: Sequence[int]) -> Target:
     """Read the targets of an input file that must have these slices.
 
@@ -265,7 +271,7 @@ def read_target(file: Path, slices: Sequence[int]) -> Target:
         images = data[()].astype(np.float32)
         marked = numbers_of(content, "lesions", 3)
         labels = None if marked is None else marked[()]
-        subject = subject_name(content, file)
+        subject = patient_id(content)
     if max(slices, default=0) >= len(images):
         raise InputError(
             f"slices must lie in the target's 0..{len(images) - 1}, got {max(slices)} "

@@ -123,7 +123,7 @@ def score_volume(volume: Volume, targets: Path, metrics: VolumeMetrics, crop: st
         return Scored(failed=failed)
     whole = read_target(targets / name, volume.slices)
     if volume.scan is None:  # written by another program
-        facts["subject"] = whole.subject
+        facts["subject"] = whole.subject or volume.subject
     shown, truth, labels = volume.images, whole.images, whole.lesions
     if crop == "width" and shown.shape[1:] == truth.shape[1:]:  # else the metrics refuse it
         size = (min(truth.shape[-2:]), truth.shape[-1])

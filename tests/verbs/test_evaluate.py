@@ -105,7 +105,9 @@ def test_evaluate_counts_files_of_one_subject_once_and_warns_of_files_without(
         with h5py.File(path) as file:
             image, text = file["reconstruction"][()], file.attrs["record"]
         run_folders.write(path, image, "zero_filled", record=Record.parse(text), subject=subject)
-    with pytest.warns(UserWarning, match=r"1 files have no patient_id .* such as c\.h5"):
+    with h5py.File(targets / "c.h5", "a") as target:
+        del target.attrs["patient_id"]
+    with pytest.warns(UserWarning, match=r"1 files have no patient_id, such as c\.h5"):
         score(run)
     summary = read_json(run / "summary.json")
     assert summary["methods"]["zero_filled"]["psnr"]["n_subjects"] == 2
