@@ -191,7 +191,7 @@ def result_of(question: str, folder: Path, seconds: float) -> dict[str, Any]:
     """What is kept of a run: means, intervals and tests of all scores, and the question's own."""
     summary = json.loads((folder / "runs" / "summary.json").read_text(encoding="utf-8"))
     result = {"question": question, "commit": commit(), "seconds": round(seconds)}
-    for key in ("columns", "methods", "paired_tests", "groups", "audit"):
+    for key in ("columns", "groups", "methods", "paired_tests", "audit"):
         result[key] = summary[key]
     own = own_module(question, "analyse")
     if own is not None:

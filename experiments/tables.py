@@ -24,19 +24,33 @@ CLAIMED = ("psnr", "haarpsi", "tenengrad_distance")  # in the table of claims
 TESTED = ("psnr", "ssim", "haarpsi", "lpips", "tenengrad_distance")
 README = HERE.parent / "README.md"
 Result = dict[str, Any]
+Columns = dict[str, dict[str, Any]]
 
 
 def keep(result: Result) -> Result:
-    """Leave of a result what the tables show."""
-    methods = {
-        name: {score: row[score] for score in SCORES if score in row}
-        for name, row in result["methods"].items()
-    }
-    tests = [test for test in result["paired_tests"] if test["metric"] in TESTED]
+    """Leave of a result what the tables show: those of each group, and of several also of all.
+
+    Args:
+        result: that of `run.result_of`.
+
+    Returns:
+        the question's facts, ``columns``, and ``tables``: title to ``methods`` and
+        ``paired_tests``, each group's (anatomy and sampling) before that of all together.
+    """
+    parts = {f"{group['anatomy']}, {group['mask']}": group for group in result["groups"]}
+    if len(parts) > 1:
+        parts["all together"] = result
+    tables = {}
+    for title, part in parts.items():
+        methods = {
+            name: {score: row[score] for score in SCORES if score in row}
+            for name, row in part["methods"].items()
+        }
+        tests = [test for test in part["paired_tests"] if test["metric"] in TESTED]
+        tables[title] = {"methods": methods, "paired_tests": tests}
     columns = {name: result["columns"][name] for name in SCORES if name in result["columns"]}
-    kept = {key: result[key] for key in ("question", "commit", "seconds") if key in result}
-    kept |= {"columns": columns, "methods": methods, "paired_tests": tests}
-    return kept | ({"own": result["own"]} if "own" in result else {})
+    kept = {key: result[key] for key in ("question", "commit", "seconds", "own") if key in result}
+    return kept | {"columns": columns, "tables": tables}
 
 
 def markdown(header: list[str], rows: list[list[str]]) -> str:
@@ -45,50 +59,46 @@ def markdown(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def p_text(p: float | None) -> str:
-    """Return a p-value in two digits; a dash where there is none.
+def p_text(test: dict[str, Any]) -> str:
+    """Return a test's p-value, corrected over the methods of its table, or why there is none.
 
-    >>> p_text(0.0312), p_text(None)
-    ('p = 0.031', '-')
+    >>> p_text({"p_holm": 0.0312}), p_text({"p_holm": None, "reason": "fewer than 6 subjects"})
+    ('p = 0.031', 'fewer than 6 subjects')
     """
-    return "-" if p is None else f"p = {p:.2g}"
+    return test["reason"] if test["p_holm"] is None else f"p = {test['p_holm']:.2g}"
 
 
-def change(test: dict[str, Any]) -> str:
-    """Return the mean difference with its p-values: of the test alone, and by Holm."""
+def change(test: dict[str, Any], digits: int) -> str:
+    """Return the mean difference with its p-value."""
     if test["mean_difference"] is None:
         return "-"
-    p = test["p_value"]
-    inside = p_text(p) if p is None else f"{p_text(p)}, Holm {test['p_holm']:.2g}"
-    return f"{test['mean_difference']:+.4f} ({inside})"
+    return f"{test['mean_difference']:+.{digits}f} ({p_text(test)})"
 
 
-def means_table(result: Result) -> str:
-    """Means over all slices."""
-    columns = result["columns"]
-    header = ["method", *(f"{c['label']}" for c in columns.values()), "n"]
+def means_table(columns: Columns, methods: dict[str, Any]) -> str:
+    """Means over the slices of one table's methods."""
+    header = ["method", *(f"{c['label']}" for c in columns.values()), "subjects", "slices"]
     rows = []
-    for name, row in result["methods"].items():
+    for name, row in methods.items():
         cells = [
             "-" if row[s]["mean"] is None else f"{row[s]['mean']:.{columns[s]['digits']}f}"
             for s in columns
         ]
-        rows.append([name, *cells, str(row["psnr"]["n"])])
+        rows.append([name, *cells, str(row["psnr"]["n_subjects"]), str(row["psnr"]["n_slices"])])
     return markdown(header, rows)
 
 
-def changes_table(result: Result) -> str:
-    """Each method against its reference, slice by slice."""
+def changes_table(columns: Columns, paired_tests: list[dict[str, Any]]) -> str:
+    """Each method of one table against its reference."""
     found: dict[tuple[str, str], dict[str, Any]] = {}
-    for test in result["paired_tests"]:
+    for test in paired_tests:
         found.setdefault((test["method"], test["reference"]), {})[test["metric"]] = test
     shown = [s for s in TESTED if any(s in tests for tests in found.values())]
-    labels = [result["columns"][s]["label"] for s in shown]
     rows = [
-        [method, reference, *(change(tests[s]) if s in tests else "-" for s in shown)]
+        [method, reference, *(change(tests[s], 4) if s in tests else "-" for s in shown)]
         for (method, reference), tests in found.items()
     ]
-    return markdown(["method", "against", *labels], rows)
+    return markdown(["method", "against", *(columns[s]["label"] for s in shown)], rows)
 
 
 def own_table(own: Any) -> str:
@@ -126,8 +136,13 @@ def section(result: Result) -> str:
     facts = (
         f"`make {result['question'].replace('_', '-')}`, commit {result['commit']}, {minutes} min"
     )
-    parts = [f"{facts}. Means over all slices:", means_table(result)]
-    parts += ["Mean change and Wilcoxon's p over slices:", changes_table(result)]
+    parts = [
+        f"{facts}. Means are over slices. Changes are means over subjects, with p-values of the "
+        "sign-flip test, corrected over the methods of a table (Holm)."
+    ]
+    for title, table in result["tables"].items():
+        parts += [f"**{title}**", means_table(result["columns"], table["methods"])]
+        parts += [changes_table(result["columns"], table["paired_tests"])]
     if "own" in result:
         parts += ["Of this question alone:", own_table(result["own"])]
     return "\n\n".join(parts)
@@ -144,27 +159,33 @@ def claims_table(results: dict[str, Result]) -> str:
 
 
 def outcome(question: str, result: Result) -> str:
-    """Return a result in few words: the question's own, or the changes that each variant makes."""
+    """Return a result in few words: the question's own, or the changes that each variant makes.
+
+    Each table has its lines, that of all together last.
+    """
     analysis = own_module(question, "analyse")
     if analysis is not None and hasattr(analysis, "outcome"):
         return str(analysis.outcome(result["own"]))
-    variants: dict[str, dict[str, Any]] = {}
-    for test in result["paired_tests"]:
-        if " + " in test["method"]:
-            variants.setdefault(test["method"], {})[test["metric"]] = test
-    shown = [s for s in CLAIMED if any(s in tests for tests in variants.values())]
-    own = result.get("own", [])
-    harmed = {row["method"]: f"; {row['harmed']} harmed" for row in own if "harmed" in row}
-    names = short_names(variants)
-    lines = ["Change of " + ", ".join(result["columns"][s]["label"] for s in shown) + ":"]
-    for method, tests in variants.items():
-        digits = {s: result["columns"][s]["digits"] + 1 for s in shown}
-        changes = [
-            f"{tests[s]['mean_difference']:+.{digits[s]}f} ({p_text(tests[s]['p_value'])})"
-            for s in shown
-        ]
-        n, harm = max(test["n"] for test in tests.values()), harmed.get(method, "")
-        lines.append(f"{names[method]}, n = {n}: {', '.join(changes)}{harm}")
+    variants: dict[str, dict[str, dict[str, Any]]] = {}  # method to table to metric to test
+    for title, table in result["tables"].items():
+        for test in table["paired_tests"]:
+            if " + " in test["method"]:
+                tests = variants.setdefault(test["method"], {}).setdefault(title, {})
+                tests[test["metric"]] = test
+    columns, names = result["columns"], short_names(variants)
+    shown = [s for s in CLAIMED if any(s in t for v in variants.values() for t in v.values())]
+    harmed = {
+        (row["method"], f"{row['anatomy']}, {row['mask']}"): f"; {row['harmed']} harmed"
+        for row in result.get("own", [])
+        if "harmed" in row
+    }
+    lines = ["Change of " + ", ".join(columns[s]["label"] for s in shown) + ":"]
+    for method, of_tables in variants.items():
+        for title, tests in of_tables.items():
+            changes = [change(tests[s], columns[s]["digits"] + 1) for s in shown]
+            n = max(test["n_subjects"] for test in tests.values())
+            said = ", ".join(changes) + harmed.get((method, title), "")
+            lines.append(f"{names[method]}, {title}, {n} subjects: {said}")
     return "<br>".join(lines)
 
 
@@ -213,7 +234,11 @@ def main() -> None:
         if not kept.is_file():
             print(f"{question}: no result yet; make {question.replace('_', '-')}")
             continue
-        results[question] = json.loads(kept.read_text(encoding="utf-8"))
+        result = json.loads(kept.read_text(encoding="utf-8"))
+        if "tables" not in result:
+            print(f"{question}: its result tests slices; make {question.replace('_', '-')} again")
+            continue
+        results[question] = result
         replace(HERE / question / "README.md", "result", section(results[question]))
     replace(README, "claims", claims_table(results))
     print(f"{len(results)} results -> READMEs")

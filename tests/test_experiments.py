@@ -127,14 +127,15 @@ def test_borrow_takes_the_same_runs_of_answered_questions_only(run, tmp_path):
     run.borrow(sweep, tmp_path / "mine", ["a=2"])  # nothing else, and no harm when there already
 
 
-def result(difference, own=None):
+def result(difference, own=None, groups=(("brain", "gaussian R=4"),)):
     column = {"label": "HaarPSI", "better": "higher", "digits": 3}
-    row = {"mean": 0.5, "std": 0.1, "n": 7, "low": 0.4, "high": 0.6}
+    row = {"mean": 0.5, "std": 0.1, "n_subjects": 7, "n_slices": 21, "low": 0.4, "high": 0.6}
     test = {
         "metric": "haarpsi",
         "method": "unrolled + image_same",
         "reference": "unrolled",
-        "n": 7,
+        "n_subjects": 7,
+        "n_slices": 21,
         "mean_difference": difference,
         "p_value": 0.015625,
         "p_holm": 0.03125,
@@ -145,22 +146,47 @@ def result(difference, own=None):
         "commit": "abc",
         "seconds": 120,
         "columns": {"haarpsi": column, "psnr": column | {"label": "PSNR", "digits": 1}},
+    }
+    scores = {
         "methods": {"unrolled + image_same": {"haarpsi": row, "psnr": row, "hfen": row}},
         "paired_tests": [test, test | {"metric": "hfen"}],
     }
-    return facts | ({} if own is None else {"own": own})
+    named = [{"anatomy": anatomy, "mask": mask} | scores for anatomy, mask in groups]
+    return facts | scores | {"groups": named} | ({} if own is None else {"own": own})
 
 
 def test_tables_show_means_changes_and_the_questions_own(tables):
     kept = tables.keep(result(0.0123, own=[{"sigma": 0.1, "at": {"start": 3}}]))
     text = tables.section(json.loads(json.dumps(kept)))
-    assert "| unrolled + image_same | 0.5 | 0.500 | 7 |" in text
-    assert "+0.0123 (p = 0.016, Holm 0.031)" in text
+    assert "| method | PSNR | HaarPSI | subjects | slices |" in text
+    assert "| unrolled + image_same | 0.5 | 0.500 | 7 | 21 |" in text
+    assert "+0.0123 (p = 0.031)" in text
+    assert "0.016" not in text  # not corrected
+    assert "**brain, gaussian R=4**" in text
+    assert "all together" not in text
     assert "| sigma | at: start |" in text
     assert "| 0.1 | 3 |" in text
     assert "hfen" not in text
     said = tables.outcome("temperature", kept)
-    assert said == "Change of HaarPSI:<br>unrolled + image_same, n = 7: +0.0123 (p = 0.016)"
+    line = "unrolled + image_same, brain, gaussian R=4, 7 subjects: +0.0123 (p = 0.031)"
+    assert said == f"Change of HaarPSI:<br>{line}"
+
+
+def test_tables_of_several_groups_stand_before_that_of_all_together(tables):
+    groups = [("brain", "gaussian R=4"), ("knee", "gaussian R=4")]
+    harmed = {"method": "unrolled + image_same", "anatomy": "knee", "mask": "gaussian R=4"}
+    kept = tables.keep(result(0.01, own=[harmed | {"harmed": 2}], groups=groups))
+    assert list(kept["tables"]) == [*map(", ".join, groups), "all together"]
+    lines = tables.outcome("temperature", kept).split("<br>")
+    assert [line.split(", ")[1] for line in lines[1:]] == ["brain", "knee", "all together"]
+    assert [line.endswith("; 2 harmed") for line in lines] == [False, False, True, False]
+
+
+def test_tables_say_why_there_is_no_p_value(tables):
+    facts = result(0.01)
+    for test in facts["groups"][0]["paired_tests"]:
+        test |= {"p_value": None, "p_holm": None, "reason": "fewer than 6 subjects"}
+    assert "+0.0100 (fewer than 6 subjects)" in tables.section(tables.keep(facts))
 
 
 def test_examples_in_the_runners_docstrings_hold(run, tables):
@@ -222,10 +248,11 @@ def test_main_table_counts_slices_below_simple_methods(tmp_path):
 def test_prior_worth_counts_harmed_scans(tmp_path):
     analyse = load(EXPERIMENTS / "prior_worth" / "analyse.py").analyse
     (tmp_path / "runs").mkdir()
-    lines = ["file,slice,method,mask,haarpsi"]
+    lines = ["file,slice,method,anatomy,mask,haarpsi"]
     for method, values in {"unrolled": [0.5] * 3, "unrolled + p": [0.48, 0.495, 0.6]}.items():
-        lines += [f"{i}.h5,0,{method},m,{v}" for i, v in enumerate(values)]
+        lines += [f"{i}.h5,0,{method},brain,m,{v}" for i, v in enumerate(values)]
     (tmp_path / "runs" / "metrics.csv").write_text("\n".join(lines) + "\n")
     (row,) = analyse(tmp_path)
+    assert (row["anatomy"], row["mask"]) == ("brain", "m")
     assert (row["method"], row["harmed"], row["scans"]) == ("unrolled + p", 1, 3)
     assert row["largest loss of HaarPSI"] == pytest.approx(0.02)

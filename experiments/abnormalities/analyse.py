@@ -12,10 +12,12 @@ def analyse(folder: Path) -> list[dict[str, Any]]:
     summary = json.loads((folder / "runs" / "summary.json").read_text(encoding="utf-8"))
     rows = []
     for table in summary["lesions"]:
-        row = {key: table[key] for key in ("method", "n")}
+        row = {key: table[key] for key in ("anatomy", "mask", "method")}
+        row |= {"subjects": table["contrast"]["n_subjects"], "lesions": table["n_lesions"]}
         row |= {"contrast kept": table["contrast"]["mean"], "NMSE": table["error"]["mean"]}
         for name in ("contrast", "error") if table["reference"] else ():
-            row[f"{name}: p against {table['reference']}"] = table[f"{name}_test"]["p_value"]
+            test = table[f"{name}_test"]
+            row[f"{name}: p against {table['reference']}"] = test["p_holm"] or test["reason"]
         rows.append(row)
     return [row for row in rows if row["method"] != "zero_filled"]
 
@@ -25,6 +27,6 @@ def outcome(own: list[dict[str, Any]]) -> str:
     parts = []
     for row in own:
         tests = [row[key] for key in row if key.startswith("contrast: p")]
-        p = "".join(" (no test)" if p is None else f" (p = {p:.2g})" for p in tests)
+        p = "".join(f" ({p})" if isinstance(p, str) else f" (p = {p:.2g})" for p in tests)
         parts.append(f"{row['method']} keeps {row['contrast kept']:.3f} of the contrast{p}")
-    return f"{own[0]['n']} lesions: {'; '.join(parts)}"
+    return f"{own[0]['lesions']} lesions of {own[0]['subjects']} subjects: {'; '.join(parts)}"

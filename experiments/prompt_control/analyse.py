@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import csv
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from mrisem.metrics.statistics import paired_test
-from mrisem.results.rows import read_rows
+from mrisem.results.rows import Column, group_rows, read_rows
 from mrisem.results.runs import Run, find_runs
+from mrisem.results.summary import paired_tests
 
-SCORES = {"tenengrad": "higher", "psnr": "higher", "haarpsi": "higher"}
+SCORES = [Column(name, name, "higher", 4) for name in ("tenengrad", "psnr", "haarpsi")]
+TARGETS = ("positive", "negative")
+SHOWN = ("n_subjects", "mean_difference", "p_holm", "share_better", "reason")
 
 
 def answers(runs: list[Run]) -> dict[str, int]:
@@ -32,25 +35,35 @@ def answers(runs: list[Run]) -> dict[str, int]:
 
 
 def analyse(folder: Path) -> list[dict[str, Any]]:
-    """For each prompt: answers under both targets; scores, positive target minus negative."""
+    """For each group and prompt: answers under both targets; scores, positive minus negative.
+
+    p-values of a score are corrected over the prompts of a group.
+    """
     runs = [run for run in find_runs([folder / "runs"]) if run.has_prior]
-    rows = read_rows(folder / "runs" / "metrics.csv")
     root = (folder / "runs").resolve()
+    prompts = sorted({str(run.settings.get("prompt.name")) for run in runs})
+    against = {f"{prompt} positive": f"{prompt} negative" for prompt in prompts}
     results = []
-    for prompt in sorted({str(run.settings.get("prompt.name")) for run in runs}):
-        result: dict[str, Any] = {"prompt": prompt}
-        found: dict[str, dict[tuple[str, int], Any]] = {}
-        for target in ("positive", "negative"):
-            wanted = {"prompt.name": prompt, "prompt.target": target}
-            mine = [r for r in runs if all(r.settings.get(k) == v for k, v in wanted.items())]
-            names = {run.folder.relative_to(root).as_posix() for run in mine}
-            found[target] = {(r["file"], r["slice"]): r for r in rows if r["run"] in names}
-            result[target] = answers(mine)
-        shared = sorted(found["positive"].keys() & found["negative"].keys())
-        for score, better in SCORES.items():
-            sides = [[found[target][key][score] for key in shared] for target in found]
-            result[score] = paired_test(*sides, better).as_row()
-        results.append(result)
+    for (anatomy, mask), rows in group_rows(read_rows(folder / "runs" / "metrics.csv")).items():
+        label_of_run: dict[str, str] = {}
+        runs_of_label: dict[str, list[Run]] = defaultdict(list)
+        for run in runs:
+            if (run.anatomy, run.mask) == (anatomy, mask):
+                label = f"{run.settings.get('prompt.name')} {run.settings.get('prompt.target')}"
+                label_of_run[run.folder.relative_to(root).as_posix()] = label
+                runs_of_label[label].append(run)
+        steered = [
+            row | {"method": label_of_run[row["run"]]} for row in rows if row["run"] in label_of_run
+        ]
+        tests = paired_tests(steered, SCORES, against)
+        for prompt in prompts:
+            result: dict[str, Any] = {"anatomy": anatomy, "mask": mask, "prompt": prompt}
+            for target in TARGETS:
+                result[target] = answers(runs_of_label[f"{prompt} {target}"])
+            for test in tests:
+                if test["method"] == f"{prompt} positive":
+                    result[test["metric"]] = {key: test[key] for key in SHOWN if key in test}
+            results.append(result)
     return results
 
 
@@ -59,13 +72,14 @@ def outcome(own: list[dict[str, Any]]) -> str:
     lines = []
     for row in own:
         test = row["tenengrad"]
-        p = "no test" if test["p_value"] is None else f"p = {test['p_value']:.2g}"
+        p = test["reason"] if test["p_holm"] is None else f"p = {test['p_holm']:.2g}"
         wanted = ", ".join(
             f"{target} {row[target]['wanted at the start']} -> {row[target]['wanted at the end']}"
-            for target in ("positive", "negative")
+            for target in TARGETS
         )
         lines.append(
-            f"{row['prompt']}: Tenengrad of positive minus negative target "
-            f"{test['mean_difference']:+.4f} ({p}, n = {test['n']}); wanted answers {wanted}"
+            f"{row['anatomy']}, {row['mask']}, {row['prompt']}: Tenengrad of positive minus "
+            f"negative target {test['mean_difference']:+.4f} ({p}, {test['n_subjects']} subjects); "
+            f"wanted answers {wanted}"
         )
     return "<br>".join(lines)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -75,7 +75,18 @@ def find_volumes(
                 if on_error == "raise":
                     raise
                 failed.append(FailedScan(path.name, str(error)))
+    warn_without_subject([volume.file for volume in volumes if not volume.has_patient_id])
     return volumes, failed
+
+
+def warn_without_subject(files: Sequence[str]) -> None:
+    """Warn once of files without ``patient_id``."""
+    if files:
+        warnings.warn(
+            f"{len(files)} files have no patient_id, such as {files[0]}: each counts "
+            "as a subject of its own; give the scans of one person the same patient_id",
+            stacklevel=3,
+        )
 
 
 def data_files(folder: Path) -> list[Path]:

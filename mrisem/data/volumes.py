@@ -53,6 +53,7 @@ class VolumeInfo:
         crop: ``(Y, X)`` of targets and reconstructions: the target's size, else the header's
             reconSpace.
         kspace_center: where the zero frequency lies in the file.
+        has_patient_id: whether the file names its subject.
         index: knows what was read of the file before.
     """
 
@@ -63,6 +64,7 @@ class VolumeInfo:
     padding: tuple[int, int]
     crop: tuple[int, int]
     kspace_center: Center = "middle"
+    has_patient_id: bool = True
     index: FileIndex = field(default_factory=FileIndex, compare=False, repr=False)
 
     @property
@@ -140,14 +142,19 @@ def _read_facts(file: h5py.File, path: Path, kspace_center: Center) -> dict[str,
     size = None if target is None else target[1:]
     padding, recon = complete_header(file, header, shape, size, kspace_center)
     acquisition = _text(file.attrs.get("acquisition", ""))
-    subject = _text(file.attrs.get("patient_id", ""))
     return {
         "acquisition": acquisition or UNNAMED,
-        "subject": subject or path.stem,
+        "subject": patient_id(file) or path.stem,
+        "has_patient_id": bool(patient_id(file)),
         "shape": shape,
         "padding": padding,
         "crop": size or _narrowed(recon, shape),
     }
+
+
+def patient_id(file: h5py.File) -> str:
+    """The file's ``patient_id`` as one line of text; empty where there is none."""
+    return _text(file.attrs.get("patient_id", ""))
 
 
 def target_name(file: h5py.File) -> str | None:

@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 import mrisem
 from mrisem.files import reading, write_bytes, write_text
-from mrisem.metrics.statistics import SMALLEST_CLUSTERS
+from mrisem.metrics.statistics import MIN_RESAMPLED, MIN_TESTED
 from mrisem.report.figures import DIFFERENCE_MAP, ERROR_MAP, colour_stops
 from mrisem.report.sections import make_sections
 from mrisem.results.evaluated import Evaluated
@@ -84,7 +84,8 @@ def make_page(runs: Sequence[Run], found: Evaluated, config: DictConfig) -> Page
         runs=runs,
         evaluations=found.commands,
         failed=found.failed,
-        fewest_files=SMALLEST_CLUSTERS,
+        min_resampled=MIN_RESAMPLED,
+        min_tested=MIN_TESTED,
         error_map=ERROR_MAP,
         difference_map=DIFFERENCE_MAP,
     )

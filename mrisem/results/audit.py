@@ -16,7 +16,7 @@ from mrisem.metrics.hallucination import image_change, kspace_change
 from mrisem.metrics.statistics import summarise
 from mrisem.results.labels import without_prior
 from mrisem.results.reading import Samples, Volume, read_samples, read_target, read_volume
-from mrisem.results.rows import GROUP_COLUMNS, Column, Row, group_rows
+from mrisem.results.rows import GROUP_COLUMNS, Column, Row, group_rows, subject_of
 from mrisem.results.run import Run
 from mrisem.results.tables import DASH, Summary, Table, build_table
 
@@ -29,7 +29,7 @@ KSPACE_COLUMNS = tuple(
 )
 NUMBERS = ("difference", "false_detail", *KSPACE_COLUMNS)
 COLUMNS = (
-    *("file", "slice", "method", "without", "acceleration"),
+    *("file", "subject", "slice", "method", "without", "acceleration"),
     *NUMBERS,
     *("acquisition", "anatomy", "mask", "run", "without_run"),
 )
@@ -90,7 +90,7 @@ def _audit_file(pair: Pair, volumes: tuple[Volume, Volume], targets: Path) -> It
         raise _unlike(pair, guided, "size")
     facts = {"file": guided.file, "method": pair.guided.label, "without": pair.plain.label}
     facts |= {"acquisition": guided.acquisition, "anatomy": pair.guided.anatomy}
-    facts |= {"mask": pair.guided.mask}
+    facts |= {"mask": pair.guided.mask, "subject": guided.subject}
     facts |= {"run": str(pair.guided.folder), "without_run": str(pair.plain.folder)}
     shared = sorted(set(guided.slices) & set(plain.slices))
     if not shared:
@@ -136,7 +136,7 @@ def audit_summary(rows: Sequence[Row]) -> list[dict[str, Any]]:
     return [
         dict(zip(keys, group, strict=True))
         | {
-            name: summarise([row[name] for row in members], [row["file"] for row in members])
+            name: summarise([row[name] for row in members], [subject_of(row) for row in members])
             for name in NUMBERS
         }
         for group, members in group_rows(rows, keys).items()

@@ -17,7 +17,7 @@ from mrisem.metrics.score import Score
 from mrisem.results import audit, lesions
 from mrisem.results.inside import FileName, inside, slug
 from mrisem.results.labels import check_reference
-from mrisem.results.reading import Failure
+from mrisem.results.reading import Failure, has_patient_id
 from mrisem.results.rows import Column, Row, as_csv, columns_of
 from mrisem.results.run import Run
 from mrisem.results.scores import Scored, score_runs
@@ -72,6 +72,7 @@ class Evaluation:
         audited: rows of runs with a prior.
         alone: runs with a prior that have no partner.
         reference: label that all are tested against; None: see `mrisem.results.labels`.
+        without_subject: files without ``patient_id``.
     """
 
     folder: Path
@@ -82,6 +83,7 @@ class Evaluation:
     audited: list[Row] = field(default_factory=list)
     alone: list[Run] = field(default_factory=list)
     reference: str | None = None
+    without_subject: list[str] = field(default_factory=list)
 
     @property
     def failed(self) -> list[FailedSlices]:
@@ -106,6 +108,7 @@ class Evaluation:
             "audit": audit.audit_summary(self.audited),
             "lesions": lesions.lesion_tables(self.scored.lesions, self.runs, self.reference),
             "failed": [entry.model_dump() for entry in self.failed],
+            "files_without_patient_id": self.without_subject,
             **facts,
         }
 
@@ -157,15 +160,26 @@ def evaluate(
     evaluation: Evaluation, crop: Literal["full", "width"] = "full", anatomy: str = ""
 ) -> Evaluation:
     """Score and audit the runs; for ``crop`` and ``anatomy`` see `mrisem.results.scores`."""
+    from mrisem.data.folders import warn_without_subject
     from mrisem.metrics.volume import VolumeMetrics
 
     check_reference(evaluation.reference, evaluation.runs)
     metrics = VolumeMetrics(evaluation.scores)
     evaluation.scored = score_runs(evaluation.runs, evaluation.targets, metrics, crop, anatomy)
+    evaluation.without_subject = _without_subject(evaluation)
+    warn_without_subject(evaluation.without_subject)
     pairs, evaluation.alone = audit.find_pairs(evaluation.runs)
     for pair in pairs:
         evaluation.audited += audit.audit(pair, evaluation.targets[pair.guided.folder])
     return evaluation
+
+
+def _without_subject(evaluation: Evaluation) -> list[str]:
+    """Return the files that name no subject, so that their own name stands for it."""
+    rows = evaluation.scored.slices
+    alike = [row for row in rows if row["subject"] == Path(row["file"]).stem]
+    files = {evaluation.targets[Path(row["run"])] / row["file"] for row in alike}
+    return sorted(file.name for file in files if not has_patient_id(file))
 
 
 def audit_picture(anatomy: str, mask: str, method: str) -> str:

@@ -5,13 +5,13 @@ from typing import Any
 
 from mrisem.metrics.statistics import paired_test, summarise
 from mrisem.results.labels import references
-from mrisem.results.rows import GROUP_COLUMNS, Column, Row, group_rows, labels_of
+from mrisem.results.rows import GROUP_COLUMNS, Column, Row, group_rows, labels_of, subject_of
 from mrisem.results.run import Run
-from mrisem.results.summary import corrected, runs_of
+from mrisem.results.summary import correct, runs_of
 from mrisem.results.tables import Table, build_table
 
 COLUMNS = (
-    *("file", "slice", "lesion", "method", "acceleration"),
+    *("file", "subject", "slice", "lesion", "method", "acceleration"),
     *("pixels", "target_contrast", "contrast", "error"),
     *("acquisition", "anatomy", "mask", "run"),
 )
@@ -32,26 +32,27 @@ def lesion_table(rows: Sequence[Row], method: str, reference: str | None) -> dic
         reference: that of the other; None: nothing is tested.
 
     Returns:
-        ``n`` lesions; ``contrast`` and ``error``: mean, std, n and interval by file; with a
-        reference also its ``reference_contrast`` and ``reference_error``, and the paired tests
-        ``contrast_test`` (of ``|contrast - 1|``, the distance from the target's) and
-        ``error_test``.
+        ``n_lesions``; ``contrast`` and ``error``: mean, std, counts and interval
+        (`mrisem.metrics.statistics.summarise`); with a reference also its
+        ``reference_contrast`` and ``reference_error``, and the paired tests ``contrast_test`` (of
+        ``|contrast - 1|``, the distance from the target's) and ``error_test``.
     """
     own, other = (
         {tuple(row[key] for key in _KEYS): row for row in rows if row["method"] == label}
         for label in (method, reference)
     )
     keys = sorted(own.keys() if reference is None else own.keys() & other.keys())
-    files = [own[key]["file"] for key in keys]
-    table: dict[str, Any] = {"method": method, "reference": reference, "n": len(keys)}
+    subjects = [subject_of(own[key]) for key in keys]
+    table: dict[str, Any] = {"method": method, "reference": reference, "n_lesions": len(keys)}
     for name, ideal in (("contrast", 1), ("error", 0)):
         values = [own[key][name] for key in keys]
-        table[name] = summarise(values, files)
+        table[name] = summarise(values, subjects, "lesions")
         if reference is not None:
             others = [other[key][name] for key in keys]
-            table[f"reference_{name}"] = summarise(others, files)
+            table[f"reference_{name}"] = summarise(others, subjects, "lesions")
             losses, their_losses = ([abs(v - ideal) for v in side] for side in (values, others))
-            table[f"{name}_test"] = paired_test(losses, their_losses, "lower").as_row()
+            test = paired_test(losses, their_losses, subjects, "lower")
+            table[f"{name}_test"] = test.as_row("lesions")
     return table
 
 
@@ -60,22 +61,22 @@ def lesion_tables(
 ) -> list[dict[str, Any]]:
     """Return `lesion_table` of every method in every group against its reference.
 
+    Each test has a ``p_holm``, corrected over the methods of its group as that of a score is.
     For ``runs`` and ``wanted`` see `mrisem.results.summary.summary_of`.
     """
-    return [
-        dict(zip(GROUP_COLUMNS, group, strict=True))
-        | lesion_table(members, label, known.get(label))
-        for group, members in group_rows(rows).items()
-        for known in [references(runs_of(members, runs), wanted)]
-        for label in labels_of(members)
-    ]
+    made = []
+    for group, members in group_rows(rows).items():
+        against = references(runs_of(members, runs), wanted)
+        tables = [lesion_table(members, label, against.get(label)) for label in labels_of(members)]
+        for column in _SHOWN:
+            tested = [table for table in tables if table["reference"] is not None]
+            correct([table[f"{column.name}_test"] for table in tested])
+        made += [dict(zip(GROUP_COLUMNS, group, strict=True)) | table for table in tables]
+    return made
 
 
 def page_tables(tables: Sequence[dict[str, Any]]) -> list[Table]:
-    """Return the tables of `lesion_tables` as one table for each group.
-
-    Its tests are corrected over the methods of the group, as those of scores are.
-    """
+    """Return the tables of `lesion_tables` as one table for each group."""
     made = []
     for (anatomy, mask), members in group_rows(tables).items():
         tests = [
@@ -85,6 +86,7 @@ def page_tables(tables: Sequence[dict[str, Any]]) -> list[Table]:
             for column in _SHOWN
             if t["reference"] is not None
         ]
-        group = {"anatomy": f"lesions: {anatomy}", "mask": mask, "paired_tests": corrected(tests)}
-        made.append(build_table(group | {"methods": {t["method"]: t for t in members}}, _SHOWN))
+        methods = {"methods": {t["method"]: t for t in members}}
+        group = {"anatomy": f"lesions: {anatomy}", "mask": mask, "paired_tests": tests} | methods
+        made.append(build_table(group, _SHOWN, counted="lesions"))
     return made

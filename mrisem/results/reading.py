@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import BaseModel, NonNegativeInt, TypeAdapter
 
 from mrisem.data.contents import dataset
-from mrisem.data.volumes import target_name
+from mrisem.data.volumes import patient_id, target_name
 from mrisem.errors import InputError
 from mrisem.files import reading
 from mrisem.results.inside import FileName, plain_name
@@ -77,6 +77,11 @@ class Volume:
         """Name of the input file."""
         return self.scan.file if self.scan else self.path.name
 
+    @property
+    def subject(self) -> str:
+        """Subject of the input file; that file's stem where not recorded."""
+        return self.scan.subject if self.scan else self.path.stem
+
 
 @dataclass(frozen=True)
 class Samples:
@@ -101,6 +106,7 @@ class Target:
 
     images: Tensor  # (slice, y, x) float32
     lesions: Tensor | None  # (slice, y, x) uint8: a lesion's number, or 0; None: not marked
+    subject: str  # patient_id; empty where there is none
 
 
 @contextmanager
@@ -235,6 +241,12 @@ def read_slice(file: Path, number: int) -> np.ndarray | None:
         return image
 
 
+def has_patient_id(file: Path) -> bool:
+    """Whether an input file, or that of its targets, names its subject."""
+    with open_hdf5(file, "copy it again") as content:
+        return bool(patient_id(content))
+
+
 def read_target(file: Path, slices: Sequence[int]) -> Target:
     """Read the targets of an input file that must have these slices.
 
@@ -259,6 +271,7 @@ def read_target(file: Path, slices: Sequence[int]) -> Target:
         images = data[()].astype(np.float32)
         marked = numbers_of(content, "lesions", 3)
         labels = None if marked is None else marked[()]
+        subject = patient_id(content)
     if max(slices, default=0) >= len(images):
         raise InputError(
             f"slices must lie in the target's 0..{len(images) - 1}, got {max(slices)} "
@@ -269,4 +282,5 @@ def read_target(file: Path, slices: Sequence[int]) -> Target:
             f"{file}: dataset lesions must be uint8 of the target's shape {images.shape}, got "
             f"{labels.dtype} {labels.shape}; simulate the file again"
         )
-    return Target(torch.from_numpy(images), None if labels is None else torch.from_numpy(labels))
+    lesions = None if labels is None else torch.from_numpy(labels)
+    return Target(torch.from_numpy(images), lesions, subject)

@@ -23,7 +23,7 @@ TEXT_COLUMNS = {
     *("without", "without_run"),  # of audit.csv
 }
 _COUNTS = {"slice", "lesion"}
-NEEDED = ("file", "slice", "method", "anatomy", "mask", "run")
+NEEDED = ("file", "slice", "method", "anatomy", "mask", "run", "subject")
 GROUP_COLUMNS = ("anatomy", "mask")
 
 
@@ -135,6 +135,14 @@ def _cell(value: Any) -> str:
 def labels_of(rows: Sequence[Row]) -> list[str]:
     """Return the methods of the rows in their order, which is that of tables."""
     return list(dict.fromkeys(row["method"] for row in rows))
+
+
+def subject_of(row: Row) -> tuple[str, str]:
+    """Return what tells a row's subject from others: anatomy and name, that of its file if empty.
+
+    A subject belongs to one anatomy.
+    """
+    return row["anatomy"], row["subject"] or Path(row["file"]).stem
 
 
 def group_rows(

@@ -114,14 +114,16 @@ def score_volume(volume: Volume, targets: Path, metrics: VolumeMetrics, crop: st
     """
     from mrisem.physics.fourier import center_crop
 
-    name, subject = volume.file, volume.scan.subject if volume.scan else ""
-    facts = {"acquisition": volume.acquisition, "subject": subject}
+    name = volume.file
+    facts = {"acquisition": volume.acquisition, "subject": volume.subject}
     listed = [row | facts for failure in volume.failed for row in failed_rows(failure, name)]
     failed = [row for row in listed if row["slice"] not in volume.slices]
     given_up = {row["slice"]: row["failed"] for row in listed}  # of a fit whose image is kept
     if not volume.slices:
         return Scored(failed=failed)
     whole = read_target(targets / name, volume.slices)
+    if volume.scan is None:  # written by another program
+        facts["subject"] = whole.subject or volume.subject
     shown, truth, labels = volume.images, whole.images, whole.lesions
     if crop == "width" and shown.shape[1:] == truth.shape[1:]:  # else the metrics refuse it
         size = (min(truth.shape[-2:]), truth.shape[-1])
@@ -153,7 +155,8 @@ def _score_lesions(row: Row, shown: Tensor, target: Tensor, labels: Tensor) -> l
     for name in ("contrast", "error"):
         values = [score[name] for score in scores]
         row[f"lesion_{name}"] = float(np.mean(values)) if values else float("nan")
-    facts = {key: row[key] for key in ("file", "slice", "acceleration", "acquisition")}
+    kept = ("file", "subject", "slice", "acceleration", "acquisition")
+    facts = {key: row[key] for key in kept}
     return [facts | score for score in scores]
 
 

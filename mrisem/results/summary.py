@@ -13,19 +13,21 @@ from mrisem.results.rows import (
     Row,
     group_rows,
     labels_of,
+    subject_of,
     value,
 )
 from mrisem.results.run import Run
 
 
 def method_summaries(rows: Sequence[Row], columns: Sequence[Column]) -> dict[str, dict[str, Any]]:
-    """Return ``{method: {column: {mean, std, n, low, high}}}``; intervals resample whole files."""
+    """Return ``{method: {column: summary}}`` (`mrisem.metrics.statistics.summarise`)."""
     summaries = {}
     for label in labels_of(rows):
         own = [row for row in rows if row["method"] == label]
-        files = [row["file"] for row in own]
+        subjects = [subject_of(row) for row in own]
         summaries[label] = {
-            column.name: summarise([value(row, column) for row in own], files) for column in columns
+            column.name: summarise([value(row, column) for row in own], subjects)
+            for column in columns
         }
     return summaries
 
@@ -33,9 +35,11 @@ def method_summaries(rows: Sequence[Row], columns: Sequence[Column]) -> dict[str
 def paired_tests(
     rows: Sequence[Row], columns: Sequence[Column], references: Mapping[str, str]
 ) -> list[dict[str, Any]]:
-    """Test every method against its reference on the slices that both have.
+    """Test every method against its reference, over the subjects of the slices that both have.
 
-    ``p_holm`` is corrected over all tests of one metric (`mrisem.metrics.statistics.holm`).
+    Of rows of several anatomies or samplings the test is over all of their subjects; a subject
+    that was sampled in several ways is averaged over them. ``p_holm`` is corrected over the tests
+    of one metric: of all methods in these rows (`mrisem.metrics.statistics.holm`).
 
     Args:
         rows: rows of ``metrics.csv``.
@@ -52,6 +56,7 @@ def paired_tests(
         if reference not in slices:
             continue
         shared = sorted(slices[label].keys() & slices[reference].keys())
+        subjects = [subject_of(slices[label][key]) for key in shared]
         for column in columns:
             if column == SECONDS or column.better is None:
                 continue
@@ -60,23 +65,23 @@ def paired_tests(
                 for method in (label, reference)
             )
             facts = {"metric": column.name, "method": label, "reference": reference}
-            tests.append({**facts, **paired_test(own, other, column.better).as_row()})
-    return corrected(tests)
-
-
-def corrected(tests: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Give each test its ``p_holm``, corrected over all tests of its metric."""
-    for metric in {test["metric"] for test in tests}:
-        family = [test for test in tests if test["metric"] == metric]
-        for test, p in zip(family, holm([test["p_value"] for test in family]), strict=True):
-            test["p_holm"] = p
+            test = paired_test(own, other, subjects, column.better)
+            tests.append(facts | test.as_row())
+    for column in columns:
+        correct([test for test in tests if test["metric"] == column.name])
     return tests
+
+
+def correct(family: Sequence[dict[str, Any]]) -> None:
+    """Give each test its ``p_holm``, corrected over all of these."""
+    for test, p in zip(family, holm([test["p_value"] for test in family]), strict=True):
+        test["p_holm"] = p
 
 
 def summary_of(
     rows: Sequence[Row], columns: Sequence[Column], runs: Sequence[Run], wanted: str | None = None
 ) -> dict[str, Any]:
-    """Return the scores' part of `summary.json`: all together, and each comparable group.
+    """Return the scores' part of `summary.json`: each comparable group, and all together.
 
     Args:
         rows: scores of slices; ``run`` is the absolute folder.

@@ -10,7 +10,7 @@ import pandas as pd
 
 from mrisem.metrics.statistics import summarise
 from mrisem.results.labels import SAMPLING, references, settings_of
-from mrisem.results.rows import Column, Row, labels_of, value
+from mrisem.results.rows import Column, Row, labels_of, subject_of, value
 from mrisem.results.run import Run
 
 _NOT_SET = "default"
@@ -88,8 +88,8 @@ def line_points(
     Source: Cousineau 2005; factor: Morey 2008.
 
     Returns:
-        value to mean, std, n, low and high (`mrisem.metrics.statistics.summarise`); empty when no
-        slice has the score everywhere.
+        value to its `mrisem.metrics.statistics.summarise`; empty when no slice has the score
+        everywhere.
     """
     facts = [
         {"file": row["file"], "slice": row["slice"], "at": text, "score": value(row, column)}
@@ -105,8 +105,9 @@ def line_points(
     within = scores - scores.mean(0)
     within -= within.mean(1, keepdims=True)
     spread = scores.mean(1, keepdims=True) + within * np.sqrt(len(scores) / (len(scores) - 1))
-    files = shared.index.get_level_values("file").tolist()
-    return {text: summarise(row, files) for text, row in zip(line, spread.tolist(), strict=True)}
+    subject_of_file = {row["file"]: subject_of(row) for rows in line.values() for row in rows}
+    subjects = [subject_of_file[file] for file in shared.index.get_level_values("file")]
+    return {text: summarise(row, subjects) for text, row in zip(line, spread.tolist(), strict=True)}
 
 
 def _named(runs: Sequence[Run]) -> list[Named]:

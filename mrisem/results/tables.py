@@ -16,7 +16,7 @@ _TEX = {char: rf"\{char}" for char in "_%&#${}"}
 _TEX |= {"\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}"}
 _TEX |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}"}
 _TEX |= {"±": r"$\pm$", DASH: "--", "↑": r"$\uparrow$", "↓": r"$\downarrow$"}
-Summary = Mapping[str, Any]  # mean, std, n, low, high: of mrisem.metrics.statistics.summarise
+Summary = Mapping[str, Any]  # of mrisem.metrics.statistics.summarise
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,8 @@ class TableRow:
     """One method of the table; cells in the order of the columns."""
 
     method: str
-    n: int
+    n_subjects: int
+    n: int  # of what the table counts
     reference: str | None
     cells: tuple[Cell, ...]
 
@@ -47,6 +48,7 @@ class Table:
     title: str
     columns: tuple[Column, ...]
     rows: tuple[TableRow, ...]
+    counted: str  # slices or lesions
 
     @property
     def reasons(self) -> list[str]:
@@ -55,16 +57,16 @@ class Table:
         return sorted(filter(None, reasons))
 
     def frame(self, show: Callable[[Cell], str]) -> pd.DataFrame:
-        """Return methods by ``n`` and columns, each cell as ``show`` writes it."""
-        lines = [[row.n, *map(show, row.cells)] for row in self.rows]
-        methods = [row.method for row in self.rows]
-        return pd.DataFrame(lines, methods, ["n", *(column.heading for column in self.columns)])
+        """Return methods by counts and columns, each cell as ``show`` writes it."""
+        lines = [[row.n_subjects, row.n, *map(show, row.cells)] for row in self.rows]
+        headings = ["subjects", self.counted, *(column.heading for column in self.columns)]
+        return pd.DataFrame(lines, [row.method for row in self.rows], headings)
 
 
 def mean_text(summary: Summary, digits: int) -> tuple[str, str]:
     """Return ``mean ± std``, or a dash, and ``[low, high]``, or an empty string.
 
-    >>> mean_text({"mean": 31.257, "std": 2.0, "n": 9, "low": 30.104, "high": 32.5}, 2)
+    >>> mean_text({"mean": 31.257, "std": 2.0, "low": 30.104, "high": 32.5}, 2)
     ('31.26 ± 2.00', '[30.10, 32.50]')
     """
     mean, std, low, high = (
@@ -79,6 +81,7 @@ def build_table(
     group: Mapping[str, Any],
     columns: Sequence[Column],
     show: Callable[[Summary, int], tuple[str, str]] = mean_text,
+    counted: str = "slices",
 ) -> Table:
     """Make the table of one entry of a summary's ``groups``.
 
@@ -86,9 +89,10 @@ def build_table(
         group: ``anatomy``, ``mask``, ``methods`` (method to column to summary), ``paired_tests``.
         columns: of numbers.
         show: summary and digits to text and interval of a cell.
+        counted: what the values are of: slices or lesions.
     """
     methods = group["methods"]
-    filled = tuple(c for c in columns if any(m[c.name]["n"] for m in methods.values()))
+    filled = tuple(c for c in columns if any(m[c.name]["n_subjects"] for m in methods.values()))
     best = {column.name: _best(methods, column) for column in filled}
     rows = []
     for label, summaries in methods.items():
@@ -103,10 +107,13 @@ def build_table(
             for column in filled
         ]
         reference = next((test["reference"] for test in tests.values()), None)
-        n = max((cell.summary["n"] for cell in cells), default=0)
-        rows.append(TableRow(label, n, reference, tuple(cells)))
+        n_subjects, n = (
+            max((cell.summary[f"n_{what}"] for cell in cells), default=0)
+            for what in ("subjects", counted)
+        )
+        rows.append(TableRow(label, n_subjects, n, reference, tuple(cells)))
     title = ", ".join(filter(None, (group["anatomy"], group["mask"])))
-    return Table(title or "all slices", filled, tuple(rows))
+    return Table(title or "all slices", filled, tuple(rows), counted)
 
 
 def _best(methods: Mapping[str, Any], column: Column) -> set[str]:
@@ -128,15 +135,29 @@ def p_text(p: float) -> str:
 
 
 def as_text(table: Table) -> str:
-    """Return the table as aligned plain text, the best values starred."""
-    frame = table.frame(lambda cell: cell.text + (" *" if cell.best else "  "))
-    return f"{one_line(table.title)}\n{frame.rename_axis(columns='method').to_string()}"
+    """Return the table as aligned plain text, the best values starred.
+
+    Below a method that was tested stand its p-values, corrected over the methods of the table.
+    """
+    means = table.frame(lambda cell: cell.text + (" *" if cell.best else "  "))
+    lines = []
+    for place, row in enumerate(table.rows):
+        lines.append(means.iloc[[place]])
+        p_values = [cell.test.get("p_holm") for cell in row.cells]
+        if any(p is not None for p in p_values):
+            texts = ["" if p is None else f"{p_text(p)}  " for p in p_values]
+            names = ([f"  against {row.reference}"], means.columns)
+            lines.append(pd.DataFrame([["", "", *texts]], *names))
+    text = pd.concat(lines).rename_axis(columns="method").to_string()
+    reasons = f"\nno p-value where: {'; '.join(table.reasons)}" if table.reasons else ""
+    return f"{one_line(table.title)}\n{text}{reasons}"
 
 
 def as_csv(tables: Sequence[Table]) -> str:
     """Return all tables in long form: one line a group, method and metric."""
     lines = [
-        {"group": table.title, "method": row.method, "metric": column.name, "n": row.n}
+        {"group": table.title, "method": row.method, "metric": column.name}
+        | {"n_subjects": row.n_subjects, f"n_{table.counted}": row.n}
         | {"mean": cell.summary["mean"], "std": cell.summary["std"], "best": int(cell.best)}
         | {key: cell.test.get(key) for key in _TEST_KEYS}
         | {"low": cell.summary["low"], "high": cell.summary["high"]}
@@ -144,8 +165,8 @@ def as_csv(tables: Sequence[Table]) -> str:
         for row in table.rows
         for column, cell in zip(table.columns, row.cells, strict=True)
     ]
-    names = ("group", "method", "metric", "n", "mean", "std", "best", *_TEST_KEYS, "low", "high")
-    return numbers.as_csv(lines, names)
+    names = ("group", "method", "metric", "n_subjects", "n_slices", "n_lesions", "mean", "std")
+    return numbers.as_csv(lines, (*names, "best", *_TEST_KEYS, "low", "high"))
 
 
 def as_latex(tables: Sequence[Table]) -> str:
@@ -153,7 +174,7 @@ def as_latex(tables: Sequence[Table]) -> str:
     blocks = []
     for table in tables:
         frame = table.frame(_tex_cell).rename(index=_tex, columns=_tex).reset_index(names="method")
-        block = frame.to_latex(index=False, column_format=f"lr{'r' * len(table.columns)}")
+        block = frame.to_latex(index=False, column_format=f"lrr{'r' * len(table.columns)}")
         blocks.append(f"% {one_line(table.title)}\n{block}")
     return "\n".join(blocks)
 

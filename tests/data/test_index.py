@@ -10,6 +10,7 @@ import pytest
 
 from mrisem.data import contents
 from mrisem.data.anatomies import FastMRIBrain
+from mrisem.data.folders import find_volumes
 from mrisem.data.index import FileIndex
 from mrisem.data.volumes import inspect_volume
 from mrisem.errors import InputError
@@ -196,3 +197,13 @@ def test_processes_that_start_at_once_keep_what_each_has_read(root, opened):
     assert (again[2].content, again[2].middle) == (volumes[2].content, volumes[2].middle)
     assert opened == [paths[2].name]  # by the volume without an index
     assert [*(root.parent / "index").glob(".*.partial")] == []
+
+
+def test_files_without_patient_id_are_warned_about_once_for_a_folder(root, make_file):
+    folder = root / "multicoil_val"
+    for name in ("v0", "v1"):
+        make_file(folder / f"{name}.h5", subject=None, **SHAPE)
+    with pytest.warns(UserWarning, match=r"2 files have no patient_id, such as v0\.h5") as said:
+        volumes, _ = find_volumes(root, "val")
+    assert len(said) == 1
+    assert [volume.subject for volume in volumes] == ["v0", "v1", "v2"]

@@ -100,14 +100,15 @@ def test_audit_finds_a_line_that_the_prior_doubled(scene):
     assert entry["changed_measured"]["mean"] == pytest.approx(1 / 24, rel=1e-4)
     (table,) = audit_tables([entry])
     assert table.title == "prior against no prior: brain, gaussian R=4"
-    assert (table.rows[0].method, table.rows[0].n) == ("unrolled + image_same", 2)
+    row = table.rows[0]
+    assert (row.method, row.n_subjects, row.n) == ("unrolled + image_same", 1, 2)
     headings = [column.heading for column in table.columns]
     assert table.rows[0].cells[headings.index("changed measured")].text == "4.17 %"
     assert not any(cell.best for cell in table.rows[0].cells)  # no change is no merit
     written = list(csv.DictReader(io.StringIO(as_csv([table]))))
     (changed,) = (row for row in written if row["metric"] == "changed_measured")
     assert float(changed["mean"]) == pytest.approx(1 / 24, rel=1e-4)
-    assert (changed["group"], changed["n"]) == (table.title, "2")
+    assert (changed["group"], changed["n_slices"]) == (table.title, "2")
     assert r" & 4.17 \% & " in as_latex([table])
 
 

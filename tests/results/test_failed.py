@@ -30,7 +30,7 @@ def test_failed_slices_have_rows_without_numbers_and_are_in_the_summary(copy):
         {"file": "a.h5", "slices": [7], "message": "it diverged", "run": "2"},
         {"file": "gone.h5", "slices": [], "message": "it is cut short", "run": "2"},
     ]
-    assert summary["methods"]["unrolled"]["psnr"]["n"] == 2
+    assert summary["methods"]["unrolled"]["psnr"]["n_slices"] == 2
 
 
 def test_a_slice_whose_fit_was_given_up_has_scores_and_is_listed_once(copy, verbs):
@@ -134,6 +134,8 @@ def test_input_files_of_other_suffixes_are_found_by_their_scan(copy, whole_run, 
     rows = read_rows(copy / "metrics.csv")
     assert {row["file"] for row in rows} == {"a.H5"}
     assert [row["psnr"] for row in rows] == before
-    assert json.loads((copy / "summary.json").read_text())["audit"][0]["difference"]["n"] == 2
+    assert (
+        json.loads((copy / "summary.json").read_text())["audit"][0]["difference"]["n_slices"] == 2
+    )
     verbs.report(copy)
     assert "target file was not found" not in (copy / "report/index.html").read_text()

@@ -32,7 +32,12 @@ def weighted(swept):
 def rows_of(runs, slices=range(3), file="a.h5"):
     return [
         {"run": str(run.folder), "method": run.label, "file": file, "slice": i}
-        | {"psnr": 30.0 + i + len(run.label) / 100, "anatomy": "brain", "mask": run.mask}
+        | {
+            "psnr": 30.0 + i + len(run.label) / 100,
+            "anatomy": "brain",
+            "mask": run.mask,
+            "subject": "s",
+        }
         for run in runs
         for i in slices
     ]
@@ -107,9 +112,12 @@ def test_find_sampling_sweeps_compares_accelerations_and_patterns(make_run):
 
 
 def scored(scores, n_files=6):
-    """``scores``: value to one number a slice, two slices a file."""
+    """``scores``: value to one number a slice, two slices a file, a file a subject."""
     return {
-        text: [{"file": f"{i % n_files}.h5", "slice": i, "psnr": x} for i, x in enumerate(numbers)]
+        text: [
+            {"file": f"{i % n_files}.h5", "slice": i, "psnr": x, "anatomy": "brain", "subject": ""}
+            for i, x in enumerate(numbers)
+        ]
         for text, numbers in scores.items()
     }
 
@@ -144,7 +152,7 @@ def test_line_points_against_a_loop_of_the_published_formula():
 def test_line_points_leave_out_slices_without_a_score():
     nan = float("nan")
     points = line_points(scored({"1": [1.0, nan, 3.0], "2": [2.0, 9.0, 6.0]}), PSNR)
-    assert [(p["mean"], p["n"]) for p in points.values()] == [(2.0, 2), (4.0, 2)]
+    assert [(p["mean"], p["n_slices"]) for p in points.values()] == [(2.0, 2), (4.0, 2)]
     assert line_points(scored({"1": [nan], "2": [1.0]}), PSNR) == {}
 
 

@@ -48,6 +48,7 @@ class RunFolders:
             with h5py.File(folder / name, "w") as file:
                 image = np.abs(rng.normal(size=(n_slices, *size))).astype(np.float32) * 1e-4
                 file["reconstruction_rss"] = image
+                file.attrs["patient_id"] = f"of {name.partition('.')[0]}"
         return folder
 
     def add(

@@ -9,6 +9,7 @@ import pytest
 from fastmri import evaluate as official
 
 from mrisem.errors import InputError
+from mrisem.results.record import Record
 from mrisem.verbs import evaluate
 from mrisem.verbs.scores import load_scores
 
@@ -59,34 +60,63 @@ def test_evaluate_writes_fastmris_numbers(run_folders, score, read_json):
     mean = np.mean([float(row["ssim"]) for row in rows])
     summary = read_json(run / "summary.json")
     assert summary["methods"]["zero_filled"]["ssim"]["mean"] == pytest.approx(mean)
-    assert summary["methods"]["zero_filled"]["ssim"]["n"] == 8
+    assert summary["methods"]["zero_filled"]["ssim"]["n_slices"] == 8
+    assert summary["methods"]["zero_filled"]["ssim"]["n_subjects"] == 2
     assert summary["targets"] == {".": str(targets)}
     assert summary["paired_tests"] == []
 
 
 def test_evaluate_compares_the_runs_of_a_folder(run_folders, score, read_json, capsys):
-    run_folders.targets()
+    run_folders.targets(files=[f"{name}.h5" for name in "abcdef"], n_slices=2)
     run_folders.targets("knee", ("k.h5",))
     for name, method in (("1", "zero_filled"), ("2", "unrolled"), ("3", "unrolled + image_same")):
         run_folders.add(name, method)
         run_folders.add(f"knee_{name}", method, "knee")
     assert score(run_folders.runs) == 0  # each run against its own recorded data.root
     summary = read_json(run_folders.runs / "summary.json")
-    tests = {(t["method"], t["metric"]): t for t in summary["paired_tests"]}
+    brain, knee = summary["groups"]
+    tests = {(t["method"], t["metric"]): t for t in brain["paired_tests"]}
     assert tests["unrolled", "psnr"]["reference"] == "zero_filled"
     prior = tests["unrolled + image_same", "psnr"]
     assert prior["reference"] == "unrolled"
-    assert prior["n"] == 12
+    assert (prior["n_subjects"], prior["n_slices"]) == (6, 12)
     assert prior["share_better"] == 1
-    assert prior["p_value"] == pytest.approx(2 / 2**12)
-    assert prior["p_holm"] == pytest.approx(2 * 2 / 2**12)  # two methods are tested
-    knee = next(group for group in summary["groups"] if group["anatomy"] == "knee")
+    assert prior["p_value"] == pytest.approx(2 / 2**6)
+    assert prior["p_holm"] == pytest.approx(2 * 2 / 2**6)  # two methods are tested
+    assert summary["paired_tests"][0]["n_subjects"] == 7  # with the knee
     few = next(t for t in knee["paired_tests"] if t["metric"] == "psnr")
     assert few["p_value"] is None
-    assert few["reason"] == "fewer than 6 pairs"
+    assert few["reason"] == "fewer than 6 subjects"
     said = capsys.readouterr().out
     assert "PSNR [dB] ↑" in said
     assert "knee, gaussian R=4" in said
+    assert "no p-value where: fewer than 6 subjects" in said
+    assert "p = 0.062" in said
+    assert "p = 0.031" not in said  # uncorrected
+
+
+def test_evaluate_counts_files_of_one_subject_once_and_warns_of_files_without(
+    run_folders, score, read_json
+):
+    targets = run_folders.targets(files=("a.h5", "b.h5", "c.h5"))
+    run = run_folders.add("zf")
+    for name, subject in (("a", "x"), ("b", "x"), ("c", "c")):
+        path = run / f"reconstructions/{name}.h5"
+        with h5py.File(path) as file:
+            image, text = file["reconstruction"][()], file.attrs["record"]
+        run_folders.write(path, image, "zero_filled", record=Record.parse(text), subject=subject)
+    with h5py.File(targets / "c.h5", "a") as target:
+        del target.attrs["patient_id"]
+    with pytest.warns(UserWarning, match=r"1 files have no patient_id, such as c\.h5"):
+        score(run)
+    summary = read_json(run / "summary.json")
+    assert summary["methods"]["zero_filled"]["psnr"]["n_subjects"] == 2
+    assert summary["files_without_patient_id"] == ["c.h5"]
+    with h5py.File(path, "a") as file, h5py.File(targets / "c.h5", "a") as target:
+        del file.attrs["scan"], file.attrs["record"]  # of another program: the target's subject
+        target.attrs["patient_id"] = "x"
+    score(run)
+    assert {row["subject"] for row in read(run / "metrics.csv")} == {"x"}
 
 
 def test_evaluate_tells_runs_of_one_method_apart_by_their_overrides(run_folders, score):

@@ -70,7 +70,7 @@ def test_evaluate_scores_marked_lesions(pair, score, read_json, capsys):
         ("unrolled + image_same", "3", "16"),
     ]
     table = read_json(pair.runs / "summary.json")["lesions"][1]
-    assert (table["reference"], table["n"]) == ("unrolled", 1)
+    assert (table["reference"], table["n_lesions"]) == ("unrolled", 1)
     said = capsys.readouterr().out
     assert "lesions: brain, gaussian R=4" in said
     assert "lesion NMSE" in said
@@ -88,8 +88,8 @@ def test_evaluate_gives_the_final_similarity_to_the_bank(pair, score, read_json)
     assert negatives == pytest.approx(-0.05 * 6 * (1 + 3) / 2)
     assert set(given.values()) == {("", "")}
     methods = read_json(pair.runs / "summary.json")["methods"]
-    assert methods["unrolled + image_same"]["similarity_positives"]["n"] == 1
-    assert methods["unrolled"]["similarity_positives"]["n"] == 0
+    assert methods["unrolled + image_same"]["similarity_positives"]["n_slices"] == 1
+    assert methods["unrolled"]["similarity_positives"]["n_slices"] == 0
 
 
 def test_evaluate_audits_the_prior(pair, score, read_json, capsys):
@@ -101,7 +101,7 @@ def test_evaluate_audits_the_prior(pair, score, read_json, capsys):
     assert all(float(r["difference"]) > 0 for r in rows)
     assert {r["changed_measured"] for r in rows} == {""}  # these runs kept no complex images
     (entry,) = read_json(pair.runs / "summary.json")["audit"]
-    assert entry["difference"]["n"] == 8
+    assert entry["difference"]["n_slices"] == 8
     assert "prior against no prior: brain, gaussian R=4" in capsys.readouterr().out
     assert [p.name for p in (pair.runs / "figures").iterdir()] == [
         "audit_brain_gaussian_r_4_unrolled_image_same.png"

@@ -21,7 +21,7 @@ LIGHT = [f"~metrics.{name}" for name in ("haarpsi", "lpips", "nmse", "hfen", "te
 @pytest.fixture
 def evaluated(run_folders, compose):
     """Three runs of the brain, each evaluated by itself."""
-    run_folders.targets(files=("a.h5", "b.h5"))
+    run_folders.targets(files=[f"{name}.h5" for name in "abcdef"], n_slices=2)
     runs = [run_folders.add(name, method) for name, method in METHODS]
     run_folders.add_curves(runs[2])
     for run in runs:
@@ -68,14 +68,18 @@ def test_report_writes_one_self_contained_page(evaluated, make_report, tmp_path)
     assert all(links.images)
     for method in ("zero_filled", "unrolled", "unrolled + image_same"):
         assert f">{method}" in text
-    # 8 of 8 slices better: 2 / 2^8; two methods are tested
-    assert 'title="uncorrected p = 0.008">p = 0.016<' in text
+    # six of six subjects better: 2 / 2^6; two methods are tested
+    assert "<small>p = 0.062<br>better in 6 of 6</small>" in text
     assert "mrisem reconstruct data=brain mask=gaussian" in text
     assert "acceleration: 4.0" in text
     figures = {path.name.split("_")[0] for path in (page.parent / "figures").iterdir()}
     assert figures == {"panel", "dots", "loss"}
     assert r"\textbf" in (page.parent / "table.tex").read_text()
-    assert (page.parent / "table.csv").read_text().startswith("group,method,metric,n,mean")
+    assert (
+        (page.parent / "table.csv")
+        .read_text()
+        .startswith("group,method,metric,n_subjects,n_slices,")
+    )
 
 
 def test_report_imports_what_it_draws_with_and_no_more(evaluated, tmp_path):
