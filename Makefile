@@ -11,7 +11,7 @@ DEMO_DATA := data=brain,knee 'data.root=$(DEMO)/data/$${data.name}' data.max_sli
 ENCODER = $(shell $(MRISEM) doctor encoder=vgg16 >/dev/null 2>&1 && echo vgg16 || echo janus_mini)
 
 # each is a folder of experiments/ with a sweep.yaml
-QUESTIONS := prior-worth prior-recipe embedding-levels contrast-settings auxiliary-subjects temperature \
+QUESTIONS := what-guides prior-worth prior-recipe embedding-levels contrast-settings auxiliary-subjects temperature \
   prior-weight embedding-umap domain-shift encoders pretrained-networks abnormalities prompt-control prompt-robustness \
   perturbation main-table
 # all but one: prior-recipe trains encoders on what `make pretrain` makes in hours
@@ -84,11 +84,12 @@ experiments: $(STAMP) ## answer every question but prior-recipe at SCALE=demo (o
 	$(BIN)/python experiments/tables.py --scale $(SCALE); \
 	test -z "$$failed" || { echo "== failed:$$failed"; exit 1; }
 
-check: $(STAMP) ## ruff, mypy and the import floors
+check: $(STAMP) ## ruff, mypy, the import floors, and the numbers of README and pages against the kept results
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/python experiments/tables.py --check
 
 format: $(STAMP) ## format the code
 	@$(BIN)/ruff check --fix .

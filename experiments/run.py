@@ -28,6 +28,7 @@ from typing import Any
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from mrisem.results.rows import read_rows
 from mrisem.verbs.jobs import commit
 
 HERE = Path(__file__).parent
@@ -187,10 +188,15 @@ def need(code: int) -> None:
         raise SystemExit(code)
 
 
-def result_of(question: str, folder: Path, seconds: float) -> dict[str, Any]:
-    """What is kept of a run: means, intervals and tests of all scores, and the question's own."""
+def result_of(question: str, folder: Path, seconds: float | None) -> dict[str, Any]:
+    """What is kept of a run: means, intervals and tests of all scores, and the question's own.
+
+    ``seconds`` is what it took in one go, None where an earlier one had begun.
+    """
     summary = json.loads((folder / "runs" / "summary.json").read_text(encoding="utf-8"))
-    result = {"question": question, "commit": commit(), "seconds": round(seconds)}
+    result = {"question": question, "commit": commit(), "seconds": seconds}
+    rows = read_rows(folder / "runs" / "metrics.csv")
+    result["fit_seconds"] = round(sum(row["seconds"] for row in rows))
     for key in ("columns", "groups", "methods", "paired_tests", "audit"):
         result[key] = summary[key]
     own = own_module(question, "analyse")
@@ -226,15 +232,16 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if sweep.threads is not None:
         os.environ.setdefault("OMP_NUM_THREADS", str(sweep.threads))
-    started = time.monotonic()
+    started, fresh = time.monotonic(), not (folder / "runs").exists()
     prepare = own_module(arguments.question, "prepare")
     if prepare is not None:
         prepare.prepare(folder)
     code = run_sweep(sweep, folder, more)
-    result = result_of(arguments.question, folder, time.monotonic() - started)
+    seconds = round(time.monotonic() - started) if fresh else None
+    result = result_of(arguments.question, folder, seconds)
     text = json.dumps(result, indent=1) + "\n"
     (folder / "result.json").write_text(text, encoding="utf-8")
-    print(f"{arguments.question}: {result['seconds']} s -> {folder / 'result.json'}")
+    print(f"{arguments.question}: {folder / 'result.json'}")
     raise SystemExit(code)
 
 

@@ -1,10 +1,11 @@
 """Write the results of `run.py` into the READMEs: each question's table, and the table of claims.
 
-python experiments/tables.py [--scale demo] [--results outputs/experiments/SCALE]
+python experiments/tables.py [--scale demo] [--results outputs/experiments/SCALE] [--check]
 
-Each question's ``result.json`` is copied beside its ``sweep.yaml`` (what is needed of it), so that
-the tables can be made again without the runs. Text between ``<!-- result -->`` and
-``<!-- /result -->`` is replaced; all other words are people's.
+What the tables need of each question's ``result.json`` is kept beside its ``sweep.yaml``, with its
+picture, so that the tables can be made again without the runs. Text between ``<!-- result -->`` and
+``<!-- /result -->`` is replaced; all other words are people's. ``--check`` writes nothing: it ends
+with 1 where a page and the kept results differ.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import shutil
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,8 @@ SCORES = ("psnr", "ssim", "haarpsi", "lpips", "vif", "tenengrad", "tenengrad_dis
 CLAIMED = ("psnr", "haarpsi", "tenengrad_distance")  # in the table of claims
 TESTED = ("psnr", "ssim", "haarpsi", "lpips", "tenengrad_distance")
 README = HERE.parent / "README.md"
+_OF_A_MEAN = ("mean", "n_subjects", "n_slices")
+_OF_A_TEST = ("metric", "method", "reference", "mean_difference", "n_subjects", "p_holm", "reason")
 Result = dict[str, Any]
 Columns = dict[str, dict[str, Any]]
 
@@ -43,14 +48,24 @@ def keep(result: Result) -> Result:
     tables = {}
     for title, part in parts.items():
         methods = {
-            name: {score: row[score] for score in SCORES if score in row}
+            name: {score: _picked(row[score], _OF_A_MEAN) for score in SCORES if score in row}
             for name, row in part["methods"].items()
         }
-        tests = [test for test in part["paired_tests"] if test["metric"] in TESTED]
+        tests = [_picked(t, _OF_A_TEST) for t in part["paired_tests"] if t["metric"] in TESTED]
         tables[title] = {"methods": methods, "paired_tests": tests}
     columns = {name: result["columns"][name] for name in SCORES if name in result["columns"]}
-    kept = {key: result[key] for key in ("question", "commit", "seconds", "own") if key in result}
+    facts = ("question", "commit", "seconds", "fit_seconds", "own")
+    kept = {key: result[key] for key in facts if key in result}
     return kept | {"columns": columns, "tables": tables}
+
+
+def _picked(facts: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """Return some facts, numbers in six digits."""
+    return {
+        name: float(f"{facts[name]:.6g}") if isinstance(facts[name], float) else facts[name]
+        for name in names
+        if name in facts
+    }
 
 
 def markdown(header: list[str], rows: list[list[str]]) -> str:
@@ -132,20 +147,31 @@ def cell(value: Any) -> str:
 
 def section(result: Result) -> str:
     """Return the text between the markers of a question's README."""
-    minutes = max(1, round(result["seconds"] / 60))
-    facts = (
-        f"`make {result['question'].replace('_', '-')}`, commit {result['commit']}, {minutes} min"
-    )
-    parts = [
-        f"{facts}. Means are over slices. Changes are means over subjects, with p-values of the "
-        "sign-flip test, corrected over the methods of a table (Holm)."
+    facts = f"`make {result['question'].replace('_', '-')}`, commit {result['commit']}"
+    if result["seconds"] is not None:
+        facts += f", {max(1, round(result['seconds'] / 60))} min"
+    parts = [f"{facts}; its fits took {round(result['fit_seconds'] / 60)} min of one process."]
+    picture = picture_of(result["question"])
+    if picture is not None:
+        parts += [f"![{picture.stem.replace('_', ' ')}]({picture.name})"]
+    if "own" in result:
+        parts += [own_table(result["own"])]
+    parts += [
+        "<details><summary>Means and changes of every score</summary>",
+        "Means are over slices. Changes are means over subjects, with p-values of the sign-flip "
+        "test, corrected over the methods of a table (Holm).",
     ]
     for title, table in result["tables"].items():
         parts += [f"**{title}**", means_table(result["columns"], table["methods"])]
         parts += [changes_table(result["columns"], table["paired_tests"])]
-    if "own" in result:
-        parts += ["Of this question alone:", own_table(result["own"])]
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, "</details>"])
+
+
+def picture_of(question: str) -> Path | None:
+    """Return the picture that a question's analysis draws, beside its page."""
+    analysis = own_module(question, "analyse")
+    name = getattr(analysis, "PICTURE", None)
+    return None if name is None else HERE / question / name
 
 
 def claims_table(results: dict[str, Result]) -> str:
@@ -155,7 +181,7 @@ def claims_table(results: dict[str, Result]) -> str:
         own = yaml.safe_load((HERE / question / "sweep.yaml").read_text(encoding="utf-8"))
         link = f"[{question}](experiments/{question}/README.md)"
         rows.append([own["claim"], link, outcome(question, result)])
-    return markdown(["claim", "experiment", "our result (simulated scans, `janus_mini`)"], rows)
+    return markdown(["claim", "experiment", "our result (simulated scans)"], rows)
 
 
 def outcome(question: str, result: Result) -> str:
@@ -204,8 +230,8 @@ def short_names(methods: Iterable[str]) -> dict[str, str]:
     }
 
 
-def replace(file: Path, name: str, text: str) -> None:
-    """Put a text between a file's markers.
+def replace(file: Path, name: str, text: str, check: bool) -> bool:
+    """Put a text between a file's markers, or only compare; return whether the page has changed.
 
     Raises:
         SystemExit: when the file has no such markers.
@@ -215,7 +241,19 @@ def replace(file: Path, name: str, text: str) -> None:
     if not between.search(old):
         raise SystemExit(f"{file} must hold <!-- {name} --> and <!-- /{name} -->, has neither")
     new = between.sub(lambda found: f"{found[1]}{text}\n{found[2]}", old)
-    file.write_text(new, encoding="utf-8")
+    if not check:
+        file.write_text(new, encoding="utf-8")
+    return new != old
+
+
+def collect(question: str, scale: str, folder: Path) -> None:
+    """Keep what the tables need of a question's result, and its picture."""
+    made = folder / question / "result.json"
+    if made.is_file():
+        text = json.dumps(keep(json.loads(made.read_text(encoding="utf-8"))), indent=1)
+        (HERE / question / f"{scale}.json").write_text(text + "\n", encoding="utf-8")
+        if (picture := picture_of(question)) is not None:
+            shutil.copy(made.with_name(picture.name), picture)
 
 
 def main() -> None:
@@ -223,24 +261,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scale", default="demo")
     parser.add_argument("--results", type=Path)
+    parser.add_argument("--check", action="store_true")
     arguments = parser.parse_args()
-    folder = arguments.results or Path("outputs/experiments") / arguments.scale
-    results = {}
+    results, changed = {}, []
     for question in questions():
-        made, kept = folder / question / "result.json", HERE / question / f"{arguments.scale}.json"
-        if made.is_file():
-            text = json.dumps(keep(json.loads(made.read_text(encoding="utf-8"))), indent=1)
-            kept.write_text(text + "\n", encoding="utf-8")
+        if not arguments.check:
+            folder = arguments.results or Path("outputs/experiments") / arguments.scale
+            collect(question, arguments.scale, folder)
+        kept, page = HERE / question / f"{arguments.scale}.json", HERE / question / "README.md"
         if not kept.is_file():
             print(f"{question}: no result yet; make {question.replace('_', '-')}")
             continue
-        result = json.loads(kept.read_text(encoding="utf-8"))
-        if "tables" not in result:
-            print(f"{question}: its result tests slices; make {question.replace('_', '-')} again")
-            continue
-        results[question] = result
-        replace(HERE / question / "README.md", "result", section(results[question]))
-    replace(README, "claims", claims_table(results))
+        results[question] = json.loads(kept.read_text(encoding="utf-8"))
+        if replace(page, "result", section(results[question]), arguments.check):
+            changed.append(page)
+    if replace(README, "claims", claims_table(results), arguments.check):
+        changed.append(README)
+    if arguments.check and changed:
+        names = ", ".join(str(page.relative_to(HERE.parent)) for page in changed)
+        sys.exit(f"{names}: not what the kept results say; run python experiments/tables.py")
     print(f"{len(results)} results -> READMEs")
 
 

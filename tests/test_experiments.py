@@ -145,6 +145,7 @@ def result(difference, own=None, groups=(("brain", "gaussian R=4"),)):
         "question": "temperature",
         "commit": "abc",
         "seconds": 120,
+        "fit_seconds": 180,
         "columns": {"haarpsi": column, "psnr": column | {"label": "PSNR", "digits": 1}},
     }
     scores = {
@@ -158,6 +159,7 @@ def result(difference, own=None, groups=(("brain", "gaussian R=4"),)):
 def test_tables_show_means_changes_and_the_questions_own(tables):
     kept = tables.keep(result(0.0123, own=[{"sigma": 0.1, "at": {"start": 3}}]))
     text = tables.section(json.loads(json.dumps(kept)))
+    assert "commit abc, 2 min; its fits took 3 min of one process." in text
     assert "| method | PSNR | HaarPSI | subjects | slices |" in text
     assert "| unrolled + image_same | 0.5 | 0.500 | 7 | 21 |" in text
     assert "+0.0123 (p = 0.031)" in text
@@ -198,10 +200,65 @@ def test_examples_in_the_runners_docstrings_hold(run, tables):
 def test_tables_replace_only_what_lies_between_the_markers(tables, tmp_path):
     page = tmp_path / "README.md"
     page.write_text("before\n<!-- result -->\nold\nlines\n<!-- /result -->\nafter\n")
-    tables.replace(page, "result", "new")
+    assert tables.replace(page, "result", "new", check=True)
+    assert "old" in page.read_text()
+    assert tables.replace(page, "result", "new", check=False)
     assert page.read_text() == "before\n<!-- result -->\nnew\n<!-- /result -->\nafter\n"
+    assert not tables.replace(page, "result", "new", check=True)
     with pytest.raises(SystemExit, match="claims"):
-        tables.replace(page, "claims", "new")
+        tables.replace(page, "claims", "new", check=False)
+
+
+def test_tables_check_ends_with_1_where_a_page_and_the_kept_results_differ(
+    tables, tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "temperature").mkdir()
+    page, readme = tmp_path / "temperature" / "README.md", tmp_path / "README.md"
+    page.write_text("<!-- result -->\n<!-- /result -->\n")
+    readme.write_text("<!-- claims -->\n<!-- /claims -->\n")
+    (tmp_path / "temperature" / "sweep.yaml").write_text("claim: tau = .07\n")
+    kept = json.dumps(tables.keep(result(0.0123)))
+    (tmp_path / "temperature" / "demo.json").write_text(kept)
+    monkeypatch.setattr(tables, "HERE", tmp_path)
+    monkeypatch.setattr(tables, "README", readme)
+    monkeypatch.setattr(tables, "questions", lambda: ["temperature"])
+    monkeypatch.setattr(tables, "own_module", lambda *_: None)
+    arguments = ["tables.py", "--results", str(tmp_path / "none")]
+    monkeypatch.setattr("sys.argv", arguments)
+    tables.main()
+    assert "+0.0123" in page.read_text()
+    monkeypatch.setattr("sys.argv", [*arguments, "--check"])
+    tables.main()
+    page.write_text(page.read_text().replace("+0.0123", "+0.0321"))
+    with pytest.raises(SystemExit, match="temperature/README.md"):
+        tables.main()
+
+
+def test_what_guides_names_arms_and_draws_their_subjects(tmp_path):
+    analyse = load(EXPERIMENTS / "what_guides" / "analyse.py")
+    (tmp_path / "runs").mkdir()
+    lines = ["file,subject,slice,method,anatomy,mask,psnr,haarpsi,nmse"]
+    gains = {"unrolled": 0, "unrolled + image_same [encoder=vgg16]": 0.02, "tv": -0.1}
+    for subject in range(6):
+        for method, gain in gains.items():
+            haarpsi = 0.7 + 0.01 * subject + gain
+            lines.append(f'{subject}.h5,s{subject},0,"{method}",brain,m,30,{haarpsi},{0.1 - gain}')
+    (tmp_path / "runs" / "metrics.csv").write_text("\n".join(lines) + "\n")
+    tests = [
+        {"metric": score, "method": method, "reference": "unrolled", "n_subjects": 6,
+         "mean_difference": sign * gain, "p_holm": 0.03125, "share_better": float(gain > 0)}
+        for score, sign in (("psnr", 1), ("haarpsi", 1), ("nmse", -1))
+        for method, gain in gains.items() if gain
+    ]  # fmt: skip
+    groups = [{"anatomy": "brain", "mask": "m", "paired_tests": tests}]
+    (tmp_path / "runs" / "summary.json").write_text(json.dumps({"groups": groups}))
+    rows = analyse.analyse(tmp_path)
+    assert [(row["arm"], row["haarpsi"]) for row in rows] == [
+        ("vgg16", "+0.0200 (6) p = 0.031"),
+        ("tv alone", "-0.1000 (0) p = 0.031"),
+    ]
+    assert "brain, m, 6 subjects: better: vgg16; worse: tv alone" in analyse.outcome(rows)
+    assert 2_000 < (tmp_path / analyse.PICTURE).stat().st_size < analyse.MAX_BYTES
 
 
 def write_run(folder, wording, image):
