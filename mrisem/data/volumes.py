@@ -19,6 +19,9 @@ from mrisem.errors import InputError
 UNNAMED = "unnamed"
 """Acquisition of a file that does not name one."""
 
+FROM_IMAGES = "simulated from images"
+"""Beginning of the attribute ``simulation`` of scans that `mrisem simulate source=...` made."""
+
 Center = Literal["middle", "corner"]
 """Where the zero frequency lies: at index ``n // 2`` of both axes, as fastMRI has it, or at 0."""
 
@@ -53,6 +56,7 @@ class VolumeInfo:
         crop: ``(Y, X)`` of targets and reconstructions: the target's size, else the header's
             reconSpace.
         kspace_center: where the zero frequency lies in the file.
+        origin: `FROM_IMAGES` where the scan was simulated from an image; empty for any other.
         index: knows what was read of the file before.
     """
 
@@ -63,6 +67,7 @@ class VolumeInfo:
     padding: tuple[int, int]
     crop: tuple[int, int]
     kspace_center: Center = "middle"
+    origin: str = ""
     index: FileIndex = field(default_factory=FileIndex, compare=False, repr=False)
 
     @property
@@ -141,12 +146,14 @@ def _read_facts(file: h5py.File, path: Path, kspace_center: Center) -> dict[str,
     padding, recon = complete_header(file, header, shape, size, kspace_center)
     acquisition = _text(file.attrs.get("acquisition", ""))
     subject = _text(file.attrs.get("patient_id", ""))
+    simulation = _text(file.attrs.get("simulation", ""))
     return {
         "acquisition": acquisition or UNNAMED,
         "subject": subject or path.stem,
         "shape": shape,
         "padding": padding,
         "crop": size or _narrowed(recon, shape),
+        "origin": FROM_IMAGES if simulation.startswith(FROM_IMAGES) else "",
     }
 
 
