@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ import numpy as np
 from mrisem.errors import InputError
 from mrisem.files import reading
 
-_FIX = "copy it again, or move it out of the folder"
+_FIX = "copy it again, decompress it, or move it out of the folder"
 _ENDINGS = (".dcm", ".dicom", ".ima")
 _GEOMETRY = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
 _UNEVEN = 0.1  # of the median distance of slices
@@ -176,6 +177,12 @@ def _distance(heights: np.ndarray, header: Any, path: Path) -> float:
 @contextmanager
 def _quietly(path: Path) -> Iterator[None]:
     """Read a DICOM file; values out of its standard are passed over, errors are one line."""
-    with reading(path, "a DICOM image", _FIX), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    log = logging.getLogger("pydicom")  # it logs tracebacks of what it raises as well
+    level = log.level
+    log.setLevel(logging.CRITICAL + 1)
+    try:
+        with reading(path, "a DICOM image", _FIX), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)
