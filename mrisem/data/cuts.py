@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -120,6 +121,7 @@ def cut_slice(voxels: Voxels, plane: Plane, index: int, size: int) -> tuple[np.n
     return np.abs(square).astype(np.float32), edge
 
 
+@lru_cache(maxsize=4)  # the two axes of the slices of an image
 def resampling(n: int, ratio: float, size: int) -> np.ndarray:
     """Matrix that resamples ``n`` pixels to ``size`` by their Fourier series; the centre stays.
 
@@ -150,4 +152,6 @@ def resampling(n: int, ratio: float, size: int) -> np.ndarray:
         passed = np.ones_like(frequencies)
     turns = np.outer(places, frequencies)
     back = np.outer(frequencies, np.arange(n))
-    return np.real(np.exp(2j * np.pi * turns) * passed @ np.exp(-2j * np.pi * back)) / period
+    matrix = np.real(np.exp(2j * np.pi * turns) * passed @ np.exp(-2j * np.pi * back)) / period
+    matrix.flags.writeable = False  # it is kept
+    return matrix

@@ -31,7 +31,7 @@ def is_dicom(path: Path) -> bool:
         return False
     if path.suffix.lower() in _ENDINGS:
         return True
-    with path.open("rb") as stream:
+    with reading(path, "a file that may be read", _FIX), path.open("rb") as stream:
         return stream.read(132)[128:] == b"DICM"
 
 

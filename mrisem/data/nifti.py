@@ -29,7 +29,7 @@ def is_nifti(path: Path) -> bool:
 
 def facts(path: Path) -> tuple[str, str, str]:
     """Return label, subject and digest of a file, see `mrisem.data.images.Image`."""
-    with path.open("rb") as stream:
+    with reading(path, "a complete NIfTI file", "copy it again"), path.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     label = re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.IGNORECASE)
     named = _BIDS_SUBJECT.match(path.name)

@@ -90,7 +90,7 @@ class Subjects:
         """Volumes of the auxiliary set for scans of ``acquisition``."""
         root = Path(self.auxiliary.root or self.root)
         if images := self.images(root, self.on_error):
-            return self._of_images(images, root, acquisition)
+            return self._of_images(images, root, acquisition, contrast)
         for option in ("plane", "slice_step", "size"):
             if (value := getattr(self.auxiliary, option)) is not None:
                 raise InputError(
@@ -111,8 +111,10 @@ class Subjects:
             )
         return choose_subjects(candidates, self._excluded(root), self.auxiliary)
 
-    def _of_images(self, images: Sequence[Image], root: Path, acquisition: str) -> list[VolumeInfo]:
-        """Images as the bank of scans of ``acquisition``: they name none, and count as it.
+    def _of_images(
+        self, images: Sequence[Image], root: Path, acquisition: str, contrast: str
+    ) -> list[VolumeInfo]:
+        """Images as the bank of scans of ``acquisition``: they name none, and count as is wanted.
 
         A scan that was simulated from an image has the image's subject (`Image.subject`), so that
         no bank holds the image of a scan that is reconstructed.
@@ -121,7 +123,8 @@ class Subjects:
         # in training the scans are those of multicoil_train, as large as any
         split = self.split if split_folder(self.root, self.split).is_dir() else "train"
         size = self.volumes(split)[0].crop[0]
-        label = self.auxiliary.acquisition or acquisition
+        wanted = self._acquisitions_of_bank(acquisition, contrast)
+        label = wanted[0] if len(wanted) == 1 else acquisition
         return [*image_volumes(chosen, label, self.auxiliary.cut(size), self.on_error)]
 
     def _acquisitions_of_bank(self, acquisition: str, contrast: str) -> tuple[str, ...]:

@@ -13,6 +13,8 @@ from mrisem.data.images import find_images, load
 from mrisem.data.volumes import inspect_volume
 from mrisem.errors import InputError
 from mrisem.physics.masks import GaussianMask, draw_columns, stable_seed
+from mrisem.physics.sense import Measurement
+from mrisem.types import Reconstruction
 
 MASK = GaussianMask(4, calibration_lines=8)
 CUT = {"slice_step": 10.0, "calibration_lines": 8, "accelerations": (4,)}
@@ -109,6 +111,30 @@ def test_bad_image_is_an_error_or_left_out_of_the_bank(images, scans, write_nift
     with pytest.warns(UserWarning, match=r"left out of the auxiliary set: .*a\.nii\.gz"):
         volumes = bank(scans, images, on_error="skip").auxiliary_slices().volumes
     assert [volume.path.name for volume in volumes] == ["b.nii.gz"]
+
+
+class ZeroFilling:
+    """A reconstructor whose images are known: the zero-filled ones."""
+
+    fingerprint = "zero-filling"
+
+    def __call__(self, batch):
+        assert batch.masked_kspace.shape == (1, 1, 96, 96)
+        return Reconstruction(Measurement.of(batch).adjoint(batch.masked_kspace))
+
+
+def test_negatives_of_images_may_be_reconstructions(images, scans):
+    data = bank(scans, images, n_subjects=1, negatives="both")
+    data.reconstructor = ZeroFilling()
+    slices = list(data.auxiliary_slices())
+    for (_, zero_filled, _), (_, made, _) in zip(slices[::2], slices[1::2], strict=True):
+        inside = zero_filled > 0.2 * zero_filled.max()
+        assert float((made - zero_filled)[inside].abs().max() / zero_filled.max()) < 0.05
+
+
+def test_images_count_as_the_contrast_that_is_wanted(images, scans):
+    taken = bank(scans, images).auxiliary_slices("AXT1", "cross").describe()["acquisitions"]
+    assert taken == ["images, taken as AXT2"]
 
 
 def test_options_of_images_are_refused_for_scans(tmp_path, make_file):
