@@ -73,7 +73,7 @@ def choose_slices(voxels: Voxels, cut: Cut, where: str) -> list[int]:
     """
     plane = choose_plane(voxels, cut)
     axis = PLANES[plane]
-    means = voxels.values.mean(tuple({0, 1, 2} - {axis}))
+    means = voxels.values.mean(tuple({0, 1, 2} - {axis}), dtype=np.float64)
     occupied = np.flatnonzero(means > _OCCUPIED * means.max())
     first, last = int(occupied[0]), int(occupied[-1])
     stride = max(1.0, cut.step / voxels.spacing[axis])

@@ -7,6 +7,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,25 @@ _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 # What puts files into one series: a series may hold several echoes of the same slices.
 _SERIES = ("SeriesInstanceUID", "EchoNumbers", "EchoTime")
 _KEY = ("PatientID", "StudyInstanceUID", "SeriesNumber", *_SERIES)
+
+
+@dataclass(frozen=True)
+class Slice:
+    """What one file says.
+
+    Args:
+        position: of the first pixel, in mm to the left, back and head.
+        orientation: directions in which columns and rows follow each other, in the same axes.
+        spacing: mm from row to row, and from column to column.
+        distance: mm to the next slice, as the file states it.
+        pixels: ``(row, column)`` float32, scaled as stated.
+    """
+
+    position: tuple[float, ...]
+    orientation: tuple[float, ...]
+    spacing: tuple[float, ...]
+    distance: float
+    pixels: np.ndarray
 
 
 def is_dicom(path: Path) -> bool:
@@ -77,45 +97,49 @@ def read(paths: tuple[Path, ...]) -> tuple[np.ndarray, np.ndarray]:
         InputError: when a file is damaged, or the files are no single volume of magnitude images.
     """
     slices = [_read_file(path) for path in paths]
-    first = slices[0][0]
-    for path, (header, pixels) in zip(paths, slices, strict=True):
-        _check_same("size", pixels.shape, slices[0][1].shape, path)
-        _check_same("PixelSpacing", _numbers(header, 2), _numbers(first, 2), path)
-        _check_same("ImageOrientationPatient", _numbers(header, 1), _numbers(first, 1), path)
-    orientation, spacing = np.array(_numbers(first, 1)), _numbers(first, 2)
-    along_row, along_column = orientation[:3], orientation[3:]
+    first = slices[0]
+    for path, one in zip(paths, slices, strict=True):
+        _check_same("size", one.pixels.shape, first.pixels.shape, path)
+        _check_same("PixelSpacing", one.spacing, first.spacing, path)
+        _check_same("ImageOrientationPatient", one.orientation, first.orientation, path)
+    along_row, along_column = np.array(first.orientation[:3]), np.array(first.orientation[3:])
     normal = np.cross(along_row, along_column)
-    heights = [float(np.dot(normal, _numbers(header, 0))) for header, _ in slices]
+    heights = np.array([float(np.dot(normal, one.position)) for one in slices])
     order = np.argsort(heights)
-    distance = _distance(np.array(heights)[order], first, paths[0])
     affine = np.eye(4)
-    affine[:3, 0] = along_column * spacing[0]
-    affine[:3, 1] = along_row * spacing[1]
-    affine[:3, 2] = normal * distance
-    affine[:3, 3] = _numbers(slices[order[0]][0], 0)
-    voxels = np.stack([slices[index][1] for index in order], axis=-1)
+    affine[:3, 0] = along_column * first.spacing[0]
+    affine[:3, 1] = along_row * first.spacing[1]
+    affine[:3, 2] = normal * _distance(heights[order], first.distance, paths[0])
+    affine[:3, 3] = slices[order[0]].position
+    voxels = np.stack([slices[index].pixels for index in order], axis=-1)
     return voxels, _LPS_TO_RAS @ affine
 
 
-def _read_file(path: Path) -> tuple[Any, np.ndarray]:
-    """Header and pixels ``(row, column)`` float32 of one file."""
+def _read_file(path: Path) -> Slice:
+    """Read one file; all its values are parsed here, where whatever fails is one line."""
     import pydicom
     from pydicom.pixels import apply_modality_lut
 
     with _quietly(path):
         header = pydicom.dcmread(path)
-    colour, frames = int(header.get("SamplesPerPixel") or 1), int(header.get("NumberOfFrames") or 1)
-    photometric = str(header.get("PhotometricInterpretation", "MONOCHROME2"))
-    if colour != 1 or frames != 1 or photometric != "MONOCHROME2":
-        raise InputError(
-            f"a DICOM file must hold one grey image (MONOCHROME2), got {frames} of {photometric} "
-            f"in {path}; convert it to NIfTI, or move it out of the folder"
-        )
-    if missing := [name for name in _GEOMETRY if not header.get(name)]:
-        raise InputError(f"a DICOM image must state {missing[0]}, got none in {path}; {_FIX}")
-    _check_decoder(header, path)
-    with _quietly(path):
-        return header, apply_modality_lut(header.pixel_array, header).astype(np.float32)
+        colour = int(header.get("SamplesPerPixel") or 1)
+        frames = int(header.get("NumberOfFrames") or 1)
+        photometric = str(header.get("PhotometricInterpretation", "MONOCHROME2"))
+        if colour != 1 or frames != 1 or photometric != "MONOCHROME2":
+            raise InputError(
+                f"a DICOM file must hold one grey image (MONOCHROME2), got {frames} of "
+                f"{photometric} in {path}; convert it to NIfTI, or move it out of the folder"
+            )
+        if missing := [name for name in _GEOMETRY if not header.get(name)]:
+            raise InputError(f"a DICOM image must state {missing[0]}, got none in {path}; {_FIX}")
+        _check_decoder(header, path)
+        geometry = [tuple(float(n) for n in header[name].value) for name in _GEOMETRY]
+        if [len(numbers) for numbers in geometry] != [3, 6, 2]:
+            raise ValueError(f"{', '.join(_GEOMETRY)} must have 3, 6 and 2 numbers")
+        stated = header.get("SpacingBetweenSlices") or header.get("SliceThickness") or 1
+        pixels = apply_modality_lut(header.pixel_array, header).astype(np.float32)
+        position, orientation, spacing = geometry
+        return Slice(position, orientation, spacing, float(stated), pixels)
 
 
 def _check_decoder(header: Any, path: Path) -> None:
@@ -137,11 +161,6 @@ def _check_decoder(header: Any, path: Path) -> None:
         )
 
 
-def _numbers(header: Any, index: int) -> tuple[float, ...]:
-    """Position, orientation or spacing of a slice."""
-    return tuple(float(number) for number in header[_GEOMETRY[index]].value)
-
-
 def _check_same(name: str, value: tuple[float, ...], first: tuple[float, ...], path: Path) -> None:
     if len(value) != len(first) or not np.allclose(value, first, rtol=1e-3, atol=1e-3):
         raise InputError(
@@ -150,15 +169,14 @@ def _check_same(name: str, value: tuple[float, ...], first: tuple[float, ...], p
         )
 
 
-def _distance(heights: np.ndarray, header: Any, path: Path) -> float:
-    """Distance of neighbouring slices in mm; of a single slice what its header says.
+def _distance(heights: np.ndarray, stated: float, path: Path) -> float:
+    """Distance of neighbouring slices in mm; of a single slice what its file states.
 
     Raises:
         InputError: when slices lie at the same place, or one is missing.
     """
     if len(heights) == 1:
-        stated = header.get("SpacingBetweenSlices") or header.get("SliceThickness")
-        return float(stated or 1)
+        return stated
     steps = np.diff(heights)
     median = float(np.median(steps))
     if steps.min() < 1e-3:

@@ -19,6 +19,8 @@ from mrisem.errors import InputError
 
 # Of the maximum: what interpolation and filters leave below zero in a magnitude image.
 _NEGATIVE = 0.1
+# Edges of voxels that are taken for damage, not for an image: mm, and a ratio.
+_SHORTEST, _LONGEST = 0.001, 50
 _UNSAFE = re.compile(r"[^\w.+-]+")
 
 
@@ -140,6 +142,12 @@ def load(image: Image) -> Voxels:
     turn = io_orientation(affine)  # row i: anatomical axis and direction of the image's axis i
     order = np.argsort(turn[:, 0])
     spacing = voxel_sizes(affine)[order]
+    if spacing.min() < _SHORTEST or spacing.max() > _LONGEST * spacing.min():
+        edges = " x ".join(f"{mm:.3g}" for mm in spacing)
+        raise InputError(
+            f"voxels must have edges of {_SHORTEST} mm and more, the longest at most {_LONGEST} "
+            f"times the shortest, got {edges} mm in {place}; correct its header"
+        )
     turned = apply_orientation(values, turn).clip(min=0)
     return Voxels(np.ascontiguousarray(turned), (spacing[0], spacing[1], spacing[2]))
 

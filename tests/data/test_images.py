@@ -191,6 +191,13 @@ def test_bad_nifti_is_one_line(tmp_path, write_nifti, rule):
     assert "\n" not in str(caught.value)
 
 
+def test_nifti_with_voxels_of_no_image_is_refused(tmp_path, write_nifti):
+    columns = [(1, 0, 0), (0, 1, 0), (0, 0, 100)]
+    write_nifti(tmp_path / "a.nii", np.ones((4, 4, 4), dtype=np.int16), columns)
+    with pytest.raises(InputError, match=r"at most 50 times .* got 1 x 1 x 100 mm"):
+        load(only(tmp_path))
+
+
 def test_nifti_without_orientation_is_warned_of(tmp_path):
     image = nibabel.Nifti1Image(np.ones((4, 4, 4), dtype=np.int16), None)
     nibabel.save(image, tmp_path / "a.nii")
@@ -269,6 +276,15 @@ def test_bad_dicom_is_one_line(tmp_path, write_series, caplog, change, said):
         load(only(tmp_path))
     assert "\n" not in str(caught.value)
     assert not caplog.records  # pydicom would log tracebacks
+
+
+def test_dicom_with_a_number_that_is_none_is_one_line(tmp_path, write_series):
+    write_series(tmp_path)
+    path = sorted(tmp_path.iterdir())[3]
+    path.write_bytes(path.read_bytes().replace(b"2.0\\3.0", b"2.x\\3.0"))
+    with pytest.raises(InputError, match="must be a DICOM image, but cannot be read") as caught:
+        load(only(tmp_path))
+    assert str(path) in str(caught.value)
 
 
 def test_a_file_that_only_claims_to_be_dicom_is_named_or_left_out(tmp_path, write_series):
