@@ -99,7 +99,7 @@ def load_sweep(question: str, scale: str, folder: Path) -> Sweep:
         simulate=None if at["simulate"] is None else overrides(at["simulate"]),
         train=[overrides(text, at["extra"]) for text in at["train"]],
         reconstruct=[
-            overrides(data_set, at["model"], text, at["extra"])
+            overrides(data_set, "" if "model=" in text.split(".")[0] else at["model"], text, at["extra"])
             for text in at["sweeps"]
             for data_set in ([at["data"]] if isinstance(at["data"], str) else at["data"])
         ],

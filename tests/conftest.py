@@ -5,6 +5,7 @@ import sys
 from math import prod
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -83,3 +84,91 @@ def janus_pro_1b(tmp_path_factory):
     yield folder
     for file in folder.glob("*.safetensors"):
         file.unlink()  # 4 GB that no later run needs
+
+
+def head_of(world):
+    """Intensity of an invented head at places in mm, ``(..., 3)`` to the right, front and head.
+
+    Smooth, so that sampling theory says what any grid shows; brightest at (20, 14, 8).
+    """
+    body = np.exp(-(np.square(world / np.array([36.0, 44.0, 40.0])).sum(-1) ** 2))
+    spot = np.exp(-np.square((world - np.array([20.0, 14.0, 8.0])) / 7.0).sum(-1))
+    return 400 * body + 500 * spot
+
+
+def sampled(shape, affine):
+    """Values of the head at the voxels of an image."""
+    grid = np.stack(np.meshgrid(*(np.arange(n) for n in shape), indexing="ij"), axis=-1)
+    return head_of(grid @ affine[:3, :3].T + affine[:3, 3])
+
+
+def affine_of(columns, shape):
+    """Affine with these steps in mm a voxel, the middle of the image at the origin."""
+    affine = np.eye(4)
+    affine[:3, :3] = np.array(columns, dtype=float).T
+    affine[:3, 3] = -affine[:3, :3] @ ((np.array(shape) - 1) / 2)
+    return affine
+
+
+RAS = [(2.5, 0, 0), (0, 2.5, 0), (0, 0, 2.5)]
+
+
+@pytest.fixture
+def write_nifti():
+    """A function that writes a head, or given values, as NIfTI and returns its path."""
+    import nibabel
+
+    def write(path, values=None, columns=RAS, shape=(48, 56, 52)):
+        shape = shape if values is None else values.shape[:3]
+        affine = affine_of(columns, shape)
+        values = sampled(shape, affine).astype(np.int16) if values is None else values
+        path.parent.mkdir(parents=True, exist_ok=True)
+        nibabel.save(nibabel.Nifti1Image(values, affine), path)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def write_series():
+    """A function that writes a head as a sagittal DICOM series and returns its folder.
+
+    ``change(number, dataset)`` alters what is written of each slice.
+    """
+    import pydicom
+    from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
+
+    def write(folder, n_slices=12, shape=(40, 44), change=None, **facts):
+        folder.mkdir(parents=True, exist_ok=True)
+        rows, columns, distance = 2.0, 3.0, 6.0  # mm
+        for number in range(n_slices):
+            left = distance * (number - (n_slices - 1) / 2)  # DICOM's axes: left, back, head
+            back, head = -columns * (shape[1] - 1) / 2, rows * (shape[0] - 1) / 2
+            j, i = np.meshgrid(np.arange(shape[1]), np.arange(shape[0]))
+            y, z = back + columns * j, head - rows * i
+            values = head_of(np.stack([np.full_like(y, -left), -y, z], axis=-1))
+            ds = pydicom.Dataset()
+            ds.file_meta = pydicom.dataset.FileMetaDataset()
+            ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+            ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = MRImageStorage
+            ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = f"1.2.3.{number + 1}"
+            ds.PatientID, ds.StudyInstanceUID, ds.SeriesInstanceUID = "P1", "1.2", "1.2.9"
+            ds.Modality, ds.SeriesNumber = "MR", 3
+            ds.Rows, ds.Columns = shape
+            ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"
+            ds.BitsAllocated = ds.BitsStored = 16
+            ds.HighBit, ds.PixelRepresentation = 15, 0
+            ds.ImagePositionPatient = [left, back, head]
+            ds.ImageOrientationPatient = [0, 1, 0, 0, 0, -1]
+            ds.PixelSpacing = [rows, columns]
+            ds.RescaleSlope, ds.RescaleIntercept = 0.5, -10
+            ds.PixelData = np.round((values + 10) / 0.5).astype("<u2").tobytes()
+            for name, value in facts.items():
+                setattr(ds, name, value)
+            if change is not None:
+                change(number, ds)
+            # names in another order than the slices
+            ds.save_as(folder / f"{(7 * number) % 100:02d}_{number}.dcm", enforce_file_format=True)
+        return folder
+
+    return write

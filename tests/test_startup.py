@@ -12,7 +12,19 @@ from mrisem.cli import VERBS
 HEAVY = {
     *("torch", "torchvision", "torchmetrics", "transformers", "peft", "pytorch_lightning"),
     *("lightning_fabric", "fastmri", "piq", "sigpy", "h5py", "numpy", "scipy", "pandas", "sklearn"),
-    *("skimage", "matplotlib", "PIL", "umap", "numba", "jinja2", "wandb", "optuna", "joblib"),
+    *(
+        "skimage",
+        "nibabel",
+        "pydicom",
+        "matplotlib",
+        "PIL",
+        "umap",
+        "numba",
+        "jinja2",
+        "wandb",
+        "optuna",
+        "joblib",
+    ),
 }
 CONFIGURED = {"hydra", "omegaconf", "pydantic", "yaml"}
 LISTED = "modules: "

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from mrisem.config.schema import Steering
+from mrisem.config.schema import Source, Steering
 from mrisem.errors import InputError
 
 
@@ -21,6 +21,8 @@ def check_effects(raw: Mapping[str, Any], values: Mapping[str, Any], written: se
     Raises:
         InputError: an option contradicts the composition.
     """
+    if "source" in values:
+        _check_source(values, written)
     if "prior" in values:
         _check_prior(raw, values, written)
     if values.get("returns") is not None and values["returns"] not in values["metrics"]:
@@ -35,6 +37,22 @@ def check_effects(raw: Mapping[str, Any], values: Mapping[str, Any], written: se
             f"{_name(values, 'model')} takes no regulariser, got {_name(values, 'regulariser')}; "
             "set regulariser=none, or a network that is fitted, such as model=unrolled"
         )
+
+
+def _check_source(values: Mapping[str, Any], written: set[str]) -> None:
+    """Simulated subjects and scans of images have different options."""
+    if values["source"] is None:
+        if others := sorted(written & {*Source.names()} - {"source"}):
+            raise InputError(
+                f"{others[0]} says how images are used, got no images; set source=FOLDER"
+            )
+        return
+    for key in ("anatomies", "lesions", "n_train", "n_val"):
+        if _wrote(written, key) or _wrote(written, f"scale.simulate.{key}"):
+            raise InputError(
+                f"{key} is of simulated subjects, got source={values['source']}; leave it out "
+                "(source_anatomy and source_train are those of images)"
+            )
 
 
 def _check_prior(raw: Mapping[str, Any], values: Mapping[str, Any], written: set[str]) -> None:

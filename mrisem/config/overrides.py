@@ -20,7 +20,7 @@ from mrisem.errors import InputError
 
 PATHS = {
     *("data.root", "auxiliary.root", "output_dir", "model.checkpoint", "encoder.path"),
-    *("encoder.weights", "paths.cache"),
+    *("encoder.weights", "paths.cache", "source"),
 }
 _SAFE = re.compile(r"[\w./:@%+$\\-]*")  # what Hydra's grammar takes without quotes
 

@@ -17,6 +17,8 @@ Count = Annotated[int, Field(ge=1)]
 Number = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Rate = Annotated[float, Field(gt=0, le=1)]
+Length = Annotated[float, Field(gt=0)]  # mm
+Plane = Literal["axial", "coronal", "sagittal"]
 Levels = Annotated[int, Field(ge=1, le=8)]  # poolings: 2**8 pixels is more than a matrix has
 
 
@@ -98,12 +100,17 @@ class Data(Choice):
 class Auxiliary(Options):
     """Of whom the bank is made, and its negatives."""
 
-    root: PathText | None = reference("${data.root}", description="data set of the bank's subjects")
+    root: PathText | None = reference(
+        "${data.root}", description="data set of the bank's subjects, or folder of DICOM or NIfTI"
+    )
     acquisition: str | None = Field(None, description="contrast; null: as prior.contrast says")
     n_subjects: Count = reference("${oc.select:prior.n_auxiliary,${scale.n_auxiliary}}")
     negatives: Literal["zero_filled", "reconstruction", "both"] = Field(
         "zero_filled", description="images of the bank's second side"
     )
+    plane: Plane | None = Field(None, description="of slices of images; null: across thick voxels")
+    slice_step: Length | None = Field(None, description="mm between slices of images; null: 5")
+    size: Count | None = Field(None, description="pixels of slices of images; null: as the scans'")
 
 
 class Steering(Options):
@@ -310,7 +317,29 @@ class Reconstruct(Bank):
     skip_existing: bool
 
 
-class Simulate(Verb):
+class Source(Options):
+    """Images that scans are simulated from; without a source the other options are refused."""
+
+    source: PathText | None = Field(
+        None, description="folder (or file) of DICOM or NIfTI images; null: simulated subjects"
+    )
+    source_anatomy: Literal["brain", "knee"] = Field("brain", description="folder of the scans")
+    source_acquisition: str | None = Field(
+        None, description="fastMRI's name that the scans get; null: AXT1, of knees CORPD_FBK"
+    )
+    source_plane: Plane | None = Field(
+        None, description="of the slices; null: across thick voxels, axial where they are cubes"
+    )
+    source_slice_step: Length = Field(5.0, description="mm from one slice to the next, at least")
+    source_center: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.5, description="where the middle slice lies, 0: foot, back, left end of the object"
+    )
+    source_train: Annotated[int, Field(ge=0)] = Field(
+        0, description="first subjects that go to multicoil_train; the others to multicoil_val"
+    )
+
+
+class Simulate(Source, Verb):
     """``mrisem simulate``."""
 
     scale: Scale
@@ -374,6 +403,7 @@ def store_defaults() -> None:
         "auxiliary": Auxiliary,
         "steering": Steering,
         "fit": Fit,
+        "source": Source,
     }
     for name, schema in schemas.items():
         defaults = {key: field.get_default() for key, field in schema.model_fields.items()}

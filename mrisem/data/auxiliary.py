@@ -6,14 +6,16 @@ import hashlib
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol, TypeVar
 
 import numpy as np
 import torch
-from annotated_types import Ge
+from annotated_types import Ge, Gt
 from torch import Tensor
 
 from mrisem.data.batches import Readout, Row, as_batch, magnitude, undersample
+from mrisem.data.cuts import SLICE_STEP, Cut, Plane
+from mrisem.data.image_volumes import ImageVolume
 from mrisem.data.slices import (
     EmptySliceError,
     SliceOf,
@@ -44,14 +46,19 @@ class AuxiliarySettings:
     Args:
         n_subjects: number of auxiliary subjects (method, Feng et al., arXiv:2511.19641, section on
             semantic embeddings: 20 knee, 50 brain).
-        root: data set whose ``multicoil_train`` they come from; None: the one reconstructed.
+        root: data set whose ``multicoil_train`` they come from, or a folder of images (NIfTI files,
+            DICOM series); None: the one reconstructed.
         acquisition: take this one whatever is reconstructed; None: as the prior's contrast says.
+            Images, which name none, count as it.
         negatives: ``zero_filled`` images (the method's), the network's own ``reconstruction`` of
             them, or ``both`` (docs/method.md).
         accelerations: of the negatives, drawn for each slice (same source: 3 to 8).
         calibration_lines: of the negatives' masks, at most half of the lines of narrow matrices.
         max_slices: central slices of each file; None: all.
         seed: decides on subjects and negatives.
+        plane: orientation of the slices of images; None: see `mrisem.data.cuts.choose_plane`.
+        slice_step: mm from one slice of an image to the next; None: 5.
+        size: pixels along the edge of slices of images; None: as the reconstructed scans have.
     """
 
     n_subjects: Annotated[int, Ge(1)] = 20
@@ -62,11 +69,29 @@ class AuxiliarySettings:
     calibration_lines: int = 24
     max_slices: int | None = None
     seed: int = 0
+    plane: Plane | None = None
+    slice_step: Annotated[float, Gt(0)] | None = None
+    size: Annotated[int, Ge(1)] | None = None
+
+    def cut(self, size: int) -> Cut:
+        """How slices of images are made for scans with targets of that size."""
+        return Cut(self.size or size, self.plane, self.slice_step or SLICE_STEP)
+
+
+class OfASubject(Protocol):
+    """A volume or image."""
+
+    @property
+    def subject(self) -> str:
+        """The subject."""
+
+
+T = TypeVar("T", bound=OfASubject)
 
 
 def choose_subjects(
-    candidates: Sequence[VolumeInfo], excluded: set[str], settings: AuxiliarySettings
-) -> list[VolumeInfo]:
+    candidates: Sequence[T], excluded: set[str], settings: AuxiliarySettings
+) -> list[T]:
     """Take the volumes of the first ``n_subjects`` subjects in a seeded order.
 
     The order depends on a subject's name and the seed only: adding files does not reshuffle.
@@ -77,8 +102,8 @@ def choose_subjects(
     if not free:
         raise InputError(
             "the auxiliary set must not be empty: of the subjects "
-            f"{sorted(subjects)[:5]} ({len(subjects)}) in multicoil_train, all are reconstructed "
-            "or in another split as well; set auxiliary.root to a data set with other subjects"
+            f"{sorted(subjects)[:5]} ({len(subjects)}) in multicoil_train or among the images, all "
+            "are reconstructed or in another split as well; set auxiliary.root to other subjects"
         )
     chosen = set(free[: settings.n_subjects])
     return [volume for volume in candidates if volume.subject in chosen]
@@ -101,7 +126,7 @@ class AuxiliarySlices:
     left out with a warning. The length counts it until it has been read.
 
     Args:
-        volumes: fully sampled files.
+        volumes: fully sampled files, or images.
         settings: how the negatives are made.
         reconstructor: makes reconstructions, where they are asked for.
         contrast: how the acquisition was chosen, for descriptions.
@@ -236,7 +261,7 @@ class AuxiliarySlices:
     def describe(self) -> dict[str, Any]:
         """Return what stands beside a bank in its JSON file: no names of patients or folders."""
         return {
-            "acquisitions": sorted({volume.acquisition for volume in self.volumes}),
+            "acquisitions": sorted({_contrast(volume) for volume in self.volumes}),
             "subjects": sorted({_hashed(volume.subject) for volume in self.volumes}),
             "files": [_hashed(volume.file) for volume in self.volumes],
             "n_slices": len(self),
@@ -246,6 +271,12 @@ class AuxiliarySlices:
             "seed": self.settings.seed,
             "fingerprint": self.fingerprint,
         }
+
+
+def _contrast(volume: VolumeInfo) -> str:
+    """Acquisition of a scan; of an image, which names none, what it is taken for."""
+    taken = "images, taken as " if isinstance(volume, ImageVolume) else ""
+    return f"{taken}{volume.acquisition}"
 
 
 def _hashed(name: str) -> str:

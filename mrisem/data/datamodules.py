@@ -21,6 +21,7 @@ from mrisem.data.auxiliary import (
 from mrisem.data.batches import Readout
 from mrisem.data.dataset import SliceGroups
 from mrisem.data.folders import find_volumes
+from mrisem.data.images import images_of_root
 from mrisem.data.index import FileIndex
 from mrisem.data.readers import count_readers
 from mrisem.data.slices import SliceOf, central_slices
@@ -36,8 +37,8 @@ class FastMRI(pl.LightningDataModule):
     """A folder of fastMRI files, split by subject.
 
     * reconstructed (`predict_dataloader`): the subjects of ``multicoil_<split>``;
-    * auxiliary (`auxiliary_slices`): ``auxiliary.n_subjects`` subjects of ``multicoil_train`` that
-      are neither reconstructed nor in another folder;
+    * auxiliary (`auxiliary_slices`): ``auxiliary.n_subjects`` subjects of ``multicoil_train``, or
+      of a folder of images, that are neither reconstructed nor in another folder;
     * training: the other subjects of ``multicoil_train`` (``train_subjects="remaining"``), or the
       auxiliary ones themselves (``"auxiliary"``, as the paper's warm start);
     * validation: ``validation_subjects`` others of ``multicoil_train``, which select the best
@@ -142,6 +143,7 @@ class FastMRI(pl.LightningDataModule):
         self._subjects = Subjects(
             kind=type(self),
             find=find,  # inspects each folder once
+            images=cache(images_of_root),
             root=self.root,
             split=split,
             acquisition=acquisition,

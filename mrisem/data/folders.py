@@ -47,7 +47,8 @@ def find_volumes(
     if not root.is_dir():
         raise InputError(
             "data.root (or auxiliary.root) must be a folder that holds multicoil_train, "
-            f"multicoil_val and so on with fastMRI's .h5 files, {root} does not exist"
+            f"multicoil_val and so on with fastMRI's .h5 files, {root} does not exist; "
+            "auxiliary.root may be a folder of images, too"
         )
     folder = split_folder(root, split)
     if not folder.is_dir():

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mrisem.data.contents import as_complex64, as_float32, dataset, open_scan
 from mrisem.data.header import occupied_columns
+from mrisem.data.image_volumes import ImageVolume, read_image_slice
 from mrisem.data.volumes import VolumeInfo, kspace_dataset, target_name
 from mrisem.errors import InputError
 from mrisem.types import SliceInfo
@@ -71,6 +72,8 @@ def read_slice(volume: VolumeInfo, index: int) -> tuple[Tensor, np.ndarray | Non
         EmptySliceError: when its k-space holds only zeros.
         InputError: when it cannot be read, holds NaN or infinity, or its centre lies elsewhere.
     """
+    if isinstance(volume, ImageVolume):
+        return read_image_slice(volume, index)
     where = f"{volume.path}, slice {index}"
     with open_scan(volume.path) as file:
         kspace = as_complex64(kspace_dataset(file, volume.path)[index])

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
 from mrisem.data.auxiliary import AuxiliarySettings, choose_subjects
 from mrisem.data.folders import data_files, select_acquisition, split_folder
+from mrisem.data.image_volumes import ImageVolume, image_volumes
+from mrisem.data.images import Image
 from mrisem.data.volumes import UNNAMED, VolumeInfo
 from mrisem.errors import InputError
 from mrisem.physics.masks import stable_seed
@@ -39,10 +41,12 @@ class Subjects:
     Args:
         kind: acquisitions of the data set.
         find: root, split, on_error -> volumes of a folder, and the files that are bad.
+        images: root, on_error -> NIfTI files and DICOM series in a folder; none in a data set.
     """
 
     kind: Anatomy
     find: Callable[[Path, str, str], tuple[list[VolumeInfo], list[FailedScan]]]
+    images: Callable[[Path, str], Sequence[Image]]
     root: Path
     split: str
     acquisition: str | None
@@ -85,6 +89,14 @@ class Subjects:
     def of_bank(self, acquisition: str, contrast: str = "same") -> list[VolumeInfo]:
         """Volumes of the auxiliary set for scans of ``acquisition``."""
         root = Path(self.auxiliary.root or self.root)
+        if images := self.images(root, self.on_error):
+            return self._of_images(images, root, acquisition, contrast)
+        for option in ("plane", "slice_step", "size"):
+            if (value := getattr(self.auxiliary, option)) is not None:
+                raise InputError(
+                    f"auxiliary.{option} says how images are cut, got {value} for {root}, which "
+                    "holds scans; leave it out, or set auxiliary.root to a folder of images"
+                )
         wanted = self._acquisitions_of_bank(acquisition, contrast)
         volumes, failed = self.find(root, "train", self.on_error)
         for scan in failed:
@@ -98,6 +110,22 @@ class Subjects:
                 "auxiliary.acquisition or auxiliary.root"
             )
         return choose_subjects(candidates, self._excluded(root), self.auxiliary)
+
+    def _of_images(
+        self, images: Sequence[Image], root: Path, acquisition: str, contrast: str
+    ) -> list[VolumeInfo]:
+        """Images as the bank of scans of ``acquisition``: they name none, and count as is wanted.
+
+        A scan that was simulated from an image has the image's subject (`Image.subject`), so that
+        no bank holds the image of a scan that is reconstructed.
+        """
+        chosen = choose_subjects(images, self._excluded(root), self.auxiliary)
+        # in training the scans are those of multicoil_train, as large as any
+        split = self.split if split_folder(self.root, self.split).is_dir() else "train"
+        size = self.volumes(split)[0].crop[0]
+        wanted = self._acquisitions_of_bank(acquisition, contrast)
+        label = wanted[0] if len(wanted) == 1 else acquisition
+        return [*image_volumes(chosen, label, self.auxiliary.cut(size), self.on_error)]
 
     def _acquisitions_of_bank(self, acquisition: str, contrast: str) -> tuple[str, ...]:
         """Acquisitions of the auxiliary images for scans of ``acquisition``."""
@@ -130,6 +158,11 @@ class Subjects:
         )
         held_out = set(subjects[: self.validation_subjects])
         on_auxiliary = self.train_subjects == "auxiliary"
+        if on_auxiliary and any(isinstance(v, ImageVolume) for v in auxiliary.values()):
+            raise InputError(
+                "data.train_subjects=auxiliary trains on the bank's scans, got a bank of images "
+                f"({self.auxiliary.root}); set data.train_subjects=remaining"
+            )
         if len(subjects) < self.validation_subjects + (not on_auxiliary):
             raise InputError(
                 f"multicoil_train must hold {self.validation_subjects} validation subjects"

@@ -19,6 +19,9 @@ from mrisem.errors import InputError
 UNNAMED = "unnamed"
 """Acquisition of a file that does not name one."""
 
+FROM_IMAGES = "simulated from images"
+"""Beginning of the attribute ``simulation`` of scans that `mrisem simulate source=...` made."""
+
 Center = Literal["middle", "corner"]
 """Where the zero frequency lies: at index ``n // 2`` of both axes, as fastMRI has it, or at 0."""
 
@@ -53,7 +56,11 @@ class VolumeInfo:
         crop: ``(Y, X)`` of targets and reconstructions: the target's size, else the header's
             reconSpace.
         kspace_center: where the zero frequency lies in the file.
+<<<<<<< HEAD
         has_patient_id: whether the file names its subject.
+=======
+        origin: `FROM_IMAGES` where the scan was simulated from an image; empty for any other.
+>>>>>>> s4-images
         index: knows what was read of the file before.
     """
 
@@ -64,7 +71,11 @@ class VolumeInfo:
     padding: tuple[int, int]
     crop: tuple[int, int]
     kspace_center: Center = "middle"
+<<<<<<< HEAD
     has_patient_id: bool = True
+=======
+    origin: str = ""
+>>>>>>> s4-images
     index: FileIndex = field(default_factory=FileIndex, compare=False, repr=False)
 
     @property
@@ -142,6 +153,11 @@ def _read_facts(file: h5py.File, path: Path, kspace_center: Center) -> dict[str,
     size = None if target is None else target[1:]
     padding, recon = complete_header(file, header, shape, size, kspace_center)
     acquisition = _text(file.attrs.get("acquisition", ""))
+<<<<<<< HEAD
+=======
+    subject = _text(file.attrs.get("patient_id", ""))
+    simulation = _text(file.attrs.get("simulation", ""))
+>>>>>>> s4-images
     return {
         "acquisition": acquisition or UNNAMED,
         "subject": patient_id(file) or path.stem,
@@ -149,6 +165,7 @@ def _read_facts(file: h5py.File, path: Path, kspace_center: Center) -> dict[str,
         "shape": shape,
         "padding": padding,
         "crop": size or _narrowed(recon, shape),
+        "origin": FROM_IMAGES if simulation.startswith(FROM_IMAGES) else "",
     }
 
 

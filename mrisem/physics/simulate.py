@@ -89,6 +89,7 @@ def background_phase(shape: tuple[int, int], generator: torch.Generator) -> Tens
 
 # Signal-to-noise ratio of each acquisition, in each coil, as `noise_level` counts it.
 SNR = {"AXT1": 60.0, "AXT2": 52.0, "AXFLAIR": 44.0, "CORPD_FBK": 52.0, "CORPDFS_FBK": 14.0}
+SNR |= dict.fromkeys(("AXT1PRE", "AXT1POST"), SNR["AXT1"])
 
 
 def noise_level(image: Tensor, snr: float) -> float:

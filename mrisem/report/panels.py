@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from mrisem.report.figures import ERROR_MAP, GREY_PERCENTILE, GREYS, View, draw_views
-from mrisem.results.reading import read_slice
+from mrisem.results.reading import read_origin, read_slice
 from mrisem.results.rows import Row, labels_of
 from mrisem.results.run import output_file
 
@@ -34,6 +34,7 @@ class Panel:
     percent: float  # upper end of the error maps, of the grey window
     tiles: tuple[Tile, ...]  # the target first, when it was found
     note: str = ""  # what is missing, for the reader
+    origin: str = ""  # "simulated from images" where the scan was
 
 
 def choose_slices(rows: Sequence[Row], most: int = 4) -> list[tuple[str, int]]:
@@ -91,7 +92,9 @@ def load_panel(
     if any(image is None for image in images):
         notes.append("Some reconstruction files were moved or removed since: their images miss.")
     acquisition, percent = own[0]["acquisition"], 100 * error_window
-    return Panel(file, number, acquisition, grey, percent, tuple(tiles), " ".join(notes))
+    origin = next(filter(None, (read_origin(output_file(run, file)) for run in runs)), "")
+    note = " ".join(notes)
+    return Panel(file, number, acquisition, grey, percent, tuple(tiles), note, origin)
 
 
 def panel_figure(panel: Panel) -> Figure:

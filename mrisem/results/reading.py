@@ -152,6 +152,15 @@ def scan_of(content: h5py.File, path: Path) -> Scan | None:
     return scan
 
 
+def read_origin(path: Path) -> str:
+    """Return where the scan of a reconstructed file comes from, see `Scan`; empty: not known."""
+    if not path.is_file():
+        return ""
+    with open_hdf5(path, "reconstruct it again") as content:
+        scan = scan_of(content, path)
+    return scan.origin if scan else ""
+
+
 def read_volume(path: Path) -> Volume:
     """Read a reconstructed file.
 

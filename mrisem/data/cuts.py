@@ -1,0 +1,157 @@
+"""Slices of an image in anatomical axes: which are taken, how they are turned and resampled."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+
+from mrisem.data.images import Voxels
+from mrisem.errors import InputError
+
+Plane = Literal["axial", "coronal", "sagittal"]
+PLANES: dict[Plane, int] = {"sagittal": 0, "coronal": 1, "axial": 2}  # axis across the plane
+SLICE_STEP = 5.0  # mm; fastMRI's brain slices are 5 mm thick
+# A slice shows the object where its mean is above this share of the largest mean of a slice.
+_OCCUPIED = 0.2
+# Voxels whose edges differ by less count as cubes: headers round.
+_CUBE = 1.05
+# Share of the band, at its upper end, over which frequencies fade out where pixels become larger.
+_FADING = 0.2
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How slices are made of images.
+
+    Args:
+        size: pixels along the edge of a slice; its field of view is the image's, made square.
+        plane: None: across the longest edge of the voxels, axial where these are cubes.
+        step: mm from one slice to the next, at least one slice of the image.
+        center: where the middle slice lies, from 0 (foot, back, left) to 1 of the object's extent.
+        n_slices: None: as many as the object has.
+    """
+
+    size: int
+    plane: Plane | None = None
+    step: float = SLICE_STEP
+    center: float = 0.5
+    n_slices: int | None = None
+
+
+def choose_plane(voxels: Voxels, cut: Cut) -> Plane:
+    """Return the cut's plane, or the one that suits the voxels.
+
+    >>> thick_x = Voxels(np.ones((4, 8, 8)), (4.0, 0.6, 0.6))
+    >>> choose_plane(thick_x, Cut(64)), choose_plane(thick_x, Cut(64, "coronal"))
+    ('sagittal', 'coronal')
+    """
+    if cut.plane is not None:
+        return cut.plane
+    if 1 in voxels.values.shape:  # a single slice, whatever its thickness
+        edges = tuple(float(n == 1) for n in voxels.values.shape)
+    elif max(voxels.spacing) < _CUBE * min(voxels.spacing):
+        return "axial"
+    else:
+        edges = voxels.spacing
+    return next(plane for plane, axis in PLANES.items() if edges[axis] == max(edges))
+
+
+def choose_slices(voxels: Voxels, cut: Cut, where: str) -> list[int]:
+    """Return the indices of a cut's slices, from foot, back or left on.
+
+    Args:
+        voxels: the image.
+        cut: which are taken.
+        where: the image's place, for messages.
+
+    Raises:
+        InputError: when the object has too few slices.
+    """
+    plane = choose_plane(voxels, cut)
+    axis = PLANES[plane]
+    means = voxels.values.mean(tuple({0, 1, 2} - {axis}), dtype=np.float64)
+    occupied = np.flatnonzero(means > _OCCUPIED * means.max())
+    first, last = int(occupied[0]), int(occupied[-1])
+    stride = max(1.0, cut.step / voxels.spacing[axis])
+    middle = first + cut.center * (last - first)
+    if cut.n_slices is None:
+        below, above = math.floor((middle - first) / stride), math.floor((last - middle) / stride)
+        offsets = [float(k) for k in range(-below, above + 1)]
+    else:
+        offsets = [k - (cut.n_slices - 1) / 2 for k in range(cut.n_slices)]
+    indices = [math.floor(middle + stride * offset + 0.5) for offset in offsets]
+    if indices[0] < first or indices[-1] > last:
+        raise InputError(
+            f"{cut.n_slices} {plane} slices {stride * voxels.spacing[axis]:.1f} mm apart, the "
+            f"middle one at {cut.center:g}, must lie in the object, which has {last - first + 1} "
+            f"slices of {voxels.spacing[axis]:.1f} mm in {where}; set fewer n_slices, a smaller "
+            "source_slice_step or another source_plane"
+        )
+    return indices
+
+
+def cut_slice(voxels: Voxels, plane: Plane, index: int, size: int) -> tuple[np.ndarray, float]:
+    """Cut one slice, turned as radiologists look at it, on a square grid.
+
+    The patient's head, or front in an axial slice, is up; the right side is at the left, in a
+    sagittal slice the front.
+
+    Args:
+        voxels: the image.
+        plane: its orientation.
+        index: its index in the image.
+        size: pixels along its edge.
+
+    Returns:
+        ``(size, size)`` float32 magnitudes, and the edge length of a pixel in mm.
+    """
+    axis = PLANES[plane]
+    across, up = sorted({0, 1, 2} - {axis})
+    pixels = voxels.values.take(index, axis=axis)[::-1, ::-1].T
+    spacing = voxels.spacing[up], voxels.spacing[across]
+    edge = max(n * mm for n, mm in zip(pixels.shape, spacing, strict=True)) / size
+    rows, columns = (
+        resampling(n, mm / edge, size) for n, mm in zip(pixels.shape, spacing, strict=True)
+    )
+    square = rows @ pixels.astype(np.float64) @ columns.T
+    return np.abs(square).astype(np.float32), edge
+
+
+@lru_cache(maxsize=4)  # the two axes of the slices of an image
+def resampling(n: int, ratio: float, size: int) -> np.ndarray:
+    """Matrix that resamples ``n`` pixels to ``size`` by their Fourier series; the centre stays.
+
+    ``W[i, j] = (1 / N) sum_k h(k / N) exp(2 pi i k (p_i - j) / N)``, with ``p_i`` the place of the
+    new pixel i and ``N`` old pixels in a period, wide enough that nothing wraps around into the new
+    ones. ``h`` passes the frequencies that both grids hold; where the new pixels are larger it
+    falls to zero with a raised cosine over the last fifth, as scanners' filters do against ringing.
+
+    Args:
+        n: number of old pixels.
+        ratio: edge length of an old pixel over that of a new one.
+        size: number of new pixels.
+
+    Returns:
+        ``(size, n)`` float64; sums of rows are 1 but for what fades at the edges.
+
+    >>> np.allclose(resampling(6, 1.0, 6), np.eye(6))
+    True
+    """
+    places = (np.arange(size) - (size - 1) / 2) / ratio + (n - 1) / 2
+    reach = max(-places[0], places[-1] - (n - 1), 0.0)
+    period = n + 2 * math.ceil(reach) + (0 if reach == 0 and ratio == 1 else 16)
+    frequencies = np.fft.fftfreq(period)  # cycles an old pixel
+    band = min(0.5, 0.5 * ratio)
+    share = (np.abs(frequencies) / band - (1 - _FADING)) / _FADING
+    passed = np.where(share > 1, 0.0, 0.5 + 0.5 * np.cos(np.pi * share.clip(0, 1)))
+    if ratio >= 1:  # all that the old grid holds
+        passed = np.ones_like(frequencies)
+    turns = np.outer(places, frequencies)
+    back = np.outer(frequencies, np.arange(n))
+    matrix = np.real(np.exp(2j * np.pi * turns) * passed @ np.exp(-2j * np.pi * back)) / period
+    matrix.flags.writeable = False  # it is kept
+    return matrix
