@@ -34,6 +34,7 @@ from mrisem.verbs.jobs import commit
 HERE = Path(__file__).parent
 MRISEM = Path(sys.executable).with_name("mrisem")
 _VARIABLE = re.compile(r"\$(DATA|OUT|START)\b")
+_MODEL = re.compile(r"(^| )model=")  # a sweep that names a model takes nothing of the scale's
 _STARTS = "warm_start"  # in the question's folder, and in it a folder of each job
 _JOB = "${data.name}/${model.name}"
 
@@ -99,14 +100,21 @@ def load_sweep(question: str, scale: str, folder: Path) -> Sweep:
         simulate=None if at["simulate"] is None else overrides(at["simulate"]),
         train=[overrides(text, at["extra"]) for text in at["train"]],
         reconstruct=[
-            overrides(data_set, "" if "model=" in text.split(".")[0] else at["model"], text, at["extra"])
+            overrides(data_set, "" if _MODEL.search(text) else at["model"], text, at["extra"])
             for text in at["sweeps"]
             for data_set in ([at["data"]] if isinstance(at["data"], str) else at["data"])
+            if _anatomies(text) <= _anatomies(data_set)
         ],
         evaluate=overrides(at.get("evaluate", "")),
         report=overrides(at.get("report", "")),
         threads=at.get("threads"),
     )
+
+
+def _anatomies(text: str) -> set[str]:
+    """Return the data sets that a text chooses; none where it chooses none."""
+    chosen = re.search(r"(?:^| )data=(\S+)", text)
+    return {*chosen[1].split(",")} if chosen else set()
 
 
 def last_wins(overrides: list[str]) -> list[str]:

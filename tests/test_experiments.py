@@ -230,7 +230,7 @@ def test_tables_check_ends_with_1_where_a_page_and_the_kept_results_differ(
     monkeypatch.setattr("sys.argv", [*arguments, "--check"])
     tables.main()
     page.write_text(page.read_text().replace("+0.0123", "+0.0321"))
-    with pytest.raises(SystemExit, match="temperature/README.md"):
+    with pytest.raises(SystemExit, match=r"temperature/README\.md"):
         tables.main()
 
 

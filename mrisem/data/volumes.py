@@ -56,11 +56,8 @@ class VolumeInfo:
         crop: ``(Y, X)`` of targets and reconstructions: the target's size, else the header's
             reconSpace.
         kspace_center: where the zero frequency lies in the file.
-<<<<<<< HEAD
         has_patient_id: whether the file names its subject.
-=======
         origin: `FROM_IMAGES` where the scan was simulated from an image; empty for any other.
->>>>>>> s4-images
         index: knows what was read of the file before.
     """
 
@@ -71,11 +68,8 @@ class VolumeInfo:
     padding: tuple[int, int]
     crop: tuple[int, int]
     kspace_center: Center = "middle"
-<<<<<<< HEAD
     has_patient_id: bool = True
-=======
     origin: str = ""
->>>>>>> s4-images
     index: FileIndex = field(default_factory=FileIndex, compare=False, repr=False)
 
     @property
@@ -153,11 +147,7 @@ def _read_facts(file: h5py.File, path: Path, kspace_center: Center) -> dict[str,
     size = None if target is None else target[1:]
     padding, recon = complete_header(file, header, shape, size, kspace_center)
     acquisition = _text(file.attrs.get("acquisition", ""))
-<<<<<<< HEAD
-=======
-    subject = _text(file.attrs.get("patient_id", ""))
     simulation = _text(file.attrs.get("simulation", ""))
->>>>>>> s4-images
     return {
         "acquisition": acquisition or UNNAMED,
         "subject": patient_id(file) or path.stem,
