@@ -9,6 +9,7 @@ IMAGES are folders or files of magnitude images (docs/images.md). Writes ``textu
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 from collections.abc import Iterable
 from dataclasses import replace
@@ -61,7 +62,7 @@ def spectrum(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     power = np.abs(np.fft.fftshift(np.fft.fft2(image))) ** 2
     radius = np.hypot(*(np.mgrid[:n, :n] - n // 2))
     edges = np.geomspace(4, n / 2, 17)
-    rings = [power[(radius >= a) & (radius < b)].mean() for a, b in zip(edges, edges[1:])]
+    rings = [power[(radius >= a) & (radius < b)].mean() for a, b in itertools.pairwise(edges)]
     return np.sqrt(edges[1:] * edges[:-1]) / n, np.array(rings) / power.sum()
 
 
