@@ -91,8 +91,7 @@ def test_sweep_checkpoint_of_a_warm_start_is_where_training_puts_it(run):
 def test_sweep_shares_its_data_unless_it_simulates_its_own(run, monkeypatch):
     monkeypatch.delenv("DATA", raising=False)
     found = {q: run.load_sweep(q, "demo", Path("/e") / q).data for q in QUESTIONS}
-    for own in ("abnormalities", "pretrained_networks", "prior_recipe"):
-        assert found.pop(own) == Path(f"/e/{own}/data")
+    assert found.pop("abnormalities") == Path("/e/abnormalities/data")
     assert set(found.values()) == {Path("/e/data")}
 
 
@@ -217,15 +216,3 @@ def test_main_table_counts_slices_below_simple_methods(tmp_path):
     (tmp_path / "runs" / "metrics.csv").write_text("\n".join(lines) + "\n")
     below = [row for row in analyse(tmp_path) if row["method"] == "unrolled"]
     assert [(row["slices"], row["n"], row["below"]) for row in below] == [(1, 3, "zero_filled")] * 2
-
-
-def test_prior_worth_counts_harmed_scans(tmp_path):
-    analyse = load(EXPERIMENTS / "prior_worth" / "analyse.py").analyse
-    (tmp_path / "runs").mkdir()
-    lines = ["file,slice,method,mask,haarpsi"]
-    for method, values in {"unrolled": [0.5] * 3, "unrolled + p": [0.48, 0.495, 0.6]}.items():
-        lines += [f"{i}.h5,0,{method},m,{v}" for i, v in enumerate(values)]
-    (tmp_path / "runs" / "metrics.csv").write_text("\n".join(lines) + "\n")
-    (row,) = analyse(tmp_path)
-    assert (row["method"], row["harmed"], row["scans"]) == ("unrolled + p", 1, 3)
-    assert row["largest loss of HaarPSI"] == pytest.approx(0.02)
