@@ -151,17 +151,6 @@ def make_model(
     return model
 
 
-def load_weights(checkpoint: Path) -> dict[str, Tensor]:
-    """Return the weights of a checkpoint folder, float32.
-
-    Raises:
-        SystemExit: when the folder holds no model.
-    """
-    if not (checkpoint / "model.safetensors").is_file():
-        raise SystemExit(f"--start must be a checkpoint folder, found no weights in {checkpoint}")
-    return JanusForConditionalGeneration.from_pretrained(checkpoint).state_dict()
-
-
 def export(model: JanusForConditionalGeneration, processor: JanusProcessor, folder: Path) -> None:
     """Write the checkpoint folder: config, safetensors, tokenizer, processor, chat template."""
     model.save_pretrained(folder)
@@ -236,14 +225,13 @@ def answer(
     Returns:
         ``(n, k, vocabulary)`` logits.
     """
-    ids, positions = ids.to(tokens.device), positions.to(tokens.device)
     image = model.model.aligner(tokens)
     text = model.get_input_embeddings()(ids).to(image.dtype)
     placeholder = (ids == model.config.image_token_id)[..., None]
     mixed = text.masked_scatter(placeholder, image)
-    apart = {} if turns is None else _apart(turns.to(tokens.device), mixed.dtype)
+    apart = {} if turns is None else _apart(turns, mixed.dtype)
     hidden = model.model.language_model(inputs_embeds=mixed, use_cache=False, **apart)
-    rows = torch.arange(len(ids), device=ids.device)[:, None]
+    rows = torch.arange(len(ids))[:, None]
     return model.lm_head(hidden.last_hidden_state[rows, positions])
 
 
@@ -251,6 +239,5 @@ def _apart(turns: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:
     """Mask and positions with which each question is alone with the image."""
     same = turns[:, :, None] == turns[:, None, :]
     seen = (same | (turns == 0)[:, None, :]).tril()
-    mask = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
-    mask = mask.masked_fill(~seen, torch.finfo(dtype).min)
+    mask = torch.zeros(seen.shape, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)
     return {"attention_mask": mask[:, None], "position_ids": seen.sum(-1) - 1}

@@ -96,7 +96,6 @@ def answers_of(pairs: Pairs) -> Tensor:
         "kind": torch.where(high, 0, kind.where(low, unknown)),
         "contrast": pairs.contrast,
         "anatomy": (pairs.contrast >= N_BRAIN).long(),
-        "lesion": (1 - pairs.lesion).where(pairs.lesion >= 0, unknown),
     }
     return torch.stack([right[name] for name in QUESTIONS], 1)
 
