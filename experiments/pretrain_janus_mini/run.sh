@@ -5,20 +5,16 @@
 #
 # The material are reconstructions of simulated subjects that nothing else uses; brain and knee
 # are made side by side, one thread each.
-#
-# SCALE     of simulation and reconstruction: demo
-# SUBJECTS  of each anatomy; every fourth is held out
 set -euo pipefail
-OUT=${1:-outputs/pretrain_janus_mini} SCALE=${SCALE:-demo} SUBJECTS=${SUBJECTS:-12}
-HERE=$(dirname "$0")
+OUT=${1:-outputs/pretrain_janus_mini} HERE=$(dirname "$0")
 
 simulate() {  # overrides...
-  mrisem simulate seed=3141 scale="$SCALE" n_val="$SUBJECTS" "$@"
+  mrisem simulate seed=3141 scale=demo n_val=12 "$@"
 }
 
 reconstruct() {  # anatomy kind overrides...
   OMP_NUM_THREADS=1 mrisem reconstruct --multirun data="$1" data.root="$OUT/simulated/$1" \
-    scale="$SCALE" mask.acceleration="[2,3,4,6,8,10]" output_dir="$OUT/material/$2" "${@:3}"
+    scale=demo mask.acceleration="[2,3,4,6,8,10]" output_dir="$OUT/material/$2" "${@:3}"
 }
 
 make_material() {  # anatomy

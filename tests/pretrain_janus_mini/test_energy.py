@@ -38,7 +38,7 @@ def test_first_layer_computes_the_energy_and_keeps_patch_and_place(
     model = JanusForConditionalGeneration.from_pretrained(trained / "janus_mini")
     energy.put_into_first_layer(model, made, generator(1))
     images = torch.rand(2, 48, 48, generator=generator(2))
-    pixels = janus.to_pixels(images, 48)[:, 0]
+    pixels = 2 * images / images.amax((1, 2), keepdim=True) - 1
     patches = pixels.unfold(1, 8, 8).unfold(2, 8, 8).flatten(3).flatten(1, 2)
     with torch.no_grad():
         _, levels = janus.encode(model, images)
