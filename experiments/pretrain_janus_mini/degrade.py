@@ -163,7 +163,8 @@ def line_masks(acceleration: Tensor, width: int, generator: torch.Generator) -> 
 
     Args:
         acceleration: ``(n,)``.
-        width: number of lines; 4 to 12 % of them in the centre are always taken.
+        width: number of lines; 4 to 12 % of them in the centre are always taken, on top of
+            equispaced ones.
         generator: source of randomness.
 
     Returns:
@@ -174,11 +175,11 @@ def line_masks(acceleration: Tensor, width: int, generator: torch.Generator) -> 
     for mask, factor in zip(masks, acceleration.tolist(), strict=True):
         first, share = int(torch.randint(width, (), generator=generator)), _uniform(generator, 1)
         gaussian = torch.exp(-0.5 * (position / (width / 4)) ** 2)
-        comb = 1e-6 + ((position - first) % round(factor) == 0)
-        densities = (gaussian, torch.ones(width), comb)
-        weights = densities[int(torch.randint(3, (), generator=generator))].clone()
+        comb = ((position - first) % round(factor) == 0).float()
+        style = int(torch.randint(3, (), generator=generator))
+        weights = (gaussian, torch.ones(width), comb)[style].clone()
         weights[position.abs() <= (0.02 + 0.04 * share) * width] = 1e6
-        lines = max(2, round(width / factor))
+        lines = int(weights.count_nonzero()) if style == 2 else max(2, round(width / factor))
         mask[torch.multinomial(weights, lines, generator=generator)] = 1
     return masks
 
