@@ -11,11 +11,8 @@ DEMO_DATA := data=brain,knee 'data.root=$(DEMO)/data/$${data.name}' data.max_sli
 ENCODER = $(shell $(MRISEM) doctor encoder=vgg16 >/dev/null 2>&1 && echo vgg16 || echo janus_mini)
 
 # each is a folder of experiments/ with a sweep.yaml
-QUESTIONS := what-guides prior-worth prior-recipe embedding-levels contrast-settings auxiliary-subjects temperature \
-  prior-weight embedding-umap domain-shift encoders pretrained-networks abnormalities prompt-control prompt-robustness \
-  perturbation main-table
-# all but one: prior-recipe trains encoders on what `make pretrain` makes in hours
-EXPERIMENTS := $(filter-out prior-recipe,$(QUESTIONS))
+QUESTIONS := what-guides contrast-settings embedding-levels prior-weight acceleration auxiliary-subjects temperature \
+  embedding-umap main-table abnormalities prompt-control prompt-robustness perturbation centering
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow bench tune-baselines pretrain experiments $(QUESTIONS) check format clean
@@ -69,17 +66,16 @@ tune-baselines: $(STAMP) ## choose the classical baselines' weights on auxiliary
 	@test -d outputs/demo/data/brain || $(MRISEM) simulate scale=demo output_dir=outputs/demo/data
 	@$(BIN)/python experiments/tune_baselines/tune.py
 
-pretrain: $(STAMP) ## train unrolled_mini and the next janus_mini (hours of two cores; on a GPU where there is one)
+pretrain: $(STAMP) ## train unrolled_mini and the next janus_mini (hours of two cores)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" experiments/pretrain_unrolled/run.sh outputs/pretrain_unrolled
-	@PATH="$(CURDIR)/$(BIN):$$PATH" experiments/pretrain_janus_mini/material.sh outputs/pretrain_janus_mini
-	@$(BIN)/python experiments/pretrain_janus_mini/train.py --output outputs/pretrain_janus_mini
+	@PATH="$(CURDIR)/$(BIN):$$PATH" experiments/pretrain_janus_mini/run.sh outputs/pretrain_janus_mini
 
 SCALE ?= demo
 $(QUESTIONS): $(STAMP)
 	@$(BIN)/python experiments/run.py $(subst -,_,$@) --scale $(SCALE) $(OVERRIDES)
 
-experiments: $(STAMP) ## answer every question but prior-recipe at SCALE=demo (or paper), then write the READMEs' tables
-	@failed=; for question in $(EXPERIMENTS); do \
+experiments: $(STAMP) ## answer every question at SCALE=demo (or paper), then write the READMEs' tables
+	@failed=; for question in $(QUESTIONS); do \
 	  $(MAKE) --no-print-directory $$question || failed="$$failed $$question"; done; \
 	$(BIN)/python experiments/tables.py --scale $(SCALE); \
 	test -z "$$failed" || { echo "== failed:$$failed"; exit 1; }

@@ -10,9 +10,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from mrisem.config.compose import compose
+from mrisem.prior.contrastive import info_nce
 from mrisem.results.record import Record
 
 ROOT = Path(__file__).parents[1]
@@ -91,8 +93,7 @@ def test_sweep_checkpoint_of_a_warm_start_is_where_training_puts_it(run):
 def test_sweep_shares_its_data_unless_it_simulates_its_own(run, monkeypatch):
     monkeypatch.delenv("DATA", raising=False)
     found = {q: run.load_sweep(q, "demo", Path("/e") / q).data for q in QUESTIONS}
-    for own in ("abnormalities", "pretrained_networks", "prior_recipe"):
-        assert found.pop(own) == Path(f"/e/{own}/data")
+    assert found.pop("abnormalities") == Path("/e/abnormalities/data")
     assert set(found.values()) == {Path("/e/data")}
 
 
@@ -284,11 +285,27 @@ def test_prompt_robustness_finds_the_deviation_over_wordings(tmp_path):
     assert (tmp_path / "deviation.png").is_file()
 
 
-def test_embedding_margin_is_positive_on_the_positives_side():
-    margin = load(EXPERIMENTS / "embedding_umap" / "analyse.py").margin
-    east, north = np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]])
-    points = np.array([[5.0, 0.0], [0.0, 2.0], [3.0, 3.0]])
-    assert margin(points, east, north) == pytest.approx([1.0, -1.0, 0.0], abs=1e-6)
+def test_embedding_margin_undoes_infonce_and_is_counted_beside_the_unguided_fit(tmp_path):
+    analyse = load(EXPERIMENTS / "embedding_umap" / "analyse.py")
+    positives, negatives = torch.tensor([[0.9, 0.1]]), torch.tensor([[0.4, 0.3, 0.2]])
+    loss = float(info_nce(positives, negatives, (0.07, 0.07)))
+    compared = (positives / 0.07).logsumexp(1) - (negatives / 0.07).logsumexp(1)
+    assert analyse.margin(loss) == pytest.approx(float(compared), rel=1e-4)
+    for weight, end in ((1.0, 0.2), (0.0, 0.9)):
+        folder = tmp_path / "runs" / str(weight)
+        write_run(folder, 0, np.ones((4, 4)))
+        settings = {"prior": {"name": "image_same", "weight": weight}}
+        record = Record(model="unrolled", prior="image_same", settings=settings)
+        record.save(folder / "record.json")
+        lines = ["file,slice,iteration,name,value"]
+        lines += [f"a.h5,3,{i},semantic_4,{value}" for i, value in ((0, 0.8), (15, end))]
+        (folder / "fit.csv").write_text("\n".join(lines) + "\n")
+    (row,) = analyse.analyse(tmp_path)
+    assert (row["level"], row["subjects"]) == ("4", 1)
+    assert row["guided: moved towards positives"] == 1
+    assert row["watched: moved towards positives"] == 0
+    assert row["guided: nearer to positives at the end"] == 1
+    assert row["p, guided against watched"] == "fewer than 6 subjects"
 
 
 def test_main_table_counts_slices_below_simple_methods(tmp_path):
@@ -300,16 +317,3 @@ def test_main_table_counts_slices_below_simple_methods(tmp_path):
     (tmp_path / "runs" / "metrics.csv").write_text("\n".join(lines) + "\n")
     below = [row for row in analyse(tmp_path) if row["method"] == "unrolled"]
     assert [(row["slices"], row["n"], row["below"]) for row in below] == [(1, 3, "zero_filled")] * 2
-
-
-def test_prior_worth_counts_harmed_scans(tmp_path):
-    analyse = load(EXPERIMENTS / "prior_worth" / "analyse.py").analyse
-    (tmp_path / "runs").mkdir()
-    lines = ["file,slice,method,anatomy,mask,haarpsi"]
-    for method, values in {"unrolled": [0.5] * 3, "unrolled + p": [0.48, 0.495, 0.6]}.items():
-        lines += [f"{i}.h5,0,{method},brain,m,{v}" for i, v in enumerate(values)]
-    (tmp_path / "runs" / "metrics.csv").write_text("\n".join(lines) + "\n")
-    (row,) = analyse(tmp_path)
-    assert (row["anatomy"], row["mask"]) == ("brain", "m")
-    assert (row["method"], row["harmed"], row["scans"]) == ("unrolled + p", 1, 3)
-    assert row["largest loss of HaarPSI"] == pytest.approx(0.02)

@@ -6,80 +6,97 @@ Images are ``(n, y, x)``; x is the phase-encode axis.
 from __future__ import annotations
 
 import math
+from dataclasses import fields
 
 import torch
 from pairs import KINDS, Pairs, compare
-from pool import CONTRASTS, Pool, Slices
+from pool import CONTRASTS, Pool
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample, interpolate
 
 from mrisem.physics.fourier import fft2c, ifft2c
 from mrisem.physics.simulate import SNR, noise_level
 
-# Of `pairs.KINDS`, what is made here: all but reconstructions, which `material.sh` makes.
+# Of `pairs.KINDS`, what is made here: all but reconstructions, which `run.sh` makes.
 SHARES = (0.1, 0.33, 0.22, 0.13, 0.11, 0.11)
 N_COILS = 4
 NOISE = KINDS.index("noise")
 MOST_NOISE = 2.0  # of a good scan, times what `mrisem simulate` gives that contrast
-FULL = 0.5  # share of images that are not scaled down
 
 
-def draw_pairs(
-    pool: Pool, sizes: list[int], n: int, generator: torch.Generator, full: float = FULL
-) -> Pairs:
-    """Draw ``n`` clean slices and degrade them at one matrix size, drawn from ``sizes``.
+def draw_severity(
+    n: int, generator: torch.Generator, full: float = 0.5, clean: float = 0.0
+) -> Tensor:
+    """Draw how much of its damage each image keeps, ``(n,)``.
 
-    Slices are drawn among those of one size of the pool, and never enlarged. ``full``: see
-    `scale_down`.
+    Args:
+        n: number of images.
+        generator: source of randomness.
+        full: share of the damaged images that keep all of it; the others keep any part.
+        clean: share of images that keep none.
     """
-    group = pool[int(torch.randint(len(pool), (), generator=generator))]
-    chosen = torch.randint(len(group.image), (n,), generator=generator)
-    fitting = [size for size in sizes if size <= group.image.shape[-1]]
+    part = torch.where(_uniform(generator, n) < full, 1.0, _uniform(generator, n))
+    return part * (_uniform(generator, n) >= clean)
+
+
+def draw_pairs(pool: Pool, sizes: list[int], severity: Tensor, generator: torch.Generator) -> Pairs:
+    """Draw clean slices and degrade them at one matrix size, drawn from ``sizes``.
+
+    Slices are drawn among those of one size of the pool, and never enlarged. ``severity``: see
+    `draw_severity`.
+    """
+    largest = list(pool)[int(torch.randint(len(pool), (), generator=generator))]
+    images, contrasts = pool[largest]
+    chosen = torch.randint(len(images), (len(severity),), generator=generator)
+    fitting = [size for size in sizes if size <= largest]
     size = fitting[int(torch.randint(len(fitting), (), generator=generator))]
-    return make_pairs(group.choose(chosen), size, generator, full)
+    return make_pairs(images[chosen].float(), contrasts[chosen], size, severity, generator)
 
 
-def make_pairs(clean: Slices, size: int, generator: torch.Generator, full: float = FULL) -> Pairs:
+def make_pairs(
+    clean: Tensor, contrast: Tensor, size: int, severity: Tensor, generator: torch.Generator
+) -> Pairs:
     """Vary clean images at random, degrade them at random, and measure the damage.
 
     Args:
-        clean: slices.
+        clean: ``(n, y, x)``.
+        contrast: ``(n,)``.
         size: matrix size of the degraded images.
+        severity: see `draw_severity`.
         generator: source of randomness.
-        full: see `scale_down`.
 
     Returns:
         pairs at ``(size, size)``.
     """
-    n = len(clean.image)
+    n = len(clean)
     kind = torch.multinomial(torch.tensor(SHARES), n, replacement=True, generator=generator)
     acceleration = 2 + 8 * _uniform(generator, n)
-    ideal = _vary(clean.image, size, generator)
-    level = noise_levels(ideal, clean.contrast)
+    ideal = _vary(clean, size, generator)
+    level = noise_levels(ideal, contrast)
     share = _uniform(generator, n).where(kind != NOISE, torch.ones(n))
     truth = _natural(ideal, share * MOST_NOISE * level, generator)
     worst = _worst(truth, kind, acceleration, level, generator)
-    image = scale_down(worst, truth.abs(), generator, full)
-    return compare(image, truth.abs(), ideal, kind, clean.contrast, clean.lesion)
+    return compare(blend(worst, truth.abs(), severity), truth.abs(), ideal, kind, contrast)
 
 
-def draw_material(material: Pairs, n: int, generator: torch.Generator, full: float = FULL) -> Pairs:
-    """Draw ``n`` reconstructions, mirror and shift them, and blend them with their truth."""
-    pairs = material.choose(torch.randint(len(material), (n,), generator=generator))
-    three = torch.stack([pairs.image, pairs.truth, pairs.ideal], 1)
+def draw_material(material: Pairs, severity: Tensor, generator: torch.Generator) -> Pairs:
+    """Draw reconstructions, mirror and shift them, and blend them with their truth."""
+    n = len(severity)
+    chosen = torch.randint(len(material), (n,), generator=generator)
+    image, truth, ideal, kind, contrast = (
+        getattr(material, field.name)[chosen] for field in fields(Pairs)[:5]
+    )
+    three = torch.stack([image, truth, ideal], 1)
     mirrored = _uniform(generator, n, 1, 1, 1) < 0.5
     three = torch.where(mirrored, three.flip(-1), three)
     shifts = torch.randint(-8, 9, (n, 2), generator=generator).tolist()
     three = torch.stack([x.roll(tuple(s), (-2, -1)) for x, s in zip(three, shifts, strict=True)])
     worst, truth, ideal = three.unbind(1)
-    image = scale_down(worst, truth, generator, full)
-    return compare(image, truth, ideal, pairs.kind, pairs.contrast, pairs.lesion)
+    return compare(blend(worst, truth, severity), truth, ideal, kind, contrast)
 
 
-def scale_down(worst: Tensor, truth: Tensor, generator: torch.Generator, full: float) -> Tensor:
-    """Leave a share ``full`` of the images as they are, blend the others with their truth."""
-    n = len(worst)
-    severity = torch.where(_uniform(generator, n) < full, 1.0, _uniform(generator, n))
+def blend(worst: Tensor, truth: Tensor, severity: Tensor) -> Tensor:
+    """Scale the damage of images by ``severity``."""
     return (truth + severity.view(-1, 1, 1) * (worst - truth)).clamp_min(0)
 
 
@@ -146,7 +163,8 @@ def line_masks(acceleration: Tensor, width: int, generator: torch.Generator) -> 
 
     Args:
         acceleration: ``(n,)``.
-        width: number of lines; 4 to 12 % of them in the centre are always taken.
+        width: number of lines; 4 to 12 % of them in the centre are always taken, on top of
+            equispaced ones.
         generator: source of randomness.
 
     Returns:
@@ -155,22 +173,14 @@ def line_masks(acceleration: Tensor, width: int, generator: torch.Generator) -> 
     masks = torch.zeros(len(acceleration), width)
     position = torch.arange(width) - width // 2
     for mask, factor in zip(masks, acceleration.tolist(), strict=True):
-        n_lines = max(2, round(width / factor))
-        n_center = min(
-            max(2, round(width * (0.04 + 0.08 * float(_uniform(generator, 1))))), n_lines
-        )
-        start = width // 2 - n_center // 2
-        mask[start : start + n_center] = 1
+        first, share = int(torch.randint(width, (), generator=generator)), _uniform(generator, 1)
+        gaussian = torch.exp(-0.5 * (position / (width / 4)) ** 2)
+        comb = ((position - first) % round(factor) == 0).float()
         style = int(torch.randint(3, (), generator=generator))
-        if style == 2:
-            offset = int(torch.randint(max(1, round(factor)), (), generator=generator))
-            mask[offset :: max(2, round(factor))] = 1
-        elif n_lines > n_center:
-            density = (
-                torch.exp(-0.5 * (position / (width / 4)) ** 2) if style == 0 else torch.ones(width)
-            )
-            weights = density * (1 - mask)
-            mask[torch.multinomial(weights, n_lines - n_center, generator=generator)] = 1
+        weights = (gaussian, torch.ones(width), comb)[style].clone()
+        weights[position.abs() <= (0.02 + 0.04 * share) * width] = 1e6
+        lines = int(weights.count_nonzero()) if style == 2 else max(2, round(width / factor))
+        mask[torch.multinomial(weights, lines, generator=generator)] = 1
     return masks
 
 

@@ -12,17 +12,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from gradient import MOVED
-from pairs import Pairs
+from pairs import MOVED, Pairs
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, gelu
 from tqdm import tqdm
+from transformers import JanusForConditionalGeneration
 
 FLOOR = 0.02  # in units of the encoder's input: weaker patch components are not amplified further
+LARGE = 100.0  # against whitened patches, whose strongest edges are some tens
+PLACE, SPREAD = 2.0, 4.0  # standard deviations of the place's code and of the energy; a patch's: 1
 
 
 @dataclass(frozen=True)
@@ -154,8 +155,7 @@ def train_energy(
     """Train with Adam; the learning rate falls to zero over the second half.
 
     Args:
-        config: ``experts``, ``steps``, ``batch``, ``learning_rate``, ``shifts`` (of the grid, or
-            one grid), ``descend_from`` (step, or None: never).
+        config: ``experts``, ``steps``, ``batch``, ``learning_rate``, ``descend_from`` (step).
         patch: edge length of a token, pixels.
         draw: number of images, generator -> pairs whose matrix size ``patch`` divides.
         generator: source of randomness.
@@ -163,8 +163,7 @@ def train_energy(
     Returns:
         the energy, of unit standard deviation over the last batch's patches.
     """
-    n, steps, descend_from = config["batch"], config["steps"], config["descend_from"]
-    descend_from = steps if descend_from is None else descend_from
+    n, steps = config["batch"], config["steps"]
     first = torch.cat([cut(draw(n, generator), patch, (0, 0))[0].flatten(0, 1) for _ in range(6)])
     energy = LocalEnergy(fit_whitening(first), config["experts"], generator)
     optimizer = torch.optim.Adam(energy.parameters(), lr=config["learning_rate"])
@@ -174,9 +173,9 @@ def train_energy(
     with tqdm(range(steps), desc="local energy") as bar:
         for step in bar:
             pairs = draw(n, generator)
-            shift = torch.randint(patch, (2,), generator=generator) * config["shifts"]
+            shift = torch.randint(patch, (2,), generator=generator)
             patches, error = cut(pairs, patch, tuple(shift.tolist()))
-            if step >= descend_from and step % 3 == 2:
+            if step >= config["descend_from"] and step % 3 == 2:
                 patches, error = descend(energy, patches, error, generator)
             cosine = alignment_of(energy, patches, error)[pairs.error > MOVED]
             optimizer.zero_grad()
@@ -186,19 +185,55 @@ def train_energy(
             bar.set_postfix(cosine=round(cosine.mean().item(), 3))
     with torch.no_grad():
         energy.weights /= energy(patches).std()
-    return energy
-
-
-def load_energy(file: Path, make: Callable[[], LocalEnergy]) -> LocalEnergy:
-    """Load the energy, or make it and keep it."""
-    if not file.is_file():
-        made = make()
-        state = {"whitening": vars(made.whitening), "weights": made.state_dict()}
-        partial = file.with_suffix(".part")
-        torch.save(state, partial)
-        partial.replace(file)
-    state = torch.load(file, weights_only=True)
-    n_experts = len(state["weights"]["biases"])
-    energy = LocalEnergy(Whitening(**state["whitening"]), n_experts, torch.Generator())
-    energy.load_state_dict(state["weights"])
     return energy.requires_grad_(False)
+
+
+@torch.no_grad()
+def put_into_first_layer(
+    model: JanusForConditionalGeneration, energy: LocalEnergy, generator: torch.Generator
+) -> None:
+    """Make the tower's first layer compute a local energy, exactly but for its norm's slight bend.
+
+    Of the width, the first features are the whitened patch, one is the energy, a quarter stands at
+    plus or minus `LARGE`, so that the layer's norm divides by a constant, and the rest are a random
+    code of the token's place. The layer's attention is silent, its MLP writes the energy and takes
+    the constants away again. `PLACE` and `SPREAD` make energy and place the strongest principal
+    components: a bank that keeps just these drops the patch, and a token's similarity to an entry
+    is that of their energies at the same place.
+
+    Args:
+        model: changed in place.
+        energy: of its patches, of unit standard deviation.
+        generator: source of the places' code.
+    """
+    tower, config = model.model.vision_model, model.config.vision_config
+    width, n_pixels = config.hidden_size, len(energy.whitening.mean)
+    layer, n_large = tower.encoder.layers[0], width // 4
+    filters, bias = torch.zeros(width, n_pixels), torch.zeros(width)
+    filters[:n_pixels] = energy.whitening.matrix
+    bias[:n_pixels] = -energy.whitening.matrix @ energy.whitening.mean
+    bias[-n_large:] = LARGE * torch.tensor([1.0, -1.0]).repeat(n_large // 2)
+    embedding = tower.embeddings.patch_embedding
+    # the channels are all equal: each gets its share
+    shared = (filters / config.num_channels).reshape(width, 1, *embedding.weight.shape[2:])
+    embedding.weight.copy_(shared.expand_as(embedding.weight))
+    embedding.bias.copy_(bias)
+    place = torch.zeros_like(tower.embeddings.position_embedding.weight)
+    code = torch.randn(len(place), width - n_large - n_pixels - 1, generator=generator)
+    place[:, n_pixels + 1 : -n_large] = PLACE * (code - code.mean(1, keepdim=True))
+    tower.embeddings.position_embedding.weight.copy_(place)
+    layer.self_attn.projection_layer.weight.zero_()
+    layer.self_attn.projection_layer.bias.zero_()
+    layer.layer_norm2.weight.fill_(1.0)
+    layer.layer_norm2.bias.zero_()
+    # the norm divides by LARGE / 2, and subtracts the patch's mean over the whole width
+    through = torch.eye(n_pixels) - torch.full((n_pixels, n_pixels), 1 / width)
+    units, biases, weights = energy.units()
+    inner = torch.linalg.solve(through, units) * LARGE * math.sqrt(n_large / width)
+    fc1, fc2 = layer.mlp.fc1, layer.mlp.fc2
+    for parameter in (fc1.weight, fc1.bias, fc2.weight, fc2.bias):
+        parameter.zero_()
+    fc1.weight[: len(biases), :n_pixels] = inner.T
+    fc1.bias[: len(biases)] = biases
+    fc2.weight[n_pixels, : len(biases)] = SPREAD * weights
+    fc2.bias[-n_large:] = -bias[-n_large:]

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch import Tensor
-from torch.nn.functional import pad
 from transformers import (
     GenerationConfig,
     JanusConfig,
@@ -18,6 +17,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 from transformers.models.janus.processing_janus import DEFAULT_SYSTEM_PROMPT
+
+from mrisem.prior.image.preparation import Preparation
 
 BOS, EOS, PAD = "<|begin_of_sentence|>", "<|end_of_sentence|>", "<|pad|>"
 IMAGE, BEGIN, END = "<image_placeholder>", "<begin_of_image>", "<end_of_image>"
@@ -151,17 +152,6 @@ def make_model(
     return model
 
 
-def load_weights(checkpoint: Path) -> dict[str, Tensor]:
-    """Return the weights of a checkpoint folder, float32.
-
-    Raises:
-        SystemExit: when the folder holds no model.
-    """
-    if not (checkpoint / "model.safetensors").is_file():
-        raise SystemExit(f"--start must be a checkpoint folder, found no weights in {checkpoint}")
-    return JanusForConditionalGeneration.from_pretrained(checkpoint).state_dict()
-
-
 def export(model: JanusForConditionalGeneration, processor: JanusProcessor, folder: Path) -> None:
     """Write the checkpoint folder: config, safetensors, tokenizer, processor, chat template."""
     model.save_pretrained(folder)
@@ -169,51 +159,19 @@ def export(model: JanusForConditionalGeneration, processor: JanusProcessor, fold
     processor.image_processor.save_pretrained(folder)
 
 
-def conversation(question: str) -> list[dict[str, Any]]:
-    """One user turn with an image and a question."""
-    return [
-        {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]},
-    ]
-
-
-def to_pixels(magnitude: Tensor, image_size: int) -> Tensor:
-    """Make the encoder's input: divide by the maximum, map to [-1, 1], crop or pad with black.
-
-    Args:
-        magnitude: ``(n, y, x)``.
-        image_size: of the encoder.
-
-    Returns:
-        ``(n, 3, image_size, image_size)``, what `mrisem.prior.image.encoder` computes, too.
-    """
-    height, width = magnitude.shape[-2:]
-    top, left = image_size // 2 - height // 2, image_size // 2 - width // 2
-    margins = (left, image_size - width - left, top, image_size - height - top)
-    pixels = 2 * magnitude / magnitude.amax((-2, -1), keepdim=True) - 1
-    return pad(pixels, margins, value=-1.0)[:, None].expand(-1, 3, -1, -1)
-
-
 def encode(
     model: JanusForConditionalGeneration, magnitude: Tensor
-) -> tuple[Tensor, dict[int, Tensor]]:
-    """Embed images by the vision tower.
-
-    Args:
-        model: the whole.
-        magnitude: ``(n, y, x)``.
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Embed images ``(n, y, x)`` by the vision tower.
 
     Returns:
-        tokens after the tower's final norm, ``(n, token, feature)``, and each layer's output,
-        counted from 1, the same shape.
+        tokens after the tower's final norm, ``(n, token, feature)``, and the same shape of its
+        embeddings and of each layer's output.
     """
-    tower = model.model.vision_model
-    hidden = tower.embeddings(to_pixels(magnitude, model.config.vision_config.image_size))
-    levels = {}
-    for level, layer in enumerate(tower.encoder.layers, start=1):
-        hidden = layer(hidden, None)
-        hidden = hidden[0] if isinstance(hidden, tuple) else hidden
-        levels[level] = hidden
-    return tower.post_layernorm(hidden), levels
+    side = model.config.vision_config.image_size
+    pixels = Preparation(side, 3, (0.5, 0.5))(magnitude)
+    found = model.model.vision_model(pixels, output_hidden_states=True)
+    return found.last_hidden_state, found.hidden_states
 
 
 def answer(
@@ -236,14 +194,13 @@ def answer(
     Returns:
         ``(n, k, vocabulary)`` logits.
     """
-    ids, positions = ids.to(tokens.device), positions.to(tokens.device)
     image = model.model.aligner(tokens)
     text = model.get_input_embeddings()(ids).to(image.dtype)
     placeholder = (ids == model.config.image_token_id)[..., None]
     mixed = text.masked_scatter(placeholder, image)
-    apart = {} if turns is None else _apart(turns.to(tokens.device), mixed.dtype)
+    apart = {} if turns is None else _apart(turns, mixed.dtype)
     hidden = model.model.language_model(inputs_embeds=mixed, use_cache=False, **apart)
-    rows = torch.arange(len(ids), device=ids.device)[:, None]
+    rows = torch.arange(len(ids))[:, None]
     return model.lm_head(hidden.last_hidden_state[rows, positions])
 
 
@@ -251,6 +208,5 @@ def _apart(turns: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:
     """Mask and positions with which each question is alone with the image."""
     same = turns[:, :, None] == turns[:, None, :]
     seen = (same | (turns == 0)[:, None, :]).tril()
-    mask = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
-    mask = mask.masked_fill(~seen, torch.finfo(dtype).min)
+    mask = torch.zeros(seen.shape, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)
     return {"attention_mask": mask[:, None], "position_ids": seen.sum(-1) - 1}

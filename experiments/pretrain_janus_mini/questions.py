@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 import yaml
-from janus import conversation
 from pairs import HIGH, Pairs
 from pool import N_BRAIN
 from torch import Tensor
@@ -47,24 +46,17 @@ class Questions:
 
 
 def tokenise(processor: JanusProcessor) -> Questions:
-    """Let the processor itself build every conversation.
-
-    Args:
-        processor: of the checkpoint.
-
-    Returns:
-        the questions.
-    """
-    tokenizer = processor.tokenizer
-    side = processor.image_processor.size["height"]
+    """Let the checkpoint's processor itself build every conversation."""
+    tokenizer, side = processor.tokenizer, processor.image_processor.size["height"]
     blank = torch.zeros(3, side, side, dtype=torch.uint8)
-    prompts = []
-    for name in QUESTIONS:
-        texts = [
-            processor.apply_chat_template(conversation(wording), add_generation_prompt=True)
-            for wording in PROMPTS[name]["wordings"]
-        ]
-        prompts.append([processor(text=t, images=[blank])["input_ids"][0].tolist() for t in texts])
+
+    def ask(wording: str) -> list[int]:
+        content = [{"type": "image"}, {"type": "text", "text": wording}]
+        turn = [{"role": "user", "content": content}]
+        text = processor.apply_chat_template(turn, add_generation_prompt=True)
+        return processor(text=text, images=[blank])["input_ids"][0].tolist()
+
+    prompts = [[ask(wording) for wording in PROMPTS[name]["wordings"]] for name in QUESTIONS]
     answers = [[_one_token(tokenizer, a) for a in PROMPTS[name]["answers"]] for name in QUESTIONS]
     image = tokenizer.convert_tokens_to_ids(processor.image_token)
     return Questions(prompts, answers, tokenizer.eos_token_id, image)
@@ -80,9 +72,6 @@ def _one_token(tokenizer: PreTrainedTokenizerFast, answer: str) -> int:
 def answers_of(pairs: Pairs) -> Tensor:
     """Say what the answers are; images between high and low quality are not asked for either.
 
-    Args:
-        pairs: the images.
-
     Returns:
         ``(n, question)``: index of the right word, `IGNORE` where there is none.
     """
@@ -96,7 +85,6 @@ def answers_of(pairs: Pairs) -> Tensor:
         "kind": torch.where(high, 0, kind.where(low, unknown)),
         "contrast": pairs.contrast,
         "anatomy": (pairs.contrast >= N_BRAIN).long(),
-        "lesion": (1 - pairs.lesion).where(pairs.lesion >= 0, unknown),
     }
     return torch.stack([right[name] for name in QUESTIONS], 1)
 
@@ -122,14 +110,6 @@ def draw_sequences(questions: Questions, pairs: Pairs, generator: torch.Generato
     """Ask every image all questions that it can answer, each in a random wording.
 
     Quality and artefact, by which users steer, are asked in `MORE_WORDINGS` more.
-
-    Args:
-        questions: to choose from.
-        pairs: the images.
-        generator: source of randomness.
-
-    Returns:
-        what the language model is trained on.
     """
     rows = [_ask_all(questions, right, generator) for right in answers_of(pairs).tolist()]
     ids, turns, positions, labels = zip(*rows, strict=True)

@@ -5,17 +5,41 @@ import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import pytest
 import torch
 
 RECIPE = Path(__file__).parents[2] / "experiments" / "pretrain_janus_mini"
 
 
+def write_material(folder, size=48):
+    """Write what ``run.sh`` leaves of a brain on each side: targets and reconstructions."""
+    generator = torch.Generator().manual_seed(0)
+    for number in range(2):
+        name = f"file_brain_AXT2_{number:04d}.h5"
+        ideal = torch.rand(2, size, size, generator=generator)
+        noise, damage = 0.05 * torch.randn(2, 2, size, size, generator=generator)
+        for side, image in (("noise_free", ideal), ("simulated", ideal + noise)):
+            target = folder / side / "brain" / "multicoil_val" / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with h5py.File(target, "w") as file:
+                file["reconstruction_rss"] = image.abs().numpy()
+                file.attrs["acquisition"] = "AXT2"
+        for kind in ("aliasing", "reconstruction"):
+            made = folder / "material" / kind / "some_run" / "reconstructions" / name
+            made.parent.mkdir(parents=True, exist_ok=True)
+            with h5py.File(made, "w") as file:
+                file["reconstruction"] = 7 * (ideal + noise + damage).abs()[1:].numpy()
+                file["slices"] = [1]
+
+
 @pytest.fixture(scope="session")
 def train():
-    """Run ``train.py --smoke`` into a folder; gives what it printed."""
+    """Run ``train.py --smoke`` in a folder with material; gives what it printed."""
 
     def run(output, *arguments):
+        if not (output / "material").is_dir():
+            write_material(output)
         command = [sys.executable, str(RECIPE / "train.py"), "--smoke", "--output", str(output)]
         done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr

@@ -10,29 +10,41 @@ def test_line_masks_reach_the_acceleration_and_keep_the_centre(recipe, generator
     assert masks[:, 96].all()
     reached = 192 / masks.sum(1)
     assert ((reached - acceleration).abs() < 1).float().mean() > 0.6  # equispaced: centre on top
-    assert (reached < acceleration + 0.2).all()
+    assert (reached < acceleration + 0.5).all()
 
 
 @pytest.fixture
-def slices(recipe, phantom):
-    """Number, size -> that many clean slices."""
+def make_pairs(recipe, phantom, generator):
+    """Number, size, seed -> that many degraded slices, of T1 brains."""
 
-    def make(n, size):
+    def make(n, size, seed):
+        severity = torch.ones(n)
         contrast = torch.zeros(n, dtype=torch.long)
-        return recipe("pool").Slices(phantom(n, size), contrast, -torch.ones_like(contrast))
+        return recipe("degrade").make_pairs(
+            phantom(n, size), contrast, size, severity, generator(seed)
+        )
 
     return make
 
 
-def test_pairs_have_no_error_when_clean_and_one_when_degraded(recipe, slices, generator):
-    degrade = recipe("degrade")
-    pairs = degrade.make_pairs(slices(48, 64), 64, generator(1))
+def test_pairs_have_no_error_when_clean_and_one_when_degraded(make_pairs):
+    pairs = make_pairs(48, 64, 1)
     clean = pairs.kind == 0
     assert (pairs.error[clean] < 1e-6).all()
-    assert (pairs.local[clean] < 1e-6).all()
     assert pairs.error[~clean].mean() > 0.05
     rest = pairs.image - pairs.truth  # the truth is scaled to fit best: what is left is orthogonal
     assert (rest * pairs.truth).sum((1, 2)).abs().max() < 1e-2
+
+
+def test_severity_keeps_all_some_or_none_of_the_damage(recipe, phantom, generator):
+    degrade = recipe("degrade")
+    severity = degrade.draw_severity(4000, generator(), full=0.3, clean=0.25)
+    assert (severity == 0).float().mean() == pytest.approx(0.25, abs=0.03)
+    assert (severity == 1).float().mean() == pytest.approx(0.3 * 0.75, abs=0.03)
+    contrast = torch.zeros(48, dtype=torch.long)
+    pairs = degrade.make_pairs(phantom(48, 64), contrast, 64, torch.zeros(48), generator(1))
+    assert (pairs.error < 1e-6).all()
+    assert not pairs.low.any()
 
 
 def test_lacking_the_scans_noise_is_no_damage(recipe, phantom, generator):
@@ -42,30 +54,31 @@ def test_lacking_the_scans_noise_is_no_damage(recipe, phantom, generator):
     blurred = 0.5 * (noisy[2] + noisy[2].roll(4, -1))
     image = torch.stack([3.0 * ideal[0], noisy[1], blurred, noisy[3] + 3 * more])
     codes = torch.zeros(4, dtype=torch.long)
-    found = pairs.compare(image, noisy, ideal, codes, codes, codes)
+    found = pairs.compare(image, noisy, ideal, codes, codes)
     assert found.error[0] > pairs.LOW  # all of it the scan's own noise
     assert found.low.tolist() == [False, False, True, True]
 
 
 @pytest.mark.parametrize("kind", [0, 4])
-def test_complete_scans_hold_the_noise_of_their_contrast(recipe, slices, generator, kind):
+def test_complete_scans_hold_the_noise_of_their_contrast(recipe, make_pairs, kind):
     degrade, pairs = recipe("degrade"), recipe("pairs")
-    made = degrade.make_pairs(slices(64, 64), 64, generator(2))
+    made = make_pairs(64, 64, 2)
     of_kind = made.kind == kind
     truth, ideal = made.truth[of_kind], made.ideal[of_kind]
     level = degrade.noise_levels(ideal, made.contrast[of_kind])
-    noise = (truth - pairs._fit(ideal, truth))[ideal > 0.3].std() / level.mean()
+    noise = (truth - pairs.fit(ideal, truth))[ideal > 0.3].std() / level.mean()
     most = degrade.MOST_NOISE
     low, high = (0.9 * most, 1.1 * most) if kind == degrade.NOISE else (0.2 * most, 0.8 * most)
     assert low < noise < high
 
 
-def test_draw_pairs_never_enlarges(recipe, slices, generator):
-    degrade = recipe("degrade")
-    pool = [slices(2, 48), slices(2, 64)]
-    sizes = {degrade.draw_pairs(pool, [40, 60], 2, generator(i)).image.shape[-1] for i in range(20)}
-    assert sizes == {40, 60}
-    assert degrade.draw_pairs(pool[:1], [40, 60], 2, generator()).image.shape[-1] == 40
+def test_draw_pairs_never_enlarges(recipe, phantom, generator):
+    degrade, two = recipe("degrade"), torch.ones(2)
+    pool = {size: (phantom(2, size).half(), torch.zeros(2).long()) for size in (48, 64)}
+    drawn = [degrade.draw_pairs(pool, [40, 60], two, generator(seed)) for seed in range(20)]
+    assert {pairs.image.shape[-1] for pairs in drawn} == {40, 60}
+    small = {48: pool[48]}
+    assert degrade.draw_pairs(small, [40, 60], two, generator()).image.shape[-1] == 40
 
 
 def test_draw_material_moves_image_and_truth_together(recipe, generator):
@@ -74,9 +87,9 @@ def test_draw_material_moves_image_and_truth_together(recipe, generator):
     image = truth.clone()
     image[:, 10, 12] += 0.5
     codes = torch.full((3,), 6)
-    material = recipe("pairs").compare(image, truth, truth, codes, 0 * codes, -1 + 0 * codes)
-    drawn = degrade.draw_material(material, 20, generator(1))
-    spots = drawn.local.flatten(1)
+    material = recipe("pairs").compare(image, truth, truth, codes, 0 * codes)
+    drawn = degrade.draw_material(material, torch.ones(20), generator(1))
+    spots = (drawn.image - drawn.truth).abs().flatten(1)
     assert (spots.topk(2, dim=1).values[:, 1] < 0.1 * spots.amax(1)).all()
 
 
@@ -95,23 +108,24 @@ def test_blur_lowers_high_frequencies(recipe, generator, phantom):
     assert (after.norm(dim=1) < 0.5 * before.norm(dim=1)).all()
 
 
-def test_dense_target_places_the_error_on_its_token(recipe):
-    pairs_of = recipe("pairs")
-    local = torch.zeros(1, 32, 32)
-    local[0, 8:16, 16:24] = pairs_of.ERROR_UNIT
-    target = pairs_of.dense_target(local, 32, 8).reshape(4, 4)
-    expected = torch.zeros(4, 4)
-    expected[1, 2] = torch.tensor(2.0).log()
-    torch.testing.assert_close(target, expected)
+def test_dense_loss_is_zero_of_the_errors_size_in_its_artefacts_channel(recipe):
+    losses = recipe("losses")
+    target = torch.zeros(7, 4, 64)
+    target[:, 2] = 1.0  # of `ERROR_UNIT`
+    dense = torch.zeros(7, 4, 5)
+    channel = {1: 0, 2: 1, 3: 1, 4: 2, 5: 3, 6: 4}
+    for kind, place in channel.items():
+        dense[kind, 2, place] = torch.tensor(2.0).log()
+    assert losses.dense_loss(dense, target, torch.arange(7)) < 1e-9
+    assert losses.dense_loss(dense.roll(1, 2), target, torch.arange(7)) > 0.01
 
 
 @pytest.mark.parametrize("size", [24, 32, 40])
 def test_residual_target_is_the_error_patch_by_patch(recipe, size, generator):
-    pairs_of = recipe("pairs")
+    losses = recipe("losses")
     image, truth = torch.rand(2, 1, size, size, generator=generator())
-    codes = torch.zeros(1, dtype=torch.long)
-    pairs = pairs_of.Pairs(image, truth, truth, codes, image, image, image, codes, codes)
-    target = pairs_of.residual_target(pairs, 32, 8) * pairs_of.ERROR_UNIT * image.max()
+    pairs = recipe("pairs").Pairs(image, truth, truth, *[torch.zeros(1)] * 4)
+    target = losses.residual_target(pairs, 32, 8) * losses.ERROR_UNIT * image.max()
     assert target.shape == (1, 16, 64)
     whole = torch.zeros(32, 32)
     low, high = max(0, 16 - size // 2), min(32, 16 + size // 2)
@@ -120,20 +134,3 @@ def test_residual_target_is_the_error_patch_by_patch(recipe, size, generator):
     for token, (row, column) in enumerate((r, c) for r in range(4) for c in range(4)):
         patch = whole[8 * row : 8 * row + 8, 8 * column : 8 * column + 8]
         torch.testing.assert_close(target[0, token], patch.flatten())
-
-
-def test_by_artefact_sorts_errors_into_channels(recipe):
-    sorted_errors = recipe("pairs").by_artefact(torch.ones(7, 2), torch.arange(7))
-    channel = {1: 0, 2: 1, 3: 1, 4: 2, 5: 3, 6: 4}
-    for kind in range(7):
-        expected = [float(channel.get(kind) == c) for c in range(5)]
-        assert sorted_errors[kind, 0].tolist() == expected
-    assert torch.equal(sorted_errors[:, 0], sorted_errors[:, 1])
-
-
-def test_pool_knows_which_slices_show_a_lesion(recipe):
-    pool = recipe("pool")
-    found = pool._slices("brain", 64, 2, range(6))
-    assert found.lesion.shape == found.contrast.shape == (36,)
-    assert {0, 1} == set(found.lesion.tolist())
-    assert set(pool._slices("knee", 64, 1, range(1)).lesion.tolist()) == {-1}
