@@ -104,7 +104,7 @@ def tune(root: Path, n_subjects: int) -> dict[str, Any]:
     for (name, weight), method in tqdm(methods.items(), desc="method and weight"):
         for (anatomy, acceleration), batches in cases.items():
             found = [score(method, batch) for batch in batches]
-            mean = {key: float(np.mean([f[key] for f in found])) for key in found[0]}
+            mean = {key: round(float(np.mean([f[key] for f in found])), 6) for key in found[0]}
             rows.append(
                 {"method": name, "weight": weight, "anatomy": anatomy, "R": acceleration, **mean}
             )
@@ -152,7 +152,10 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     results = tune(arguments.data, arguments.subjects)
-    arguments.output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    rows = ",\n".join(f"  {json.dumps(row)}" for row in results["rows"])
+    facts = ",\n".join(f' "{key}": {json.dumps(results[key])}' for key in ("files", "chosen"))
+    text = f'{{\n{facts},\n "rows": [\n{rows}\n ]\n}}\n'
+    arguments.output.write_text(text, encoding="utf-8")
     print(table(results))
 
 
