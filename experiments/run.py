@@ -241,9 +241,6 @@ def main() -> None:
     if sweep.threads is not None:
         os.environ.setdefault("OMP_NUM_THREADS", str(sweep.threads))
     started, fresh = time.monotonic(), not (folder / "runs").exists()
-    prepare = own_module(arguments.question, "prepare")
-    if prepare is not None:
-        prepare.prepare(folder)
     code = run_sweep(sweep, folder, more)
     seconds = round(time.monotonic() - started) if fresh else None
     result = result_of(arguments.question, folder, seconds)

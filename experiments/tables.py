@@ -202,17 +202,12 @@ def outcome(question: str, result: Result) -> str:
                 tests[test["metric"]] = test
     columns, names = result["columns"], short_names(variants)
     shown = [s for s in CLAIMED if any(s in t for v in variants.values() for t in v.values())]
-    harmed = {
-        (row["method"], f"{row['anatomy']}, {row['mask']}"): f"; {row['harmed']} harmed"
-        for row in result.get("own", [])
-        if "harmed" in row
-    }
     lines = ["Change of " + ", ".join(columns[s]["label"] for s in shown) + ":"]
     for method, of_tables in variants.items():
         for title, tests in of_tables.items():
             changes = [change(tests[s], columns[s]["digits"] + 1) for s in shown]
             n = max(test["n_subjects"] for test in tests.values())
-            said = ", ".join(changes) + harmed.get((method, title), "")
+            said = ", ".join(changes)
             lines.append(f"{names[method]}, {title}, {n} subjects: {said}")
     return "<br>".join(lines)
 
