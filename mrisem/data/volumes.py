@@ -54,6 +54,7 @@ class VolumeInfo:
             reconSpace.
         kspace_center: where the zero frequency lies in the file.
         has_patient_id: whether the file names its subject.
+        simulation: how the file says that it was simulated; empty where it says nothing.
         index: knows what was read of the file before.
     """
 
@@ -65,6 +66,7 @@ class VolumeInfo:
     crop: tuple[int, int]
     kspace_center: Center = "middle"
     has_patient_id: bool = True
+    simulation: str = ""
     index: FileIndex = field(default_factory=FileIndex, compare=False, repr=False)
 
     @property
@@ -146,6 +148,7 @@ def _read_facts(file: h5py.File, path: Path, kspace_center: Center) -> dict[str,
         "acquisition": acquisition or UNNAMED,
         "subject": patient_id(file) or path.stem,
         "has_patient_id": bool(patient_id(file)),
+        "simulation": _text(file.attrs.get("simulation", "")),
         "shape": shape,
         "padding": padding,
         "crop": size or _narrowed(recon, shape),

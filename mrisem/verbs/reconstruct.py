@@ -107,7 +107,8 @@ def plan(data: FastMRI) -> tuple[dict[str, Planned], list[FailedScan]]:
             slices = [part.slice for part in parts]
             try:
                 scan = Scan(file=volume.file, **asdict(volume.content))
-                planned[volume.file] = Planned(scan, volume.acquisition, frozenset(slices))
+                taken = frozenset(slices)
+                planned[volume.file] = Planned(scan, volume.acquisition, taken, volume.simulation)
             except InputError as error:
                 if data.on_error == "raise":
                     raise
