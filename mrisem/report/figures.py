@@ -139,7 +139,7 @@ def image_png(image: np.ndarray, top: float, cmap: Colormap = GREYS, low: float 
 
 def drawn(png: bytes) -> Drawn:
     """Return a figure of `as_png` for the page."""
-    width, height = Image.open(io.BytesIO(png)).size
+    width, height = Image.open(io.BytesIO(png), formats=["PNG"]).size
     return Drawn(data_uri(png), round(width * _CSS_DPI / _DPI), round(height * _CSS_DPI / _DPI))
 
 

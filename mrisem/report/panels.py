@@ -14,7 +14,7 @@ from mrisem.results.rows import Row, labels_of
 from mrisem.results.run import output_file
 
 _MOST = 6  # slices of a group
-_AROUND = 10  # pixels around a lesion that its inset shows
+_AROUND = 6  # pixels around a lesion that its inset shows
 
 
 @dataclass(frozen=True)

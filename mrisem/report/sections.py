@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from omegaconf import DictConfig
 
-from mrisem.errors import InputError
+from mrisem.files import reading
 from mrisem.report import embedding, panels, plots
 from mrisem.report.changes import difference_window, load_changes
 from mrisem.report.figures import Drawn, as_png, drawn
@@ -20,14 +20,13 @@ from mrisem.results.headline import CORE, same_network, verdict
 from mrisem.results.inside import slug
 from mrisem.results.labels import references
 from mrisem.results.lesions import lesion_tables, page_tables
-from mrisem.results.rows import SECONDS, Column, Row, group_rows, labels_of
+from mrisem.results.rows import SECONDS, Column, Row, group_rows, labels_of, value
 from mrisem.results.run import Run
 from mrisem.results.summary import runs_of, summary_of
 from mrisem.results.sweeps import Sweep, find_sampling_sweeps, find_sweeps
 from mrisem.results.tables import Table, build_table
 
 Shown = dict[str, Any]  # what the template reads
-_PNG = b"\x89PNG\r\n\x1a\n"
 _MOST_MAPS = 3  # slices of each run
 _SOLVES = "solve_"  # curves of how well linear systems were solved
 _OPEN = ("psnr", "haarpsi", "ssim")  # scores whose figures are not folded
@@ -110,6 +109,7 @@ def _group(
     embedded = embedding.make_pictures(section.runs, most, config.embedding)
     labels = {picture.label for picture in embedded}
     chosen = panels.choose_slices(rows)
+    compared = [column for column in columns if _is_compared(rows, column)]
     return {
         "title": section.title,
         "runs": section.runs,
@@ -119,9 +119,9 @@ def _group(
         "panels": [draw_panel(section, key, found, config.error_window) for key in chosen],
         "dots": [
             (column, section.draw("dots", column.name, plots.paired_dots(rows, column)))
-            for column in columns
+            for column in compared
         ],
-        "n_open": sum(column.name in _OPEN for column in columns),
+        "n_open": sum(column.name in _OPEN for column in compared),
         "sweeps": draw_sweeps(section, find_sweeps(section.runs, rows, config.reference), columns),
         "curves": draw_fits(section),
         # two runs of one label on different files have a picture each: the number tells them apart
@@ -132,6 +132,12 @@ def _group(
         "note": embedding.missing_pictures(section.runs, labels, most),
         "maps": draw_maps(section, audit, found),
     }
+
+
+def _is_compared(rows: Sequence[Row], column: Column) -> bool:
+    """Whether more methods than one have the score, or there is one method alone."""
+    having = {row["method"] for row in rows if np.isfinite(value(row, column))}
+    return len(having) > 1 or len(labels_of(rows)) == 1
 
 
 def _pair(section: Section, wanted: str | None) -> tuple[str, str]:
@@ -205,12 +211,12 @@ def draw_maps(section: Section, audit: Sequence[Row], found: Evaluated) -> list[
             continue
         picture = found.pictures[run.folder]
         png = section.pictures[picture.name] = picture.read_bytes()
-        if not png.startswith(_PNG):
-            raise InputError(f"{picture} must be a PNG picture, got another file; evaluate again")
+        with reading(picture, "a PNG picture", "evaluate again"):
+            image = drawn(png)
         folders = (Path(rows[0]["without_run"]), run.folder, found.targets[run.folder])
         maps = load_changes(rows, folders, _MOST_MAPS)
         window = difference_window(maps) if maps else 0.0
         slices = [(slice_maps.title, slice_maps.views(window)) for slice_maps in maps]
         title = f"{run.label} against {rows[0]['without']}"
-        shown.append({"title": title, "image": drawn(png), "window": window, "slices": slices})
+        shown.append({"title": title, "image": image, "window": window, "slices": slices})
     return shown
