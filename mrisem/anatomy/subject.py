@@ -13,6 +13,7 @@ from mrisem.anatomy.fields import child
 from mrisem.anatomy.lesions import Lesion, label_lesions
 from mrisem.anatomy.tissue import Layer, Sequence, Tissue, compose
 from mrisem.errors import InputError
+from mrisem.physics.fourier import center_crop
 
 _GRAIN = 77  # number of the random stream of fine structure
 _LOWEST = 1 / 25  # cycles per mm below which fine structure has no more power; coil shading does
@@ -111,18 +112,19 @@ class SimulatedSubject:
         (experiments/anatomy_texture).
         """
         contrast = 1 + sorted(self.sequences).index(acquisition)
-        fy, fx = torch.fft.fftfreq(shape[0])[:, None], torch.fft.rfftfreq(shape[1])[None, :]
+        # drawn on one square whatever is seen of it, so that a larger view keeps its centre
+        square = (max(2 * self.size, *shape),) * 2
+        fy, fx = torch.fft.fftfreq(square[0])[:, None], torch.fft.rfftfreq(square[1])[None, :]
         frequency = torch.hypot(fy, fx).clamp_min(_LOWEST * self.pixel)
         slices = []
         for position in positions:
-            noise = [
-                torch.randn(shape, generator=child(self.seed, _GRAIN, round(position * 1e6), part))
+            noise = sum(
+                torch.randn(square, generator=child(self.seed, _GRAIN, round(position * 1e6), part))
                 for part in (0, contrast)
-            ]
-            spectrum = torch.fft.rfft2(sum(noise)) / frequency
-            slices.append(torch.fft.irfft2(spectrum, s=shape))
+            )
+            slices.append(torch.fft.irfft2(torch.fft.rfft2(noise) / frequency, s=square))
         grain = torch.stack(slices)
-        return grain / grain.std((1, 2), keepdim=True)
+        return center_crop(grain / grain.std((1, 2), keepdim=True), shape)
 
     def _detail(
         self, positions: tuple[float, ...], shape: tuple[int, int], *wavelength: float

@@ -207,10 +207,10 @@ class Regulariser(Choice):
     term: Any = None
 
 
-def sizes(**kinds: Any) -> type[Options]:
+def sizes(base: type[Options] = Options, /, **kinds: Any) -> type[Options]:
     """Make the schema of a part of `Scale`: name -> type."""
     fields: dict[str, Any] = {name: (kind, ...) for name, kind in kinds.items()}
-    return create_model("Sizes", __base__=Options, **fields)
+    return create_model("Sizes", __base__=base, **fields)
 
 
 Subjects = Annotated[int, Field(ge=0, le=5000)]
@@ -218,7 +218,8 @@ Side = Annotated[int, Field(ge=64, multiple_of=2)]  # along the edge of a simula
 if TYPE_CHECKING:
     Scale = Any
 else:
-    Scale = sizes(  # sizes, and nothing else
+    Scale = sizes(  # sizes, and the name of their choice
+        Choice,
         simulate=sizes(n_train=Subjects, n_val=Subjects, n_slices=Count, size=Side, n_coils=Count),
         n_auxiliary=Count,
         fit=sizes(iterations=Count, slices_at_once=Count, rank=Count),
@@ -376,7 +377,7 @@ class Report(Verb):
     """``mrisem report``."""
 
     runs: list[PathText] | PathText
-    title: str
+    title: str | None = None
     reference: str | None
     error_window: float = Field(gt=0, le=1)
     embedding: Literal["pca", "umap"] = Field(

@@ -57,7 +57,7 @@ class VolumeInfo:
             reconSpace.
         kspace_center: where the zero frequency lies in the file.
         has_patient_id: whether the file names its subject.
-        origin: `FROM_IMAGES` where the scan was simulated from an image; empty for any other.
+        simulation: how the file says that it was simulated; empty where it says nothing.
         index: knows what was read of the file before.
     """
 
@@ -69,7 +69,7 @@ class VolumeInfo:
     crop: tuple[int, int]
     kspace_center: Center = "middle"
     has_patient_id: bool = True
-    origin: str = ""
+    simulation: str = ""
     index: FileIndex = field(default_factory=FileIndex, compare=False, repr=False)
 
     @property
@@ -147,15 +147,14 @@ def _read_facts(file: h5py.File, path: Path, kspace_center: Center) -> dict[str,
     size = None if target is None else target[1:]
     padding, recon = complete_header(file, header, shape, size, kspace_center)
     acquisition = _text(file.attrs.get("acquisition", ""))
-    simulation = _text(file.attrs.get("simulation", ""))
     return {
         "acquisition": acquisition or UNNAMED,
         "subject": patient_id(file) or path.stem,
         "has_patient_id": bool(patient_id(file)),
+        "simulation": _text(file.attrs.get("simulation", "")),
         "shape": shape,
         "padding": padding,
         "crop": size or _narrowed(recon, shape),
-        "origin": FROM_IMAGES if simulation.startswith(FROM_IMAGES) else "",
     }
 
 

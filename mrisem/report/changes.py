@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from mrisem.report.figures import DIFFERENCE_MAP, GREY_PERCENTILE, GREYS, View, draw_views
+from mrisem.report.figures import DIFFERENCE_MAP, GREYS, View, draw_views, tissue_top
 from mrisem.results.reading import read_slice
 from mrisem.results.rows import Row
 from mrisem.results.run import output_file
@@ -31,7 +31,7 @@ class Maps:
     @property
     def top(self) -> float:
         """Upper end of the grey window."""
-        return float(np.percentile(self.target, GREY_PERCENTILE)) or 1.0
+        return tissue_top(self.target)
 
     def views(self, window: float) -> list[View]:
         """Return the images and two signed differences: what was changed, what should have been.

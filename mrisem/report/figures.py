@@ -13,11 +13,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize
+from matplotlib.colors import Colormap, LinearSegmentedColormap, ListedColormap, Normalize
 from matplotlib.figure import Figure
 from PIL import Image
 
-GREY_PERCENTILE = 99.5  # upper end of grey windows: a few very bright pixels must not darken them
+_WHITE = 99.0  # percentile of the tissue, at the upper end of the grey window
+_OBJECT, _RIM = 0.1, 0.09  # share of the brightest in the object; of its diameter that is its rim
+HEADROOM = 1.5  # grey pictures keep what is brighter than the window, up to so many times
 GREYS = mpl.colormaps["gray"]
 ERROR_MAP = mpl.colormaps["inferno"]
 # Dark where nothing changed, as error maps are. Lightness (CIE L*) grows from 10 to 84 to both
@@ -25,6 +27,7 @@ ERROR_MAP = mpl.colormaps["inferno"]
 DIFFERENCE_MAP = LinearSegmentedColormap.from_list(
     "difference", ["#a6dbff", "#2b83c6", "#1a1a1a", "#c05f1c", "#ffc48f"]
 )
+SAMPLES_MAP = ListedColormap(["#101418", "#e6edf3"])
 INK, FAINT = "#1c2128", "#c9d1d9"
 # Okabe & Ito's colours, told apart by colour-blind readers too.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1")
@@ -35,7 +38,7 @@ _STYLE: Any = {
     **{"axes.axisbelow": True, "axes.titlesize": 10, "axes.labelsize": 9},
     **{"xtick.labelsize": 8, "ytick.labelsize": 8},
 }
-_DPI = 140
+_DPI, _CSS_DPI = 140, 96  # sharp on dense screens at the size of its inches
 _LEGEND_LINE = 0.14  # inches
 _TILE = 2.0  # inches
 
@@ -58,9 +61,48 @@ class View:
         return -self.top if self.cmap == DIFFERENCE_MAP else 0.0
 
     @property
+    def is_grey(self) -> bool:
+        """Whether the page sets its window: its picture reaches beyond by `HEADROOM`."""
+        return bool(self.cmap == GREYS)
+
+    @property
     def uri(self) -> str:
         """The image pixel by pixel, as a ``data:`` address."""
-        return data_uri(image_png(self.image, self.top, self.cmap, self.low))
+        top = self.top * (HEADROOM if self.is_grey else 1)
+        return data_uri(image_png(self.image, top, self.cmap, self.low))
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure as a ``data:`` address, and the size in CSS pixels at which it was laid out."""
+
+    uri: str
+    width: int
+    height: int
+
+
+def tissue_top(image: np.ndarray) -> float:
+    """Return the upper end of the grey window: a high percentile of the tissue.
+
+    The rim of the object is left out: the fat under the skin is far brighter than what is looked
+    at. The object is the largest region above a share of the brightest pixels, its holes filled;
+    the rim is a share of its diameter wide. Where nothing is left, all of the image counts.
+
+    Args:
+        image: ``(y, x)`` magnitude.
+    """
+    from scipy import ndimage
+
+    regions, n_regions = ndimage.label(image > _OBJECT * np.percentile(image, 99.5))
+    inside = np.zeros(image.shape, dtype=bool)
+    if n_regions:
+        largest = int(np.bincount(regions.flat)[1:].argmax()) + 1
+        whole = ndimage.binary_fill_holes(regions == largest)
+        diameter = 2 * np.sqrt(whole.sum() / np.pi)
+        # the image's edge bounds the object, too
+        depth = ndimage.distance_transform_edt(np.pad(whole, 1))[1:-1, 1:-1]
+        inside = depth > _RIM * diameter
+    return float(np.percentile(image[inside] if inside.any() else image, _WHITE)) or 1.0
 
 
 def colours(labels: Sequence[str]) -> dict[str, str]:
@@ -93,6 +135,12 @@ def image_png(image: np.ndarray, top: float, cmap: Colormap = GREYS, low: float 
     out = io.BytesIO()
     picture.save(out, format="png", optimize=True)
     return out.getvalue()
+
+
+def drawn(png: bytes) -> Drawn:
+    """Return a figure of `as_png` for the page."""
+    width, height = Image.open(io.BytesIO(png), formats=["PNG"]).size
+    return Drawn(data_uri(png), round(width * _CSS_DPI / _DPI), round(height * _CSS_DPI / _DPI))
 
 
 def data_uri(png: bytes) -> str:

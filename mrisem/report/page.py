@@ -16,9 +16,10 @@ from omegaconf import DictConfig
 import mrisem
 from mrisem.files import reading, write_bytes, write_text
 from mrisem.metrics.statistics import MIN_RESAMPLED, MIN_TESTED
-from mrisem.report.figures import DIFFERENCE_MAP, ERROR_MAP, colour_stops
+from mrisem.report.figures import DIFFERENCE_MAP, ERROR_MAP, HEADROOM, colour_stops
 from mrisem.report.sections import make_sections
 from mrisem.results.evaluated import Evaluated
+from mrisem.results.headline import headline, model_words, question
 from mrisem.results.inside import inside, slug
 from mrisem.results.run import Run
 from mrisem.results.tables import Table, as_csv, as_latex, p_text
@@ -77,9 +78,13 @@ def make_page(runs: Sequence[Run], found: Evaluated, config: DictConfig) -> Page
     pictures: dict[str, bytes] = {}
     groups, samplings = make_sections(runs, found, config, pictures)
     html = TEMPLATES.get_template("page.html.j2").render(
-        title=config.title,
+        title=config.title or question(runs),
+        facts=headline(runs, found.rows),
+        guided=any(run.has_prior for run in runs),
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, mrisem {mrisem.__version__}",
         groups=groups,
+        headroom=HEADROOM,
+        models=model_words(runs),
         samplings=samplings,
         runs=runs,
         evaluations=found.commands,

@@ -8,10 +8,35 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from mrisem.report.figures import ERROR_MAP, GREY_PERCENTILE, GREYS, View, draw_views
-from mrisem.results.reading import read_origin, read_slice
+from mrisem.report.figures import ERROR_MAP, GREYS, SAMPLES_MAP, View, draw_views, tissue_top
+from mrisem.results.reading import read_marks, read_slice
 from mrisem.results.rows import Row, labels_of
 from mrisem.results.run import output_file
+
+_MOST = 6  # slices of a group
+_AROUND = 6  # pixels around a lesion that its inset shows
+
+
+@dataclass(frozen=True)
+class Box:
+    """Rows ``top .. bottom`` and columns ``left .. right`` of an image; the ends are not in it."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+    def crop(self, view: View) -> View:
+        """Return this part of a view."""
+        part = view.image[self.top : self.bottom, self.left : self.right]
+        return View(view.label, part, view.top, view.cmap)
+
+    def style(self, size: tuple[int, int]) -> str:
+        """Return its place in an image of this size ``(y, x)``, as CSS."""
+        y, x = (100 / n for n in size)
+        height, width = self.bottom - self.top, self.right - self.left
+        place = f"top: {self.top * y:.2f}%; left: {self.left * x:.2f}%"
+        return f"{place}; height: {height * y:.2f}%; width: {width * x:.2f}%"
 
 
 @dataclass(frozen=True)
@@ -34,14 +59,15 @@ class Panel:
     percent: float  # upper end of the error maps, of the grey window
     tiles: tuple[Tile, ...]  # the target first, when it was found
     note: str = ""  # what is missing, for the reader
-    origin: str = ""  # "simulated from images" where the scan was
+    lesion: Box | None = None  # around the largest lesion that the target marks
+    samples: View | None = None  # what was measured of k-space; None where not kept
 
 
-def choose_slices(rows: Sequence[Row], most: int = 4) -> list[tuple[str, int]]:
+def choose_slices(rows: Sequence[Row], most: int = _MOST) -> list[tuple[str, int]]:
     """Choose representative slices: per acquisition files of middling PSNR, their middle slice.
 
-    Only slices that every method reconstructed, unless there are none; one or two files for each
-    acquisition, so that about ``most`` slices are shown.
+    The middle one is of those with a lesion, where some have. Only slices that every method
+    reconstructed, unless there are none; about ``most``, as many of each acquisition.
     """
     labels, frame = labels_of(rows), pd.DataFrame(rows)
     n_methods = frame.groupby(["file", "slice"])["method"].transform("nunique")
@@ -52,8 +78,10 @@ def choose_slices(rows: Sequence[Row], most: int = 4) -> list[tuple[str, int]]:
         psnr = members[members["method"] == labels[-1]].reindex(columns=["file", "psnr"])
         means = psnr.groupby("file")["psnr"].mean().reindex(sorted(members["file"].unique()))
         off = (means - means.median()).abs().sort_values(kind="stable")
-        for file in off.index[: min(2, max(1, most // len(acquisitions)))]:
-            slices = sorted(members.loc[members["file"] == file, "slice"].unique())
+        for file in off.index[: max(1, most // len(acquisitions))]:
+            scan = members[members["file"] == file].reindex(columns=["slice", "lesions"])
+            marked = scan[scan["lesions"] > 0]
+            slices = sorted((marked if len(marked) else scan)["slice"].unique())
             chosen.append((str(file), int(slices[len(slices) // 2])))
     return chosen
 
@@ -74,10 +102,11 @@ def load_panel(
     own.sort(key=lambda row: labels_of(rows).index(row["method"]))
     runs = [Path(row["run"]) for row in own]
     images = [read_slice(output_file(run, file), number) for run in runs]
-    truths = (read_slice(targets[run] / file, number) for run in runs if run in targets)
-    truth = next((image for image in truths if image is not None), None)
+    places = [targets[run] / file for run in runs if run in targets]
+    truths = ((place, read_slice(place, number)) for place in places)
+    place, truth = next((pair for pair in truths if pair[1] is not None), (None, None))
     shown = [image for image in (truth, *images) if image is not None]
-    grey = (float(np.percentile(shown[0], GREY_PERCENTILE)) if shown else 0.0) or 1.0
+    grey = tissue_top(shown[0]) if shown else 1.0
     tiles = [] if truth is None else [Tile(View("target", truth, grey, GREYS), None, None)]
     for row, image in zip(own, images, strict=True):
         if image is None:
@@ -91,10 +120,37 @@ def load_panel(
         notes.append("The target file was not found where it was evaluated: no error maps.")
     if any(image is None for image in images):
         notes.append("Some reconstruction files were moved or removed since: their images miss.")
-    acquisition, percent = own[0]["acquisition"], 100 * error_window
-    origin = next(filter(None, (read_origin(output_file(run, file)) for run in runs)), "")
-    note = " ".join(notes)
-    return Panel(file, number, acquisition, grey, percent, tuple(tiles), note, origin)
+    labels = None if place is None else read_marks(place, "lesions", number)
+    if labels is not None and (truth is None or labels.shape != truth.shape):
+        labels = None
+    masks = (read_marks(output_file(run, file), "mask", number) for run in runs)
+    mask = next((mask for mask in masks if mask is not None), None)
+    return Panel(
+        *(file, number, own[0]["acquisition"], grey, 100 * error_window, tuple(tiles)),
+        note=" ".join(notes),
+        lesion=None if labels is None else around_lesion(labels),
+        samples=None
+        if mask is None
+        else View("samples", mask.astype(np.float32), 1.0, SAMPLES_MAP),
+    )
+
+
+def around_lesion(labels: np.ndarray) -> Box | None:
+    """Return a box around the largest lesion of a slice; None where it has none.
+
+    Args:
+        labels: ``(y, x)`` integer: a lesion's number, or 0.
+    """
+    numbers, sizes = np.unique(labels[labels > 0], return_counts=True)
+    if not sizes.size:
+        return None
+    y, x = np.nonzero(labels == numbers[sizes.argmax()])
+    half = max(np.ptp(y), np.ptp(x)) // 2 + _AROUND  # a square: insets of one row are alike
+    ends = []
+    for places, n in ((y, labels.shape[0]), (x, labels.shape[1])):
+        middle = int(places.min() + places.max()) // 2
+        ends += [max(0, middle - half), min(n, middle + half + 1)]
+    return Box(*map(int, ends))
 
 
 def panel_figure(panel: Panel) -> Figure:

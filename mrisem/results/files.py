@@ -41,11 +41,13 @@ class Planned:
         scan: content of the file.
         acquisition: fastMRI's name of the sequence.
         slices: indices of the slices to be reconstructed.
+        simulation: how the file says that it was simulated; empty where it says nothing.
     """
 
     scan: Scan
     acquisition: str
     slices: frozenset[int]
+    simulation: str = ""
 
 
 class RunFolder:
@@ -299,6 +301,7 @@ class RunFolder:
             content.attrs["scan"] = planned.scan.model_dump_json()
             content.attrs["failed"] = json.dumps(failed)
             content.attrs["acquisition"] = planned.acquisition
+            content.attrs["simulation"] = planned.simulation
             content.attrs["method"] = self.record.method
             content.attrs["mask"] = self.record.mask
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import h5py
 import numpy as np
@@ -152,15 +152,6 @@ def scan_of(content: h5py.File, path: Path) -> Scan | None:
     return scan
 
 
-def read_origin(path: Path) -> str:
-    """Return where the scan of a reconstructed file comes from, see `Scan`; empty: not known."""
-    if not path.is_file():
-        return ""
-    with open_hdf5(path, "reconstruct it again") as content:
-        scan = scan_of(content, path)
-    return scan.origin if scan else ""
-
-
 def read_volume(path: Path) -> Volume:
     """Read a reconstructed file.
 
@@ -238,16 +229,32 @@ def read_slice(file: Path, number: int) -> np.ndarray | None:
         return None
     with open_hdf5(file) as content:
         name = "reconstruction" if "reconstruction" in content else target_name(content)
-        data = None if name is None else numbers_of(content, name, 3)
-        if data is None:
-            return None
-        slices = numbers_of(content, "slices", 1)
-        indices = np.arange(len(data)) if slices is None else slices[()]
-        places = np.flatnonzero(indices == number)
-        image = data[places[0]].astype(np.float32) if places.size else None
+        data = None if name is None else _entry(content, name, number)
+        image = None if data is None else data.astype(np.float32)
         if image is not None and not np.isfinite(image).all():
             raise ValueError(f"slice {number} must be finite")
         return image
+
+
+def read_marks(file: Path, name: Literal["lesions", "mask"], number: int) -> np.ndarray | None:
+    """Return lesion labels of a target, or samples of a reconstruction: ``(y, x)`` of a slice.
+
+    None where the file, the dataset or the slice is not there.
+    """
+    if not file.is_file():
+        return None
+    with open_hdf5(file) as content:
+        return _entry(content, name, number)
+
+
+def _entry(content: h5py.File, name: str, number: int) -> np.ndarray | None:
+    """Return a slice's entry of a dataset by the slice's index in the input."""
+    data, slices = numbers_of(content, name, 3), numbers_of(content, "slices", 1)
+    if data is None:
+        return None
+    indices = np.arange(len(data)) if slices is None else slices[()]
+    places = np.flatnonzero(indices == number)
+    return np.asarray(data[places[0]]) if places.size else None
 
 
 def has_patient_id(file: Path) -> bool:

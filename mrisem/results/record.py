@@ -55,7 +55,6 @@ class Scan(BaseModel):
         shape: ``(slice, coil, y, x)`` of its k-space.
         header: hash of its ISMRMRD header; empty without one.
         kspace: hash of its k-space: of the central readout line of every slice and coil.
-        origin: ``simulated from images`` where it was; empty for any other scan.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -65,7 +64,6 @@ class Scan(BaseModel):
     shape: tuple[int, int, int, int]
     header: str
     kspace: str
-    origin: str = ""
 
 
 class Record(BaseModel):

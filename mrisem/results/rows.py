@@ -36,12 +36,14 @@ class Column:
         label: words in tables and on axes.
         better: which values are; None: neither way.
         digits: decimals shown.
+        network: network whose features the score compares; None: of no network.
     """
 
     name: str
     label: str
     better: Better | None
     digits: Annotated[int, Field(ge=0, le=12)]
+    network: str | None = None
 
     @property
     def heading(self) -> str:
@@ -68,7 +70,16 @@ _MORE = (
 
 def columns_of(scores: Mapping[str, Score]) -> list[Column]:
     """Return the number columns of a table of these scores."""
-    return [*(Column(name, s.label, s.better, s.digits) for name, s in scores.items()), *_MORE]
+    shown = (
+        Column(name, score.label, score.better, score.digits, _network(score))
+        for name, score in scores.items()
+    )
+    return [*shown, *_MORE]
+
+
+def _network(score: Score) -> str | None:
+    name = getattr(score.function, "network", None)
+    return name if isinstance(name, str) else None
 
 
 def read_rows(path: Path) -> list[Row]:

@@ -64,10 +64,17 @@ class Run:
     @cached_property
     def data(self) -> dict[str, str]:
         """Recorded options of the data as text, such as ``root`` and ``split``."""
-        path = inside(self.folder, ".hydra/reconstruct/config.yaml")
-        config = load_yaml(path)
-        data = config.get("data") if isinstance(config, Mapping) else {}
-        options = data if isinstance(data, Mapping) else {}
+        return self._texts("data")
+
+    @cached_property
+    def scale(self) -> str:
+        """Name of the recorded sizes, such as ``demo``; empty where not recorded."""
+        return self._texts("scale").get("name", "")
+
+    def _texts(self, group: str) -> dict[str, str]:
+        config = load_yaml(inside(self.folder, ".hydra/reconstruct/config.yaml"))
+        chosen = config.get(group) if isinstance(config, Mapping) else {}
+        options = chosen if isinstance(chosen, Mapping) else {}
         return {str(k): value for k, value in options.items() if isinstance(value, str)}
 
     def output(self, file: str) -> Path:

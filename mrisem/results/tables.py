@@ -119,7 +119,8 @@ def build_table(
 def _best(methods: Mapping[str, Any], column: Column) -> set[str]:
     means = {m: s[column.name]["mean"] for m, s in methods.items()}
     shown = {m: round(mean, column.digits) for m, mean in means.items() if mean is not None}
-    if column.better is None or len(shown) < 2 or len(set(shown.values())) == 1:
+    plain = column.better is None or column == numbers.SECONDS  # the fastest is no finding
+    if plain or len(set(shown.values())) < 2:
         return set()
     pick = max if column.better == "higher" else min
     return {method for method, mean in shown.items() if mean == pick(shown.values())}

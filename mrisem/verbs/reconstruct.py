@@ -106,9 +106,9 @@ def plan(data: FastMRI) -> tuple[dict[str, Planned], list[FailedScan]]:
         for volume, parts in groupby(data.slices, key=lambda part: part.volume):
             slices = [part.slice for part in parts]
             try:
-                facts = asdict(volume.content)
-                scan = Scan(file=volume.file, origin=volume.origin, **facts)
-                planned[volume.file] = Planned(scan, volume.acquisition, frozenset(slices))
+                scan = Scan(file=volume.file, **asdict(volume.content))
+                taken = frozenset(slices)
+                planned[volume.file] = Planned(scan, volume.acquisition, taken, volume.simulation)
             except InputError as error:
                 if data.on_error == "raise":
                     raise

@@ -1,4 +1,5 @@
 import importlib.util
+from dataclasses import replace
 
 import pytest
 import torch
@@ -81,6 +82,8 @@ def test_brain_lesions_are_all_that_presence_decides():
         assert every.lesions
         assert some.lesions in ([], every.lesions)
         assert some.tissues == none.tissues == every.tissues
+    for subject in (none, every):  # without fine structure, which differs from tissue to tissue
+        subject.tissues = {k: replace(t, texture=0.0) for k, t in subject.tissues.items()}
     marked = every.lesion_labels([0.0, 0.5]) > 0
     change = (every.images("AXFLAIR", [0.0, 0.5]) - none.images("AXFLAIR", [0.0, 0.5])).abs()
     assert marked.any()
@@ -132,5 +135,27 @@ def test_compose_later_layers_cover_earlier_ones():
     tissues = {"a": Tissue(1.0, 100, 1e9), "b": Tissue(0.5, 100, 1e9)}
     cover = torch.tensor([[[0.0, 0.5, 1.0]]])
     layers = [Layer("a", torch.ones(1, 1, 3)), Layer("b", cover)]
-    image = compose(layers, tissues, Sequence(1e6, 0))
+    image = compose(layers, tissues, Sequence(1e6, 0), torch.zeros(1, 1, 3))
     torch.testing.assert_close(image, torch.tensor([[[1.0, 0.75, 0.5]]]))
+
+
+def test_compose_gives_each_tissue_its_share_of_the_fine_structure():
+    tissues = {"a": Tissue(1.0, 100, 1e9, texture=0.1), "b": Tissue(0.5, 100, 1e9, texture=0.0)}
+    layers = [Layer("a", torch.ones(1, 1, 3)), Layer("b", torch.tensor([[[0.0, 0.0, 1.0]]]))]
+    image = compose(layers, tissues, Sequence(1e6, 0), torch.tensor([[[1.0, -2.0, 3.0]]]))
+    torch.testing.assert_close(image, torch.tensor([[[1.1, 0.8, 0.5]]]))
+
+
+@pytest.mark.parametrize("make", SUBJECTS)
+def test_fine_structure_is_shared_in_part_and_its_power_falls_with_the_square(make):
+    subject = make(3, 192)
+    first, second = (
+        subject._grain(name, (0.1,), (192, 192))[0] for name in subject.acquisitions[:2]
+    )
+    shared = torch.corrcoef(torch.stack([first.flatten(), second.flatten()]))[0, 1]
+    assert 0.3 < shared < 0.7  # half of the power is the subject's, half the contrast's
+    whole = subject._grain(subject.acquisitions[0], (0.1,), (384, 384))[0]
+    power = torch.fft.fft2(whole).abs().square()
+    frequency = torch.hypot(torch.fft.fftfreq(384)[:, None], torch.fft.fftfreq(384)[None, :])
+    low, high = (power[(frequency > f) & (frequency < 1.2 * f)].mean() for f in (0.08, 0.32))
+    assert float((low / high).log2() / 2) == pytest.approx(2, abs=0.2)  # two octaves

@@ -58,7 +58,7 @@ WRONG = {
     f"{PRIOR} auxiliary.negatives=both": "model.checkpoint",
     f"{PRIOR} encoder.dtype=int8": "encoder.dtype must be",
     f"{PRIOR} encoder=vgg16 encoder.grid=0": "encoder.grid must be",
-    f"{PRIOR} encoder.path=/nowhere": "encoder.path must be",
+    f"{PRIOR} encoder=janus_mini encoder.path=/nowhere": "encoder.path must be",
     f"{PRIOR} encoder._target_=no.such.Thing": "encoder._target_ must name",
     f"{PRIOR} auxiliary.plane=oblique": "auxiliary.plane must be",
     f"{PRIOR} auxiliary.slice_step=0": "auxiliary.slice_step must be",

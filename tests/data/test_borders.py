@@ -109,7 +109,7 @@ def test_single_coil_layout_is_one_coil(tmp_path, path, esc):
     rss = np.ones((2, *CROP), np.float32)
     with h5py.File(single, "w") as file:
         file["kspace"], file["reconstruction_rss"] = kspace, rss
-        file["ismrmrd_header"] = HEADER
+        file["ismrmrd_header"], file.attrs["patient_id"] = HEADER, "a"
         if esc:
             file["reconstruction_esc"] = 2 * rss
     (volume,), failed = find_volumes(tmp_path / "other", "val")

@@ -160,5 +160,5 @@ def test_a_bank_of_images_is_not_trained_on(images, scans):
 
 def test_scans_of_images_say_so(scans, tmp_path, make_file):
     for path in (scans / "multicoil_val").iterdir():
-        assert inspect_volume(path).origin == "simulated from images"
-    assert inspect_volume(make_file(tmp_path / "other.h5")).origin == ""
+        assert inspect_volume(path).simulation.startswith("simulated from images")
+    assert inspect_volume(make_file(tmp_path / "other.h5")).simulation == ""

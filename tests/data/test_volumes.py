@@ -16,6 +16,14 @@ def test_inspect_volume_reads_the_header_facts(tmp_path, make_file):
     assert (volume.padding, volume.crop) == ((2, 46), (32, 32))
 
 
+def test_inspect_volume_reads_how_a_file_says_it_was_simulated(tmp_path, make_file):
+    path = make_file(tmp_path / "a.h5")
+    assert inspect_volume(path).simulation == ""
+    with h5py.File(path, "a") as file:
+        file.attrs["simulation"] = "simulated from images: a.nii"
+    assert inspect_volume(path).simulation == "simulated from images: a.nii"
+
+
 def test_inspect_volume_takes_the_crop_from_the_target_before_the_header(tmp_path, make_file):
     path = make_file(tmp_path / "a.h5")
     with h5py.File(path, "a") as file:

@@ -1,5 +1,6 @@
 """Figures as pictures: windows, colours, sizes."""
 
+import base64
 import io
 from itertools import pairwise
 
@@ -9,8 +10,18 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from mrisem.report.figures import ERROR_MAP, GREYS, View, as_png, colours, image_png
-from mrisem.report.panels import Panel, Tile, panel_figure
+from mrisem.report.figures import (
+    ERROR_MAP,
+    GREYS,
+    HEADROOM,
+    View,
+    as_png,
+    colours,
+    drawn,
+    image_png,
+    tissue_top,
+)
+from mrisem.report.panels import Panel, Tile, around_lesion, choose_slices, panel_figure
 from mrisem.report.plots import fit_curves, paired_dots
 from mrisem.results.rows import Column
 
@@ -94,3 +105,60 @@ def test_as_png_is_what_savefig_writes():
 def test_colours_tells_21_methods_apart():
     found = colours([str(i) for i in range(21)])
     assert len(set(found.values())) == 21
+
+
+def head(n=96, tissue=1.0, rim=4.0):
+    """A disc of tissue in a bright rim, as fat under the skin, with a dark hole inside."""
+    y, x = np.mgrid[:n, :n] - n / 2
+    radius = np.hypot(y, x)
+    image = np.full((n, n), 0.01) + np.where(radius < 0.42 * n, rim, 0)
+    image[radius < 0.38 * n] = tissue
+    image[radius < 0.1 * n] = 0.02
+    return image
+
+
+def test_tissue_top_is_of_the_tissue_and_not_of_the_bright_rim():
+    assert tissue_top(head()) == pytest.approx(1.0)
+    assert np.percentile(head(), 99.5) == pytest.approx(4.01)  # what the rim would make of it
+
+
+def test_tissue_top_scales_with_the_image_and_takes_what_reaches_the_edge():
+    noise = np.random.default_rng(0).uniform(0.9, 1.1, (64, 64))
+    assert tissue_top(1e-4 * noise) == pytest.approx(1e-4 * tissue_top(noise))
+    assert 1.0 < tissue_top(noise) < 1.1
+    assert tissue_top(np.zeros((8, 8))) == 1.0
+
+
+def test_grey_pictures_keep_what_is_brighter_than_the_window():
+    view = View("a", np.array([[0.0, 1.0, HEADROOM, 9.0]]), 1.0, GREYS)
+    png = base64.b64decode(view.uri.partition(",")[2])
+    assert opened(png)[0, :, 0].tolist() == [0, round(255 / HEADROOM), 255, 255]
+
+
+def test_drawn_has_the_size_of_its_inches():
+    rows = [{"file": "a.h5", "slice": 0, "method": name, "psnr": 30.0} for name in ("tv", "unet")]
+    figure = paired_dots(rows, Column("psnr", "PSNR [dB]", "higher", 2))
+    assert drawn(as_png(figure)).width == pytest.approx(96 * figure.get_figwidth(), abs=1)
+
+
+def test_around_lesion_is_a_square_about_the_largest_inside_the_image():
+    labels = np.zeros((60, 50), dtype=np.uint8)
+    assert around_lesion(labels) is None
+    labels[30:36, 20:24] = 2
+    labels[5:7, 5:7] = 1
+    box = around_lesion(labels)
+    assert box.top < 30 < 36 < box.bottom
+    assert box.left < 20 < 24 < box.right
+    assert box.bottom - box.top == box.right - box.left
+    labels[30:36, 20:24] = 0
+    assert (around_lesion(labels).top, around_lesion(labels).left) == (0, 0)
+
+
+def test_choose_slices_prefers_those_with_a_lesion():
+    rows = [
+        {"file": "a.h5", "slice": s, "method": "tv", "acquisition": "AXT2", "psnr": 30.0}
+        | {"lesions": float(s == 4)}
+        for s in range(5)
+    ]
+    assert choose_slices(rows) == [("a.h5", 4)]
+    assert choose_slices([row | {"lesions": 0.0} for row in rows]) == [("a.h5", 2)]

@@ -13,7 +13,7 @@ from PIL import Image
 from mrisem.errors import InputError
 from mrisem.physics.fourier import center_crop, ifft2c
 from mrisem.report.changes import Maps, choose_rows, difference_window, draw_changes, load_changes
-from mrisem.report.figures import DIFFERENCE_MAP, as_png
+from mrisem.report.figures import DIFFERENCE_MAP, as_png, image_png
 from mrisem.report.sections import Section, draw_maps
 from mrisem.results.audit import audit, audit_summary, audit_tables, find_pairs
 from mrisem.results.evaluated import Evaluated
@@ -21,7 +21,7 @@ from mrisem.results.record import Scan
 from mrisem.results.runs import find_runs
 from mrisem.results.tables import as_csv, as_latex, as_text
 
-PNG = b"\x89PNG\r\n\x1a\npicture"
+PNG = image_png(np.eye(4), 1.0)
 Y, X, SIZE = 48, 24, (24, 20)
 
 
@@ -223,9 +223,13 @@ def test_page_shows_signed_differences_dark_at_zero_bluish_below_reddish_above(s
     neutral = np.array(DIFFERENCE_MAP(128, bytes=True))[:3]
     assert (wanted == neutral).all()  # without the prior it was the target
     (scene.targets / "a.h5").unlink()
+    path.write_bytes(b"another file")
+    with pytest.raises(InputError, match="must be a PNG picture"):
+        draw_maps(section, rows, found)
+    path.write_bytes(PNG)
     (fallen,) = draw_maps(section, rows, found)
     assert fallen["slices"] == []
-    assert base64.b64decode(fallen["image"].removeprefix("data:image/png;base64,")) == PNG
+    assert base64.b64decode(fallen["image"].uri.removeprefix("data:image/png;base64,")) == PNG
 
 
 def test_difference_map_is_as_light_on_both_sides_and_darkest_at_zero():

@@ -53,6 +53,15 @@ def slices_of(folder):
         return file["slices"][()].tolist()
 
 
+def test_a_volume_keeps_how_its_input_was_simulated(tmp_path):
+    plan = {"a.h5": Planned(scan("a.h5"), "AXT2", frozenset([0]), "seed=0 size=96")}
+    run = RunFolder(tmp_path, RECORD, plan)
+    run.open()
+    keep(run, 0)
+    with h5py.File(tmp_path / "reconstructions/a.h5") as file:
+        assert file.attrs["simulation"] == "seed=0 size=96"
+
+
 def test_slices_in_any_order_make_the_same_volume(tmp_path):
     files = []
     for order in ((0, 1, 2), (2, 0, 1)):

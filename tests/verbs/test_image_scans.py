@@ -165,4 +165,4 @@ def test_pages_say_which_scans_were_simulated_from_images(mrisem, source, tmp_pa
     code, _, err = mrisem("report", f"runs=[{tmp_path}/run]", run_folder)
     assert code == 0, err
     page = (tmp_path / "run" / "report" / "index.html").read_text(encoding="utf-8")
-    assert ".h5, slice 1, simulated from images<" in page
+    assert "simulated from images (k-space computed from magnitude images)" in page

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
-FIT = {"loss/data_consistency", "loss/semantic", "similarity/1/positives", "iteration", "scan"}
+FIT = {"loss/data_consistency", "loss/semantic", "similarity/4/positives", "iteration", "scan"}
 CLI = "from mrisem.cli import main; main()"
 
 

@@ -9,7 +9,13 @@ BANK = {"prior AXT2": "hash"}
 
 
 def key(*words, contents=BANK):
-    common = ["data=brain", "data.root=/a", "prior=image_same", "output_dir=x"]
+    common = [
+        "data=brain",
+        "data.root=/a",
+        "prior=image_same",
+        "encoder=janus_mini",
+        "output_dir=x",
+    ]
     return make_record(compose("reconstruct", [*common, *words]), contents).key
 
 

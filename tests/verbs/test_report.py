@@ -111,6 +111,9 @@ def test_report_of_a_folder_that_was_evaluated_as_a_whole(
     make_report([run_folders.runs], output="report")
     assert (tmp_path / "report/index.html").is_file()  # named report already: no second level
     assert len(list((tmp_path / "report/figures").glob("panel_*.png"))) == 2
+    text = (tmp_path / "report/index.html").read_text()
+    assert "not recorded whether measured or simulated" in text
+    assert "Does guidance by" in text
 
 
 def test_report_relabels_runs_of_one_method_evaluated_apart(

@@ -112,6 +112,11 @@ def open_page(browser, address):
         context.close()
 
 
+def unfold(page):
+    """Open all that the page folds, but for single runs."""
+    page.evaluate("document.querySelectorAll('section > details').forEach(d => { d.open = true })")
+
+
 def methods(page):
     rows = page.locator("table.scores").first.locator("tbody tr")
     return rows.evaluate_all("rows => rows.map(row => JSON.parse(row.dataset.values)[0])")
@@ -135,12 +140,12 @@ def shown(table, nth):
 
 
 def zooms(row):
-    """Return the distinct transforms of a row's images: factor and origin in shares."""
-    found = row.locator(".view img").evaluate_all(
-        """images => images.map(image => {
-          const style = getComputedStyle(image), scale = new DOMMatrix(style.transform).a;
+    """Return the distinct transforms of the images that are seen: factor and origin in shares."""
+    found = row.locator(".layer:visible:not(.inset .layer)").evaluate_all(
+        """layers => layers.map(layer => {
+          const style = getComputedStyle(layer), scale = new DOMMatrix(style.transform).a;
           const [x, y] = style.transformOrigin.split(" ").map(parseFloat);
-          const shares = [100 * x / image.offsetWidth, 100 * y / image.offsetHeight];
+          const shares = [100 * x / layer.offsetWidth, 100 * y / layer.offsetHeight];
           return [scale, ...shares.map(Math.round)].join(" ");
         })"""
     )
@@ -161,7 +166,7 @@ def test_page_asks_for_nothing_and_says_nothing(open_page, address):
 
 def test_page_runs_nothing_that_a_run_folder_says(open_page):
     page = open_page()
-    for cell in page.locator("tbody tr, figcaption, pre").all()[:40]:
+    for cell in page.locator("tbody tr, figcaption, pre, option").all()[:80]:
         cell.dispatch_event("mouseover")
     assert page.evaluate("window.hurt") is None
     assert page.locator("[onerror], [onmouseover], main script, img[src=x]").count() == 0
@@ -190,10 +195,11 @@ def test_page_sorts_by_click_and_by_keyboard(open_page):
 
 @pytest.mark.parametrize(
     ("name", "column", "nth", "largest_first"),
-    [("What the prior changed", "difference", 3, True), ("Lesions", "NMSE", 4, False)],
+    [("What the prior changed", "difference", 4, True), ("Lesions", "NMSE", 5, False)],
 )
 def test_page_sorts_audit_and_lesions_too(open_page, name, column, nth, largest_first):
     page = open_page()
+    unfold(page)
     table = page.locator(f".scroll[aria-label^='{name}'] table").first
     first = "descending" if largest_first else "ascending"
     head = table.get_by_role("button", name=column)
@@ -209,6 +215,7 @@ def test_page_sorts_audit_and_lesions_too(open_page, name, column, nth, largest_
 
 def test_page_shows_difference_maps_as_tiles_that_zoom_with_their_colour_bar(open_page):
     page = open_page(color_scheme="dark")
+    unfold(page)
     maps = page.locator("details.maps")
     assert maps.count() == 3  # runs with a prior
     row = maps.first.locator(".tiles").first
@@ -228,13 +235,13 @@ def test_page_shows_difference_maps_as_tiles_that_zoom_with_their_colour_bar(ope
 
 def test_page_zooms_all_images_of_a_row_by_click_and_drag(open_page):
     page = open_page()
-    row, other = (page.locator(".tiles").nth(i) for i in range(2))
-    view = row.locator(".view").nth(1)
+    row, other = (page.locator(".stage").nth(i) for i in range(2))
+    view = row.locator(".panel:visible .view").nth(1)
     view.scroll_into_view_if_needed()
     box = view.bounding_box()
     view.click(position={"x": box["width"] / 4, "y": box["height"] / 2})
     n, found = zooms(row)
-    assert n == 11  # target, five runs, five error maps
+    assert n == 12  # what flickers, target, five runs, five error maps
     ((factor, x, y),) = found
     assert factor == 3
     assert (x, y) == pytest.approx((25, 50), abs=1)
@@ -245,9 +252,10 @@ def test_page_zooms_all_images_of_a_row_by_click_and_drag(open_page):
     page.mouse.down()
     page.mouse.move(start[0] - box["width"] / 2, start[1], steps=4)
     page.mouse.up()
-    ((factor, moved, _),) = zooms(row)[1]
-    assert factor == 3  # a drag is no click
-    assert moved == pytest.approx(x + 25, abs=3)  # half a tile, a quarter of what is hidden
+    moved = zooms(row)[1]  # in pixels of tiles of two sizes
+    assert {factor for factor, *_ in moved} == {3}  # a drag is no click
+    # half a tile, a quarter of what is hidden
+    assert [place for _, place, _ in moved] == pytest.approx([x + 25] * len(moved), abs=3)
     view.click()
     assert {factor for factor, *_ in zooms(row)[1]} == {1}
 
@@ -260,11 +268,11 @@ def test_page_is_reached_and_zoomed_by_keyboard_alone(open_page):
         reached.append(
             page.evaluate("document.activeElement.className || document.activeElement.tagName")
         )
-        if reached[-1] == "tiles":
+        if "stage" in reached[-1]:
             break
-    assert reached[-1] == "tiles"
+    assert "stage" in reached[-1]
     assert {"A", "scroll", "BUTTON"} <= set(reached)
-    row = page.locator(".tiles").first
+    row = page.locator(".stage").first
     assert row.evaluate("row => getComputedStyle(row).outlineStyle") == "solid"
     page.keyboard.press("+")
     page.keyboard.press("+")
@@ -284,8 +292,8 @@ def test_page_fits_a_phone(open_page):
     assert page.evaluate("window.innerWidth") == 390  # nothing made it zoom out
     region = page.locator(".scroll").first
     assert region.evaluate("box => box.scrollWidth > box.clientWidth")  # the table moves by itself
-    row = page.locator(".tiles").first
-    row.locator(".view").first.tap()
+    row = page.locator(".stage").first
+    row.locator(".panel:visible .view").first.tap()
     assert {factor for factor, *_ in zooms(row)[1]} == {3}
 
 
@@ -300,3 +308,72 @@ def test_page_prints_whole_and_light(open_page):
     printed = page.pdf(format="A4", prefer_css_page_size=True)
     assert printed.startswith(b"%PDF")
     assert 2 <= printed.count(b"/Type /Page\n") <= 30
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1440])
+def test_page_says_first_what_came_out_and_of_what(open_page, width, scheme):
+    page = open_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    page.emulate_media(color_scheme=scheme)
+    assert page.locator("h1").inner_text().startswith("Does guidance by")
+    seen = " ".join(page.locator(".verdict, .facts").all_text_contents())
+    assert "2 subjects: too few for a test" in seen
+    assert "not recorded whether measured" in seen
+    assert "gaussian R=4" in seen
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    if width == 1440:
+        assert page.locator(".facts").bounding_box()["y"] < 900
+        assert page.locator("table.scores").first.evaluate(
+            "table => table.scrollWidth <= table.parentElement.clientWidth"
+        )
+        figures = page.locator(".drawn img:visible")
+        assert figures.count() >= 3
+        wide = "images => images.filter(i => i.clientWidth > 1.01 * i.getAttribute('width')).length"
+        assert figures.evaluate_all(wide) == 0
+    image = page.screenshot(full_page=True)
+    assert image.startswith(b"\x89PNG")
+
+
+def test_viewer_shows_slices_windows_errors_and_lesions(open_page):
+    page = open_page()
+    viewer = page.locator(".viewer").first
+    options = viewer.locator(".slice option").all_inner_texts()
+    assert len(options) == 2
+    lesion = next(i for i, text in enumerate(options) if "lesion" in text)
+    viewer.locator(".slice").select_option(str(1 - lesion))
+    assert viewer.locator(".inset:visible").count() == 0
+    viewer.locator(".slice").select_option(str(lesion))
+    assert viewer.locator(".panel:visible").count() == 1
+    assert viewer.locator(".inset:visible").count() == 6  # target and five runs
+    mark = viewer.locator(".panel:visible .layer i").first
+    assert mark.evaluate("e => e.offsetWidth < 0.9 * e.parentElement.offsetWidth")
+    grey = viewer.locator(".panel:visible .grey img").first
+    look = "image => getComputedStyle(image).filter"
+    assert grey.evaluate(look) == "brightness(1.5) contrast(1)"
+    viewer.locator(".width").fill("50")  # 25 to 75 % of the window: slope 3, -0.5 at 0
+    bright, contrast = (float(x.split("(")[1]) for x in grey.evaluate(look)[:-1].split(") "))
+    assert bright * contrast == pytest.approx(3, rel=1e-4)
+    assert (1 - contrast) / 2 == pytest.approx(-0.5, rel=1e-4)
+    pane = viewer.locator(".pane")
+    viewer.locator(".second").select_option("zero_filled")
+    assert pane.locator("figcaption").inner_text() == "B: zero_filled"
+    source = "image => image.src"
+    tiles = viewer.locator(".panel:visible figure[data-method='zero_filled'] img:not(.inset img)")
+    assert pane.locator("img").evaluate(source) == tiles.nth(0).evaluate(source)
+    viewer.locator(".errors").check()
+    assert pane.locator("img").evaluate(source) == tiles.nth(1).evaluate(source)
+
+
+def test_viewer_flickers_between_two_methods_until_it_is_stopped(open_page):
+    page = open_page()
+    viewer = page.locator(".viewer").first
+    caption, button = viewer.locator(".pane figcaption"), viewer.locator(".flicker")
+    first = caption.inner_text()
+    assert first.startswith("A: unrolled")
+    button.focus()
+    page.keyboard.press("Enter")
+    assert button.get_attribute("aria-pressed") == "true"
+    for letter in "BAB":
+        viewer.locator(".pane figcaption", has_text=f"{letter}: ").wait_for()
+    page.keyboard.press("Enter")
+    assert button.get_attribute("aria-pressed") == "false"
