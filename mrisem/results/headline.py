@@ -122,9 +122,14 @@ def guide(run: Run) -> str:
     return words if target == "positive" else f"{words}; a control: prior.target={target}"
 
 
+def _short(run: Run) -> str:
+    """Return the name alone of the network that guided a run."""
+    return guide(run).partition(";")[0].partition(",")[0]
+
+
 def question(runs: Sequence[Run]) -> str:
     """Return the page's title where none is given."""
-    names = dict.fromkeys(guide(run).split(",")[0].split(";")[0] for run in runs if run.has_prior)
+    names = dict.fromkeys(_short(run) for run in runs if run.has_prior)
     anatomies = " and ".join(sorted({run.anatomy for run in runs} - {""}))
     what = f"the reconstruction of undersampled {anatomies} MRI".replace("  ", " ")
     if not names:
@@ -133,14 +138,14 @@ def question(runs: Sequence[Run]) -> str:
 
 
 def same_network(runs: Sequence[Run], columns: Sequence[Column]) -> dict[str, list[Column]]:
-    """Return the scores that compare features of a network that guided: its words to columns."""
+    """Return the scores that compare features of a network that guided: its name to columns."""
     judged: dict[str, list[Column]] = {}
     for run in runs:
         network = run.settings.get("prior.encoder.network") if run.has_prior else None
         if run.settings.get("prior.encoder.random_seed") is not None:
             continue  # the score's weights are the trained ones
         if network and (same := [c for c in columns if c.network == network]):
-            judged[guide(run)] = same
+            judged[_short(run)] = same
     return judged
 
 
@@ -222,7 +227,7 @@ def _change(test: Mapping[str, Any], column: Column) -> str:
         sign = "+" if change > 0 else "\N{MINUS SIGN}"
         return f"no difference in {name} was shown ({sign}{size}, {counted}{tested})"
     if float(f"{change:.{column.digits}f}") == 0:
-        return f"{name} did not change ({counted}{tested})"
+        return f"{name} changed by less than {10**-column.digits:g}{unit} ({counted}{tested})"
     worse = (change > 0) != (column.better == "higher")
     verb = "rose" if change > 0 else "fell"
     return f"{name} {verb} by {size}{', which is worse' if worse else ''} ({counted}{tested})"

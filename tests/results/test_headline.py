@@ -78,6 +78,12 @@ def test_verdict_says_worse_and_no_difference(make_run):
     assert "no difference in HaarPSI was shown (+0.001, better in 5 of 8 subjects, p = " in alike
 
 
+def test_verdict_of_a_change_below_the_last_digit_gives_its_bound(make_run):
+    plain, guided = make_run("plain"), make_guided(make_run)
+    text = said((plain, np.zeros(6)), (guided, np.full(6, 1e-4)))
+    assert "HaarPSI changed by less than 0.001 (better in 6 of 6 subjects, p = 0.031, Holm)" in text
+
+
 def test_verdict_compares_with_the_classical_method_without_a_test(make_run):
     plain, guided = make_run("plain"), make_guided(make_run)
     wavelet = make_run("wavelet", "l1_wavelet")
@@ -135,7 +141,7 @@ def test_same_network_names_scores_of_the_network_that_guided(make_run):
     columns = [PSNR, DISTS]
     assert same_network([make_run("plain")], columns) == {}
     guided = make_guided(make_run)
-    assert same_network([guided], columns) == {"VGG16, trained on ImageNet": [DISTS]}
+    assert same_network([guided], columns) == {"VGG16": [DISTS]}
     assert same_network([make_guided(make_run, "random", random_seed=0)], columns) == {}
 
 
