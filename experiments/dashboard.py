@@ -18,7 +18,7 @@ SIDES = ("positives", "negatives")
 
 
 def workspace(
-    entity: str, project: str, group_by: Sequence[str] = (), levels: Sequence[int] = (1,)
+    entity: str, project: str, group_by: Sequence[str] = (), levels: Sequence[int] = (4,)
 ) -> Any:
     """Build the workspace; nothing is sent.
 
@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("entity")
     parser.add_argument("project")
     parser.add_argument("group_by", nargs="*")
-    parser.add_argument("--levels", nargs="+", type=int, default=[1])
+    parser.add_argument("--levels", nargs="+", type=int, default=[4])
     arguments = parser.parse_args()
     made = workspace(arguments.entity, arguments.project, arguments.group_by, arguments.levels)
     try:
