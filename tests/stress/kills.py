@@ -133,7 +133,8 @@ def commands(data, folder):
             training_bits,
         ),
         "reconstruct": (
-            ["reconstruct", *data, "prior=image_same", "fit.log_every=1", f"output_dir={folder}"],
+            ["reconstruct", *data, "prior=image_same", "encoder=janus_mini", "fit.log_every=1",
+             f"output_dir={folder}"],
             run_bits,
         ),
     }  # fmt: skip
@@ -271,7 +272,13 @@ def test_a_full_disk_leaves_earlier_results_and_a_restart_completes(data, tmp_pa
 def test_processes_share_one_folder_and_one_bank(data, tmp_path):
     log = tmp_path / "log"
     n, rounds = (8, 10) if KILLS >= 60 else (3, 1)
-    arguments = ["reconstruct", *data, "prior=image_same", "data.acquisition=AXT2"]
+    arguments = [
+        "reconstruct",
+        *data,
+        "prior=image_same",
+        "encoder=janus_mini",
+        "data.acquisition=AXT2",
+    ]
     for turn in range(rounds):
         os.environ["MRISEM_CACHE"] = str(tmp_path / f"cache{turn}")
         folder = tmp_path / f"shared{turn}"
