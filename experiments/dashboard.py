@@ -26,7 +26,7 @@ def workspace(
         entity: user or team.
         project: wandb's project.
         group_by: dotted keys of the configuration.
-        levels: of the encoder, as ``encoder.levels``.
+        levels: Levels of the encoder, as ``encoder.levels``.
 
     Returns:
         a ``wandb_workspaces.workspaces.Workspace``.

@@ -45,12 +45,12 @@ class Sweep:
 
     Args:
         data: folder with brain/ and knee/.
-        simulate: of `mrisem simulate`; None: the data are the user's own.
-        train: of `mrisem train --multirun`: warm starts of the question's own.
-        reconstruct: of `mrisem reconstruct --multirun`.
-        evaluate: of `mrisem evaluate`.
-        report: of `mrisem report`.
-        threads: of each job, where several run side by side; None: torch's choice.
+        simulate: Overrides of `mrisem simulate`; None: the data are the user's own.
+        train: Overrides of `mrisem train --multirun`: warm starts of the question's own.
+        reconstruct: Overrides of `mrisem reconstruct --multirun`.
+        evaluate: Overrides of `mrisem evaluate`.
+        report: Overrides of `mrisem report`.
+        threads: Threads of each job, where several run side by side; None: torch's choice.
     """
 
     data: Path

@@ -60,7 +60,7 @@ class LocalEnergy(nn.Module):
     """The energy of patches.
 
     Args:
-        whitening: of the patches.
+        whitening: Whitening of the patches.
         n_experts: K, each a pair of an MLP's units.
         generator: source of the filters.
     """
@@ -104,9 +104,9 @@ def cut(pairs: Pairs, patch: int, shift: tuple[int, int]) -> tuple[Tensor, Tenso
     """Images and their errors as patches of a grid that is shifted, in the encoder's range.
 
     Args:
-        pairs: of a matrix size that ``patch`` divides.
+        pairs: Images of a matrix size that ``patch`` divides.
         patch: edge length, pixels.
-        shift: of the images, cyclic.
+        shift: Cyclic shift of the images.
 
     Returns:
         both ``(n, token, pixel)``.
@@ -203,7 +203,7 @@ def put_into_first_layer(
 
     Args:
         model: changed in place.
-        energy: of its patches, of unit standard deviation.
+        energy: Energy of its patches, of unit standard deviation.
         generator: source of the places' code.
     """
     tower, config = model.model.vision_model, model.config.vision_config

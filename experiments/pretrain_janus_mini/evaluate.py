@@ -31,7 +31,7 @@ def evaluate(
 
     Args:
         model: trained.
-        questions: of `questions.tokenise`.
+        questions: Token ids that `questions.tokenise` returns.
         pool: slices to degrade.
         material: reconstructions by real methods.
         sizes: matrix sizes at which slices are degraded.

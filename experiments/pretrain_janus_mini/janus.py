@@ -107,7 +107,7 @@ def make_model(
         tokenizer: gives the vocabulary and the special tokens.
         vision: JanusVisionConfig's entries.
         text: LlamaConfig's entries.
-        seed: of the initial weights.
+        seed: Seed of the initial weights.
 
     Returns:
         float32 model.

@@ -42,7 +42,7 @@ def tower_loss(
         tokens: ``(n, token, feature)``, the tower's output.
         level: ``(n, token, feature)``, the layer off which the signed error is read.
         pairs: the images.
-        image_size: of the encoder.
+        image_size: Edge of the encoder's input, pixels.
     """
     residual = head["residual"](level)
     target = residual_target(pairs, image_size, round(residual.shape[-1] ** 0.5))
@@ -82,7 +82,8 @@ def residual_target(pairs: Pairs, image_size: int, patch: int) -> Tensor:
 
     Args:
         pairs: the images.
-        image_size: of the encoder, to which errors are cropped or padded as images are.
+        image_size: Edge of the encoder's input, pixels; errors are cropped or padded to it, as
+            images are.
         patch: edge length of a token, pixels.
 
     Returns:

@@ -18,7 +18,7 @@ def load_material(folder: Path) -> dict[str, Pairs]:
     """Read all reconstructions below ``material/KIND``, with `KINDS` of `pairs`.
 
     Args:
-        folder: of the experiment, with ``simulated`` and ``noise_free``, too.
+        folder: Folder of the experiment, with ``simulated`` and ``noise_free``, too.
 
     Returns:
         ``train`` and ``held_out``; images, targets and noise-free targets with maximum 1.

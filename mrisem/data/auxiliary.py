@@ -52,8 +52,9 @@ class AuxiliarySettings:
             Images, which name none, count as it.
         negatives: ``zero_filled`` images (the method's), the network's own ``reconstruction`` of
             them, or ``both`` (docs/method.md).
-        accelerations: of the negatives, drawn for each slice (same source: 3 to 8).
-        calibration_lines: of the negatives' masks, at most half of the lines of narrow matrices.
+        accelerations: Accelerations of the negatives, drawn for each slice (same source: 3 to 8).
+        calibration_lines: Calibration lines of the negatives' masks, at most half of the lines of
+            narrow matrices.
         max_slices: central slices of each file; None: all.
         seed: decides on subjects and negatives.
         plane: orientation of the slices of images; None: see `mrisem.data.cuts.choose_plane`.

@@ -31,7 +31,7 @@ class Slice:
     """What one file says.
 
     Args:
-        position: of the first pixel, in mm to the left, back and head.
+        position: Place of the first pixel, in mm to the left, back and head.
         orientation: directions in which columns and rows follow each other, in the same axes.
         spacing: mm from row to row, and from column to column.
         distance: mm to the next slice, as the file states it.

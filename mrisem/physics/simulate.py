@@ -118,8 +118,8 @@ def acquire(
         image: ``(slice, y, x)`` float32 on the whole encoded field of view.
         maps: ``(coil, y, x)`` complex64.
         phase: ``(y, x)`` radians.
-        noise_std: of the real and of the imaginary part; the same in k-space and in the coil
-            images, because the transform is unitary.
+        noise_std: Standard deviation of the real and of the imaginary part; the same in k-space and
+            in the coil images, because the transform is unitary.
         columns: first acquired phase-encode column and the one after the last: ``P`` sets the
             others to zero.
         generator: source of the noise.

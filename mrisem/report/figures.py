@@ -201,9 +201,9 @@ def draw_views(
 
     Args:
         grid: rows of as many views; None leaves a place empty.
-        percent: of the grey window, where the windows in colour end.
+        percent: Share of the grey window at which the windows in colour end, in percent.
         unit: label of the colour bar.
-        title: of the whole.
+        title: Title of the whole figure.
         names: one a row, or none.
     """
     views = [view for row in grid for view in row]

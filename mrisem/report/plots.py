@@ -87,7 +87,7 @@ def fit_curves(title: str, curves: Mapping[str, pd.DataFrame], labels: Sequence[
     """Draw values over the iterations of a fit: each slice thin, each method's mean bold.
 
     Args:
-        title: of the figure.
+        title: Title of the figure.
         curves: line style, ``-`` among them, to points of `mrisem.results.curves.read_curves`.
         labels: all methods of the group, so that each keeps its colour.
     """

@@ -87,7 +87,7 @@ def build_table(
 
     Args:
         group: ``anatomy``, ``mask``, ``methods`` (method to column to summary), ``paired_tests``.
-        columns: of numbers.
+        columns: Columns of numbers.
         show: summary and digits to text and interval of a cell.
         counted: what the values are of: slices or lesions.
     """

@@ -17,7 +17,7 @@ class FitCurves:
     """What was logged while a batch was fitted.
 
     Args:
-        rows: of ``fit.csv``: file, slice, iteration, name, value.
+        rows: Rows of ``fit.csv``: file, slice, iteration, name, value.
         zero_filled: signature of the zero-filled images, level -> ``(batch, feature)``.
         paths: the reconstructions' signatures, oldest first: iteration, level -> the same.
         bank: signature of the bank, level -> positives, negatives.

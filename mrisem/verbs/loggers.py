@@ -125,7 +125,7 @@ def log_scores(
     Args:
         options: ``config.logger``.
         runs: evaluated runs.
-        rows: of all their slices; ``run`` holds the absolute run folder.
+        rows: Scores of all their slices; ``run`` holds the absolute run folder.
         targets: run folder to the folder of its targets.
     """
     if options.name == "none":

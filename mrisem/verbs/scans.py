@@ -66,7 +66,7 @@ def check_space(n_files: int, config: DictConfig, fewer: str) -> None:
 
     Args:
         n_files: number of files.
-        config: of `mrisem simulate`.
+        config: Configuration of `mrisem simulate`.
         fewer: options that would make the files fewer or smaller.
 
     Raises:
@@ -113,7 +113,7 @@ def write_scan(
     Args:
         file: what is written.
         slices: what is acquired.
-        config: of `mrisem simulate`.
+        config: Configuration of `mrisem simulate`.
         generator: source of coils, phase, columns left out, and noise.
     """
     size, shape = config.size, encoded_shape(config.size)
