@@ -94,7 +94,7 @@ def _origin(run: Run) -> str:
         elif told:
             kinds.append("simulated (no scanner measured them)")
         else:
-            kinds.append("measured (their files name no simulation)")
+            kinds.append("taken for measured: the files name no simulation")
     return "; ".join(dict.fromkeys(kinds))
 
 

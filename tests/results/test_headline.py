@@ -108,7 +108,7 @@ def test_verdict_of_one_method_compares_nothing(make_run):
     ("simulation", "words"),
     [
         (None, "not recorded whether measured or simulated"),
-        ("", "measured (their files name no simulation)"),
+        ("", "taken for measured: the files name no simulation"),
         ("seed=0 size=96", "simulated (no scanner measured them)"),
         ("simulated from images: a.nii", "simulated from images (k-space computed from magnitude"),
     ],

@@ -1,6 +1,6 @@
 """Processes that are killed, run out of disk, or share a folder: what is there afterwards.
 
-``MRISEM_STRESS=60`` gives the number of kills (3 without), and the other counts with it. The
+``MRISEM_STRESS=60`` gives the number of kills (10 without), and the other counts with it. The
 command line runs in forked processes: torch is imported once, and a child may be killed.
 """
 
@@ -111,7 +111,7 @@ def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-KILLS = int(os.environ.get("MRISEM_STRESS", "3"))
+KILLS = int(os.environ.get("MRISEM_STRESS", "10"))
 SIGNALS = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}
 pytestmark = pytest.mark.timeout(3600)
 
