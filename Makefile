@@ -13,14 +13,15 @@ ENCODER = $(shell $(MRISEM) doctor encoder=vgg16 >/dev/null 2>&1 && echo vgg16 |
 # each is a folder of experiments/ with a sweep.yaml
 QUESTIONS := what-guides contrast-settings embedding-levels prior-weight acceleration auxiliary-subjects temperature \
   embedding-umap main-table abnormalities prompt-control prompt-robustness perturbation centering
+WITH_IMAGES := real-images # needs IMAGES=DIR, see its page
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow bench tune-baselines pretrain experiments $(QUESTIONS) check format clean
+.PHONY: help setup demo test test-slow bench tune-baselines pretrain experiments $(QUESTIONS) $(WITH_IMAGES) check format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
 	@echo "  questions (SCALE=demo or paper, OVERRIDES=...):"
-	@$(foreach q,$(QUESTIONS),printf "  make %-18s %s\n" $(q) "$$(sed -n '1s/^# //p' experiments/$(subst -,_,$(q))/sweep.yaml)";)
+	@$(foreach q,$(QUESTIONS) $(WITH_IMAGES),printf "  make %-18s %s\n" $(q) "$$(sed -n '1s/^# //p' experiments/$(subst -,_,$(q))/sweep.yaml)";)
 
 setup: $(STAMP) ## make .venv with the exact versions of requirements.lock (minutes, about 6 GB)
 
@@ -71,7 +72,7 @@ pretrain: $(STAMP) ## train unrolled_mini and the next janus_mini (hours of two 
 	@PATH="$(CURDIR)/$(BIN):$$PATH" experiments/pretrain_janus_mini/run.sh outputs/pretrain_janus_mini
 
 SCALE ?= demo
-$(QUESTIONS): $(STAMP)
+$(QUESTIONS) $(WITH_IMAGES): $(STAMP)
 	@$(BIN)/python experiments/run.py $(subst -,_,$@) --scale $(SCALE) $(OVERRIDES)
 
 experiments: $(STAMP) ## answer every question at SCALE=demo (or paper), then write the READMEs' tables

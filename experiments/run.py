@@ -33,7 +33,7 @@ from mrisem.verbs.jobs import commit
 
 HERE = Path(__file__).parent
 MRISEM = Path(sys.executable).with_name("mrisem")
-_VARIABLE = re.compile(r"\$(DATA|OUT|START)\b")
+_VARIABLE = re.compile(r"\$(DATA|IMAGES|OUT|START)\b")
 _MODEL = re.compile(r"(^| )model=")  # a sweep that names a model takes nothing of the scale's
 _STARTS = "warm_start"  # in the question's folder, and in it a folder of each job
 _JOB = "${data.name}/${model.name}"
@@ -74,10 +74,10 @@ def load_sweep(question: str, scale: str, folder: Path) -> Sweep:
         question: one of `questions`.
         scale: demo or paper.
         folder: ``$OUT``. ``$DATA`` is the environment's; else lies beside it, shared by questions,
-            or in it where a question simulates scans of its own.
+            or in it where a question simulates scans of its own. ``$IMAGES`` is the environment's.
 
     Raises:
-        SystemExit: when there is no such question or scale.
+        SystemExit: when there is no such question or scale, or ``$IMAGES`` is needed and not set.
     """
     scales = yaml.safe_load((HERE / "scales.yaml").read_text(encoding="utf-8"))
     if question not in questions():
@@ -90,10 +90,16 @@ def load_sweep(question: str, scale: str, folder: Path) -> Sweep:
     data = Path(os.environ.get("DATA", shared / "data")).resolve()
     variables = {"DATA": str(data), "OUT": str(folder)}
     variables["START"] = f"'{folder}/{_STARTS}/{_JOB}/checkpoints/last.ckpt'"
+    if "IMAGES" in os.environ:
+        variables["IMAGES"] = str(Path(os.environ["IMAGES"]).resolve())
+
+    def value(variable: re.Match[str]) -> str:
+        if variable[1] not in variables:
+            raise SystemExit(f"{variable[1]} must name a folder, see {question}/README.md")
+        return variables[variable[1]]
 
     def overrides(*texts: str) -> list[str]:
-        filled = _VARIABLE.sub(lambda found: variables[found[1]], " ".join(texts))
-        return last_wins(shlex.split(filled))
+        return last_wins(shlex.split(_VARIABLE.sub(value, " ".join(texts))))
 
     return Sweep(
         data=data,

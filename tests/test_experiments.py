@@ -50,12 +50,15 @@ def composed(verb, overrides):
 @pytest.mark.parametrize("scale", ["demo", "paper"])
 def test_sweep_every_job_composes_and_a_reference_is_among_them(run, monkeypatch, question, scale):
     monkeypatch.setenv("DATA", "/data")
+    monkeypatch.setenv("IMAGES", "/images")
     sweep = run.load_sweep(question, scale, Path("/out"))
     configs = [
         composed("reconstruct", job) for one in sweep.reconstruct for job in run.jobs_of(one)
     ]
     assert {config.data.name for config in configs} in ({"brain", "knee"}, {"brain"})
-    assert all(config.data.root == f"/data/{config.data.name}" for config in configs)
+    for config in configs:
+        assert config.data.root.startswith(("/data/", "/images/"))
+        assert Path(config.data.root).name == config.data.name
     assert {"none"} < {config.prior.name for config in configs}
     assert all(config.scale is not None for config in configs)
     for one in sweep.train:
@@ -92,6 +95,7 @@ def test_sweep_checkpoint_of_a_warm_start_is_where_training_puts_it(run):
 
 def test_sweep_shares_its_data_unless_it_simulates_its_own(run, monkeypatch):
     monkeypatch.delenv("DATA", raising=False)
+    monkeypatch.setenv("IMAGES", "/images")
     found = {q: run.load_sweep(q, "demo", Path("/e") / q).data for q in QUESTIONS}
     for question in ("abnormalities", "what_guides"):
         assert found.pop(question) == Path("/e") / question / "data"
