@@ -1,6 +1,9 @@
 """Fixtures that tests on every floor share."""
 
 import importlib.util
+import multiprocessing
+import os
+import runpy
 import sys
 from math import prod
 from pathlib import Path
@@ -17,7 +20,12 @@ VISION |= {"patch_size": 16, "image_size": 384, "num_image_tokens": 576, "projec
 TEXT = {"model_type": "llama", "hidden_size": 2048, "intermediate_size": 5632}
 TEXT |= {"num_hidden_layers": 24, "num_attention_heads": 16, "num_key_value_heads": 16}
 TEXT |= {"vocab_size": 102400, "max_position_embeddings": 16384}
+FORKED = Path(__file__).with_name("forked.py")
+IMPORTED = ("torch", "pytorch_lightning", "torchmetrics", "hydra", "pydantic", "h5py", "pandas")
+IMPORTED += ("fastmri.data", "fastmri.losses", "accelerate", "transformers")
+IMPORTED += ("transformers.models.janus.modeling_janus",)
 torch.set_num_threads(1)  # tests run side by side
+os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that they start, too
 
 
 def compose_verb(verb, *overrides):
@@ -53,6 +61,55 @@ def mrisem(monkeypatch, capfd, tmp_path):
         return ended.value.code, out, err
 
     return run
+
+
+class Forked:
+    """A running process of `fork`, with what tests use of `subprocess.Popen`."""
+
+    def __init__(self, context, command, cwd, environment, folder):
+        self._streams = [folder / "out", folder / "err"]
+        for path in self._streams:
+            path.touch()
+        facts = {"command": [*map(str, command)], "cwd": str(cwd), "environment": environment}
+        facts["streams"] = [*map(str, self._streams)]
+        self._process = context.Process(target=runpy.run_path, args=(str(FORKED), facts))
+        self._process.start()
+        self.pid, self.kill = self._process.pid, self._process.kill
+
+    @property
+    def returncode(self):
+        return self._process.exitcode
+
+    def poll(self):
+        return self.returncode
+
+    def send_signal(self, number):
+        os.kill(self.pid, number)
+
+    def communicate(self, timeout=300):
+        """Wait for the end -> stdout, stderr."""
+        self._process.join(timeout)
+        if self.returncode is None:
+            self.kill()
+            self._process.join()
+        return tuple(path.read_text() for path in self._streams)
+
+
+@pytest.fixture(scope="session")
+def fork(tmp_path_factory):
+    """Start ``mrisem ...`` or a script in a process of its own, which leads its session.
+
+    It is forked from one that has imported what mrisem imports, which takes 4 s of a core, but not
+    mrisem: that is the child's, found on its ``PYTHONPATH``.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(IMPORTED)
+
+    def start(*command, cwd=".", **environment):
+        facts = os.environ | {name: str(value) for name, value in environment.items()}
+        return Forked(context, command, cwd, facts, tmp_path_factory.mktemp("forked"))
+
+    return start
 
 
 @pytest.fixture(scope="session")

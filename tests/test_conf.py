@@ -4,6 +4,7 @@ from inspect import signature
 
 import pytest
 import torch
+import yaml
 from hydra.utils import get_object, instantiate
 from omegaconf import OmegaConf
 
@@ -249,6 +250,13 @@ def test_conf_a_recipe_without_its_start_names_the_command(name):
 def test_conf_every_experiment_is_tested():
     assert set(options("experiment")) == {*RECIPES, "demo"}
     assert composed("reconstruct", "experiment=demo").data.max_slices == 1
+
+
+def test_conf_leaves_hydras_mode_to_the_words():
+    """`mrisem.verbs.application` then need not compose everything to look for it."""
+    for path in CONF.rglob("*.yaml"):
+        hydra = yaml.safe_load(path.read_text(encoding="utf-8")).get("hydra", {})
+        assert path.parts[-2] == "hydra" or "mode" not in hydra, path
 
 
 def test_conf_paths_expand(monkeypatch):

@@ -2,8 +2,6 @@
 
 import json
 import shlex
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -14,7 +12,6 @@ from mrisem.config.compose import CONF, folder_name
 from mrisem.verbs.reconstruct import make_task
 
 SEEDS = range(8)
-CLI = "from mrisem.cli import main; main()"
 
 
 @pytest.fixture
@@ -36,13 +33,16 @@ def checkpoints(tmp_path):
     return folder
 
 
-def in_a_process(*arguments):
+@pytest.fixture
+def in_a_process(fork):
     """Run the command line in a process of its own -> code, out, err."""
-    done = subprocess.run(
-        [sys.executable, "-c", CLI, *map(str, arguments)],
-        capture_output=True, text=True, timeout=900, check=False,
-    )  # fmt: skip
-    return done.returncode, done.stdout, done.stderr
+
+    def run(*arguments):
+        process = fork("mrisem", *arguments)
+        out, err = process.communicate()
+        return process.returncode, out, err
+
+    return run
 
 
 def record(folder, setting):
@@ -51,7 +51,9 @@ def record(folder, setting):
 
 
 @pytest.mark.parametrize("launcher", ["basic", "joblib"])
-def test_sweep_of_eight_with_a_failed_job(mrisem, arguments, checkpoints, tmp_path, launcher):
+def test_sweep_of_eight_with_a_failed_job(
+    mrisem, in_a_process, arguments, checkpoints, tmp_path, launcher
+):
     folder = tmp_path / "sweep"
     options = []
     if launcher == "joblib":
@@ -152,7 +154,7 @@ def test_sweep_with_skipped_scans_ends_with_two(mrisem, simulated, tmp_path):
     assert "2 jobs: 2 incomplete" in out
 
 
-def test_sweep_with_a_killed_job_is_summed_up_all_the_same(arguments, tmp_path):
+def test_sweep_with_a_killed_job_is_summed_up_all_the_same(in_a_process, arguments, tmp_path):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     code, out, err = in_a_process(
         "reconstruct", "--multirun", *arguments, "model=zero_filled",
@@ -167,7 +169,7 @@ def test_sweep_with_a_killed_job_is_summed_up_all_the_same(arguments, tmp_path):
     assert summary["counts"]["failed"] >= 1
 
 
-def test_sweep_in_submitit_processes_is_summed_up_all_the_same(arguments, tmp_path):
+def test_sweep_in_submitit_processes_is_summed_up_all_the_same(in_a_process, arguments, tmp_path):
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     code, out, err = in_a_process(
         "reconstruct", "--multirun", *arguments, "model=zero_filled", "mask.acceleration=4,60",
@@ -179,7 +181,7 @@ def test_sweep_in_submitit_processes_is_summed_up_all_the_same(arguments, tmp_pa
     assert "calibration" in record(tmp_path / "s", "acceleration-60")[1]["message"]
 
 
-def test_sweeper_that_optimises_gets_the_score(arguments, tmp_path):
+def test_sweeper_that_optimises_gets_the_score(in_a_process, arguments, tmp_path):
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     code, _, err = in_a_process(
         "reconstruct", "--multirun", *arguments, "model=zero_filled", "returns=psnr",
@@ -192,6 +194,20 @@ def test_sweeper_that_optimises_gets_the_score(arguments, tmp_path):
     best = yaml.safe_load((tmp_path / "s" / "optimization_results.yaml").read_text())
     assert best["best_params"] == {"mask.acceleration": 3}  # more samples, higher PSNR
     assert 15 < best["best_value"] < 60
+
+
+@pytest.mark.parametrize("place", ["words", "yaml"])
+def test_hydras_own_mode_makes_a_sweep_of_a_plain_command(mrisem, arguments, tmp_path, place):
+    words = ["hydra.mode=MULTIRUN"]
+    if place == "yaml":
+        (tmp_path / "conf" / "experiment").mkdir(parents=True)
+        text = "# @package _global_\nhydra: {mode: MULTIRUN}\n"
+        (tmp_path / "conf" / "experiment" / "many.yaml").write_text(text)
+        words = ["--config-dir", tmp_path / "conf", "experiment=many"]
+    run = [*words, *arguments, "model=zero_filled", "seed=0,1", f"output_dir={tmp_path}/s"]
+    code, out, err = mrisem("reconstruct", *run)
+    assert code == 0, err
+    assert "2 jobs: 2 done" in out.splitlines()
 
 
 def test_returned_score_must_exist(mrisem, arguments, tmp_path):

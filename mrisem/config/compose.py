@@ -16,12 +16,13 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
+from hydra.errors import ConfigCompositionException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 import mrisem
 from mrisem.config.check import check
-from mrisem.config.overrides import parse, quote_paths, repair
+from mrisem.config.overrides import adds, parse, quote_paths, repair
 from mrisem.config.schema import VERBS, Choice, expand, store_defaults
 
 _PACKAGE = Path(mrisem.__file__).parent
@@ -89,14 +90,24 @@ def compose(verb: str, overrides: Iterable[str] = ()) -> DictConfig:
     Raises:
         InputError: an option is unknown, out of range, or cannot act.
     """
-    overrides = repair(verb, quote_paths([*overrides], multirun=False), CONF, ())
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = hydra_compose(verb, overrides=overrides, return_hydra_config=True)
+    words = quote_paths([*overrides], multirun=False)
+    try:
+        if adds(words):  # Hydra would take any option behind a plus
+            raise ConfigCompositionException
+        config = _compose(verb, words)
+    except ConfigCompositionException:
+        words = repair(verb, words, CONF, ())
+        config = _compose(verb, words)
     HydraConfig.instance().set_config(config)
     choices = config.hydra.runtime.choices
     with open_dict(config):
         del config["hydra"]
-    return prepare(verb, config, written_keys(parse(overrides)), choices)
+    return prepare(verb, config, written_keys(parse(words)), choices)
+
+
+def _compose(verb: str, overrides: list[str]) -> DictConfig:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return hydra_compose(verb, overrides=overrides, return_hydra_config=True)
 
 
 def prepare(

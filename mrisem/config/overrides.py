@@ -72,6 +72,15 @@ def parse(overrides: Iterable[str]) -> list[Override]:
     return parsed
 
 
+def adds(overrides: Iterable[str]) -> bool:
+    """Whether any override adds an option, such as ``+seed=1``.
+
+    Raises:
+        InputError: when one is not of Hydra's grammar.
+    """
+    return any(override.is_add() for override in parse(overrides))
+
+
 def repair(verb: str, overrides: Sequence[str], conf: Path, searched: Sequence[str]) -> list[str]:
     """Let an option be set that the YAML leaves to its default, and refuse an unknown one.
 

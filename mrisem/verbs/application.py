@@ -16,13 +16,15 @@ from pathlib import Path
 
 import hydra
 import yaml
+from hydra._internal.hydra import Hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException, HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from mrisem.config.compose import CONF, prepare, written_keys
-from mrisem.config.overrides import parse, quote_paths, repair
+from mrisem.config.overrides import adds, parse, quote_paths, repair
 from mrisem.errors import InputError
 from mrisem.signals import Interrupted, listen, release
 from mrisem.verbs.jobs import JobRecord, SweepSummary, accept, in_sweep
@@ -30,6 +32,7 @@ from mrisem.verbs.jobs import JobRecord, SweepSummary, accept, in_sweep
 _SCORES = "mrisem.verbs.scores"
 _VALUE_FLAGS = ("--cfg", "-c", "--package", "-p", "--config-dir", "-cd")  # of Hydra: take a word
 _EXPECTED = (InputError, HydraException, OmegaConfBaseException, yaml.YAMLError, OSError)
+_OUR_YAML = {"hydra", "main", "schema"}  # names of places in Hydra's search path
 _ACCEPT_THEMSELVES = ("train", "reconstruct", "doctor")  # may refuse their folder, or write nothing
 _FIXES = {
     errno.ENOSPC: "free some space, then the same command continues",
@@ -95,6 +98,19 @@ def _hydra_main(verb: str, job: Callable[[DictConfig], float | None]) -> None:
     hydra.main(version_base="1.3", config_path=str(CONF), config_name=verb)(job)()
 
 
+def _mode(self: Hydra, config_name: str | None, overrides: list[str]) -> RunMode | None:
+    """Stand in for `Hydra.get_mode`, which composes all a first time to look at ``hydra.mode``.
+
+    Only a word that names Hydra, or YAML files that are not ours, can set it. Else Hydra gets the
+    answer None, as it does from a configuration that leaves the mode to ``--multirun``.
+    """
+    places = {place.provider for place in self.config_loader.get_search_path().get_path()}
+    if places <= _OUR_YAML and not any("hydra" in word for word in overrides):
+        return None
+    mode: RunMode | None = _composed_mode(self, config_name, overrides)
+    return mode
+
+
 def _start(verb: str, arguments: list[str], job: Callable[[DictConfig], float | None]) -> None:
     """Start Hydra with the user's words, as `repair` writes them where Hydra refuses them.
 
@@ -108,8 +124,7 @@ def _start(verb: str, arguments: list[str], job: Callable[[DictConfig], float | 
     multirun = "--multirun" in arguments or "-m" in arguments
     words = quote_paths(arguments, multirun)
     places = _places(words)
-    adds = any(override.is_add() for override in parse(words[index] for index in places))
-    if not (multirun or adds):
+    if not (multirun or adds(words[index] for index in places)):
         try:
             sys.argv = [f"mrisem {verb}", *words]
             _hydra_main(verb, job)
@@ -224,3 +239,6 @@ def _one_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.errno in _FIXES:
         message = f"{error.filename or 'a file'}: {error.strerror}; {_FIXES[error.errno]}"
     return message if isinstance(error, _EXPECTED) else f"{type(error).__name__}: {message}"
+
+
+_composed_mode, Hydra.get_mode = Hydra.get_mode, _mode  # type: ignore[method-assign]

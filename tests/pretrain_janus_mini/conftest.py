@@ -1,7 +1,6 @@
 """The recipe's modules, a training of seconds, and images."""
 
 import importlib
-import subprocess
 import sys
 from pathlib import Path
 
@@ -34,16 +33,16 @@ def write_material(folder, size=48):
 
 
 @pytest.fixture(scope="session")
-def train():
+def train(fork):
     """Run ``train.py --smoke`` in a folder with material; gives what it printed."""
 
     def run(output, *arguments):
         if not (output / "material").is_dir():
             write_material(output)
-        command = [sys.executable, str(RECIPE / "train.py"), "--smoke", "--output", str(output)]
-        done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        process = fork(RECIPE / "train.py", "--smoke", "--output", output, *arguments)
+        out, err = process.communicate()
+        assert process.returncode == 0, err
+        return out
 
     return run
 

@@ -1,7 +1,8 @@
 """Processes that are killed, run out of disk, or share a folder: what is there afterwards.
 
 ``MRISEM_STRESS=60`` gives the number of kills (10 without), and the other counts with it. The
-command line runs in forked processes: torch is imported once, and a child may be killed.
+command line runs in forked processes: what it imports is imported once, before, so that a kill
+meets its work and not its imports; and a child may be killed.
 """
 
 import errno
@@ -13,6 +14,7 @@ import signal
 import sys
 import time
 import traceback
+from importlib import import_module
 from pathlib import Path
 
 import h5py
@@ -20,6 +22,11 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+
+for name in ("bank", "train", "reconstruct", "evaluate"):
+    import_module(f"mrisem.verbs.{name}")
+for name in ("accelerate", "fastmri.data", "fastmri.losses", "piq", "mrisem.tasks.classical"):
+    import_module(name)  # what verbs import when they come to need it
 
 TIMEOUT = 300  # seconds after which a run counts as hanging
 

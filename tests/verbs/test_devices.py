@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import h5py
 import numpy as np
@@ -71,21 +72,18 @@ def fits(simulated):
 
 
 @pytest.fixture(scope="module")
-def of_one_process(fits, tmp_path_factory):
+def start(fork):
+    """Start the command line in a process of its own."""
+    return partial(fork, "mrisem")
+
+
+@pytest.fixture(scope="module")
+def of_one_process(start, fits, tmp_path_factory):
     """What one process reconstructs."""
     folder = tmp_path_factory.mktemp("one")
     code, _, err = end(start(*fits, f"output_dir={folder}"))
     assert code == 0, err
     return reconstructions(folder)
-
-
-def start(*arguments, **environment):
-    """Start the command line in a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "mrisem", *map(str, arguments)],
-        env=os.environ | {"OMP_NUM_THREADS": "1"} | {k: str(v) for k, v in environment.items()},
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
 
 
 def end(process):
@@ -102,7 +100,7 @@ def wait_for_slices(folder, n, *processes):
         time.sleep(0.05)
 
 
-def assert_rest_is_made(run, folder, of_one_process):
+def assert_rest_is_made(start, run, folder, of_one_process):
     """Continue a run: each slice is there once, as one process makes it."""
     before = {p: p.stat().st_mtime_ns for p in folder.glob("reconstructions/.parts/*/*.npz")}
     volumes = {p: p.stat().st_mtime_ns for p in folder.glob("reconstructions/*.h5")}
@@ -119,19 +117,19 @@ def assert_rest_is_made(run, folder, of_one_process):
         assert np.linalg.norm(made[name][1] - image) < 1e-4 * np.linalg.norm(image)
 
 
-def test_first_process_is_asked_to_end_and_continued(fits, tmp_path, of_one_process):
+def test_first_process_is_asked_to_end_and_continued(start, fits, tmp_path, of_one_process):
     process = start(*fits, *TWO, f"output_dir={tmp_path}/r")
     wait_for_slices(tmp_path / "r", 1, process)
     process.send_signal(signal.SIGTERM)
     code, _, err = end(process)
     assert code == 143
     assert "slices are kept" in err
-    assert_rest_is_made(fits, tmp_path / "r", of_one_process)
+    assert_rest_is_made(start, fits, tmp_path / "r", of_one_process)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("killed", ["first", "second"])
-def test_a_process_is_killed_and_the_run_continued(mrisem, fits, tmp_path, killed, of_one_process):
+def test_a_process_is_killed_and_the_run_continued(start, fits, tmp_path, killed, of_one_process):
     process = start(*fits, *TWO, f"output_dir={tmp_path}/r")
     wait_for_slices(tmp_path / "r", 1, process)
     (other,) = subprocess.check_output(["pgrep", "-P", str(process.pid)], text=True).split()
@@ -146,7 +144,7 @@ def test_a_process_is_killed_and_the_run_continued(mrisem, fits, tmp_path, kille
     else:
         assert code == 1
         assert "each of the 2 processes must end well, one ended with -9" in err
-    assert_rest_is_made([*fits, *TWO], tmp_path / "r", of_one_process)
+    assert_rest_is_made(start, [*fits, *TWO], tmp_path / "r", of_one_process)
 
 
 def srun(rank, n=2):
@@ -162,7 +160,7 @@ def torchrun(rank, n=2):
 
 @pytest.mark.parametrize("started", [srun, pytest.param(torchrun, marks=pytest.mark.slow)])
 def test_processes_that_somebody_else_has_started_share_a_run(
-    mrisem, fits, tmp_path, started, of_one_process
+    start, fits, tmp_path, started, of_one_process
 ):
     run = [*fits, f"output_dir={tmp_path}/r"]
     processes = [start(*run, **started(rank)) for rank in (1, 0)]
@@ -178,7 +176,7 @@ def test_processes_that_somebody_else_has_started_share_a_run(
     n, there = map(int, re.findall(r"(\d) slices reconstructed, (\d) were there", out)[0])
     assert n + there == 6
     assert there >= 3  # the first one's share
-    assert_rest_is_made(fits, tmp_path / "r", of_one_process)
+    assert_rest_is_made(start, fits, tmp_path / "r", of_one_process)
 
 
 def test_a_process_that_does_not_come_is_missed(tmp_path, monkeypatch):
@@ -239,7 +237,7 @@ def weights(folder):
     return [torch.load(path, weights_only=True)["state_dict"] for path in paths]
 
 
-def test_two_processes_train_one_network_and_continue(training, tmp_path):
+def test_two_processes_train_one_network_and_continue(start, training, tmp_path):
     """In a job of SLURM, and of torchrun; one is asked to end midway."""
     whole = start(*training, *TWO, f"output_dir={tmp_path}/w", SLURM_NTASKS=1, SLURM_PROCID=0)
     code, out, err = end(whole)

@@ -3,20 +3,14 @@
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 
 
-def test_a_signal_to_reader_and_run_keeps_the_batch(mrisem, simulated, tmp_path):
+def test_a_signal_to_reader_and_run_keeps_the_batch(fork, mrisem, simulated, tmp_path):
     data = ["data=brain", f"data.root={simulated / 'brain'}", "scale=smoke", "data.n_workers=1"]
     folder = tmp_path / "r"
     run = ["reconstruct", *data, "scale.fit.slices_at_once=1", f"output_dir={folder}"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mrisem", *run, "fit.iterations=20"],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
+    process = fork("mrisem", *run, "fit.iterations=20")
     while not [*folder.glob("reconstructions/.parts/*/*.npz")] and process.poll() is None:
         time.sleep(0.05)
     time.sleep(0.2)  # into the second slice
