@@ -12,71 +12,9 @@ import torch
 from torch import Tensor
 from torch.fft import fft, ifft, ifftshift
 
+from mrisem.physics.coil_parts import Coils
 from mrisem.physics.fourier import fft2c
 from mrisem.types import Batch
-
-_CACHED_BYTES = 2**21  # coil images that a CPU transforms at once: they stay in its cache
-
-
-@dataclass(frozen=True)
-class Coils:
-    """Sensitivity maps, cut into parts; all operators of one batch share them.
-
-    Args:
-        maps: ``(batch, coil, y, x)`` complex.
-    """
-
-    maps: Tensor
-
-    @cached_property
-    def parts(self) -> list[Part]:
-        """Parts that are transformed at once: on a CPU as many coil images as its cache holds."""
-        maps = self.maps
-        n, n_coils, y, x = maps.shape
-        n_transformed = (
-            max(1, _CACHED_BYTES // (maps.element_size() * y * x)) if maps.is_cpu else n * n_coils
-        )
-        slice_ranges, coils_at_once = (
-            _ranges(n, max(1, n_transformed // n_coils)),
-            min(n_coils, n_transformed),
-        )
-        return [
-            Part.of(maps, slices, coils)
-            for slices in slice_ranges
-            for coils in _ranges(n_coils, coils_at_once)
-        ]
-
-
-@dataclass(frozen=True)
-class Part:
-    """Maps of some slices and coils.
-
-    Args:
-        slices: range of slices.
-        coils: range of coils.
-        maps: ``(batch, coil, y, x)`` complex, maps of these slices and coils.
-        conjugate: complex conjugate of ``maps``.
-    """
-
-    slices: slice
-    coils: slice
-    maps: Tensor
-    conjugate: Tensor
-
-    @classmethod
-    def of(cls, maps: Tensor, slices: slice, coils: slice) -> Part:
-        """Cut a part out of the maps of a batch."""
-        part = maps[slices, coils].contiguous()
-        return cls(slices, coils, part, part.conj().resolve_conj())
-
-    def combine(self, coil_images: Tensor) -> Tensor:
-        """Apply ``S^H``: coil images -> ``(batch, y, x)``; the coil images are overwritten."""
-        return coil_images.mul_(self.conjugate).sum(1)
-
-
-def _ranges(n: int, size: int) -> list[slice]:
-    """Divide ``range(n)`` into ranges of at most ``size``."""
-    return [slice(start, min(n, start + size)) for start in range(0, n, size)]
 
 
 @dataclass(frozen=True)
