@@ -79,8 +79,10 @@ class SliceWeights:
         ones = weights.new_ones(len(weights))
         zeros = torch.zeros_like(weights)
         self._state = self._before = State(weights, zeros, zeros, 0 * ones[:, None].double())
-        self._rate_factor, self._n_undone = ones, 0 * ones  # of the rate; undone steps in a row
-        self._is_undone = self.given_up = ones < 0  # the weights are those of an undone step
+        # of each slice: factor of the learning rate, number of undone steps in a row, whether the
+        # last step was undone, whether the fit has stopped
+        self._rate_factor, self._n_undone = ones, 0 * ones
+        self._is_undone = self.given_up = ones < 0
         self._n_steps = 0
         self.leaf = weights.detach().requires_grad_()
 
