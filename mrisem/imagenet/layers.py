@@ -55,8 +55,8 @@ class ConvolutionalLayers(nn.Module):
         self.block_ends = [end + 1 for end in self.architecture.block_ends[:n_blocks]]
         self.features = _empty_features(network)[: self.block_ends[-1]]
         # assign: the layers have no memory of their own (device "meta") until now
-        kept = {name: weights[name] for name in self.features.state_dict()}
-        self.features.load_state_dict(kept, assign=True)
+        block_weights = {name: weights[name] for name in self.features.state_dict()}
+        self.features.load_state_dict(block_weights, assign=True)
         self.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> ConvolutionalLayers:

@@ -46,13 +46,13 @@ def load_start(network: nn.Module, path: Path, name: str) -> None:
     # the file may lack the first parts that all expected names share, such as "unet."
     n_shared = len(_shared_prefix(expected))
     in_file = {prefix + key[n_shared:]: key for key in expected}
-    given = {key: weights[stored] for stored, key in in_file.items() if stored in weights}
+    loaded = {key: weights[stored] for stored, key in in_file.items() if stored in weights}
     unexpected = [k for k in weights if k.startswith(prefix) and k not in in_file]
-    _check_fit(expected, given, unexpected, path, name)
-    if unused := len(weights) - len(given):
+    _check_fit(expected, loaded, unexpected, path, name)
+    if unused := len(weights) - len(loaded):
         logger.info("%s: %d tensors that are not weights of model=%s", path, unused, name)
     for module in modules:
-        module.load_state_dict(given)
+        module.load_state_dict(loaded)
 
 
 def _match(
@@ -107,7 +107,7 @@ def _shared_prefix(names: Iterable[str]) -> str:
 
 def _check_fit(
     expected: Mapping[str, Tensor],
-    given: Mapping[str, Tensor],
+    loaded: Mapping[str, Tensor],
     unexpected: Iterable[str],
     path: Path,
     name: str,
@@ -115,7 +115,7 @@ def _check_fit(
     """Raise InputError for weights that do not fit: the first fault and the number of others."""
     faults = []
     for key, weight in expected.items():
-        value = given.get(key)
+        value = loaded.get(key)
         if value is None:
             faults.append(f"{key} is missing")
         elif value.shape != weight.shape:
@@ -129,16 +129,16 @@ def _check_fit(
         first = next(iter(expected))
         # fastMRI's published U-Net has one input channel: say so instead of a mismatch of sizes
         if (
-            first in given
+            first in loaded
             and expected[first].shape[1:2] == (2,)
-            and given[first].shape[1:2] == (1,)
+            and loaded[first].shape[1:2] == (1,)
         ):
             fix = (
                 "it takes magnitude images in 1 channel, as fastMRI's published U-Net does; this "
                 "network takes real and imaginary part in 2: train one with mrisem train"
             )
         raise InputError(f"{path} does not fit model={name} ({faults[0]}{others}); {fix}")
-    for key, value in given.items():
+    for key, value in loaded.items():
         if not bool(torch.isfinite(value).all()):
             raise InputError(
                 f"weights must be finite, {key} holds NaN or infinity in {path}; give a checkpoint "

@@ -294,10 +294,12 @@ def paired(make: Callable[..., Any], options: Mapping[str, Any]) -> ColumnMask:
         return make(**options)
     lengths = {len(values) for values in lists.values()}
     if len(lengths) > 1 or 0 in lengths:
-        given = ", ".join(f"mask.{name} with {len(values)}" for name, values in lists.items())
+        lengths_by_name = ", ".join(
+            f"mask.{name} with {len(values)}" for name, values in lists.items()
+        )
         raise InputError(
             "lists of mask options are paired: they must have the same length, at least 1, got "
-            f"{given}; give each list as many values, or one number that holds for all"
+            f"{lengths_by_name}; give each list as many values, or one number that holds for all"
         )
     rows = (dict(zip(lists, values, strict=True)) for values in zip(*lists.values(), strict=True))
     return MixedMask(tuple(make(**{**options, **row}) for row in rows))

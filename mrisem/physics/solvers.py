@@ -147,12 +147,12 @@ class _ImplicitSolve(torch.autograd.Function):
         return to_rhs, to_weight, None, None, None, None, None
 
 
-def _usable(last: Tensor | None, other: Tensor) -> Tensor:
+def _usable(last: Tensor | None, fallback: Tensor) -> Tensor:
     """Return the last solutions; where there is none or it is not finite, the other images."""
     if last is None:
-        return other
+        return fallback
     finite = torch.view_as_real(last).sum((1, 2, 3)).isfinite()
-    return torch.where(finite[:, None, None], last, other)
+    return torch.where(finite[:, None, None], last, fallback)
 
 
 def solve_data_consistency(

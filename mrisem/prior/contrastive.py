@@ -56,7 +56,7 @@ def info_nce(positives: Tensor, negatives: Tensor, temperatures: tuple[float, fl
     >>> info_nce(torch.zeros(1, 1), torch.zeros(1, 3), (0.1, 0.7)).exp()
     tensor([4.])
     """
-    wanted, unwanted = positives / temperatures[0], negatives / temperatures[1]
+    scaled_positives, scaled_negatives = positives / temperatures[0], negatives / temperatures[1]
     # -log(p / (p + q)) = log(1 + exp(log q - log p)): small losses keep their digits, which a
     # difference of two logarithms would lose
-    return softplus(unwanted.logsumexp(1) - wanted.logsumexp(1))
+    return softplus(scaled_negatives.logsumexp(1) - scaled_positives.logsumexp(1))

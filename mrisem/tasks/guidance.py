@@ -119,13 +119,17 @@ class Guidance:
         """Turn complex images ``(batch, y, x)`` to the prior's input: magnitudes, cropped."""
         return center_crop(image.abs(), self.batch.crop)
 
-    def _weights(self, semantic: Tensor, data: Tensor) -> Tensor:
+    def _weights(self, semantic_norm: Tensor, data_norm: Tensor) -> Tensor:
         """Compute the lambda of each slice from the norms of both gradients, all ``(batch,)``."""
-        weight = torch.full_like(semantic, self.steering.weight or 0.0)
+        weight = torch.full_like(semantic_norm, self.steering.weight or 0.0)
         if self.steering.balance is None:
             return weight
         # the largest lambda with |lambda g_sem| <= balance |g_dc|
-        limit = self.steering.balance * data / semantic.clamp_min(torch.finfo(semantic.dtype).tiny)
+        limit = (
+            self.steering.balance
+            * data_norm
+            / semantic_norm.clamp_min(torch.finfo(semantic_norm.dtype).tiny)
+        )
         if self._limit is not None:
             smoothed = _MEMORY * self._limit + (1 - _MEMORY) * limit
             # The limit falls at once and rises slowly: a prior with a gradient near zero allows a

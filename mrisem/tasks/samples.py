@@ -65,9 +65,9 @@ def split_samples(
         generator = torch.Generator().manual_seed(stable_seed(purpose, info.file, info.slice, seed))
         slice_mask = mask[index : index + 1].cpu()
         lines = calibration_lines(batch.mask[index].any(dim=0).cpu())
-        kept = (mask.shape[1], lines) if calibration == "lines" else (24, 24)
+        block = (mask.shape[1], lines) if calibration == "lines" else (24, 24)
         pairs.append(
-            split_mask(slice_mask, loss_share=share, generator=generator, calibration_size=kept)
+            split_mask(slice_mask, loss_share=share, generator=generator, calibration_size=block)
         )
     left, held_out = (torch.cat(side) for side in zip(*pairs, strict=True))
     return left.to(mask.device), held_out.to(mask.device)
