@@ -82,12 +82,8 @@ class SemanticPrior(Prior):
         """See `Prior`: mean of the projected tokens of each bank entry."""
         sides = {}
         for level, bank in self.bank.levels.items():
-            n_components = bank.components.shape[1]
-            means = (
-                rearrange(bank.entries, "n (token d) -> n token d", n_components=n_components)
-                .float()
-                .mean(1)
-            )
+            pattern, n = "n (token component) -> n token component", bank.components.shape[1]
+            means = rearrange(bank.entries, pattern, component=n).float().mean(1)
             sides[str(level)] = (means[: bank.n_positives], means[bank.n_positives :])
         return sides
 
