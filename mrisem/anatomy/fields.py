@@ -1,6 +1,6 @@
-"""Smooth random fields: what makes one simulated subject differ from the next.
+"""Smooth random fields, by which simulated subjects differ, and volumes in world coordinates.
 
-World coordinates are millimetres, ``(x, y, z)`` in the last axis of every points tensor.
+World coordinates are in millimetres, ``(x, y, z)`` along the last axis of every tensor of points.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from mrisem.physics.coils import cubic_spline
 
 @dataclass(frozen=True)
 class Volume:
-    """Channels on a regular grid in world space.
+    """Values on a regular grid in world coordinates.
 
     Args:
         values: ``(channel, nx, ny, nz)`` float32.
-        origin: world coordinates of voxel (0, 0, 0), mm.
+        origin: world coordinates ``(x, y, z)`` of voxel (0, 0, 0), mm.
         spacing: edge length of the cubic voxels, mm.
     """
 
@@ -29,7 +29,7 @@ class Volume:
     spacing: float
 
     def sample(self, points: Tensor) -> Tensor:
-        """Interpolate linearly; outside the grid the value at its border holds.
+        """Interpolate linearly; outside the grid, take the value at its border.
 
         Args:
             points: ``(slice, y, x, 3)`` world coordinates, mm.
@@ -42,6 +42,7 @@ class Volume:
         >>> volume.sample(torch.tensor([1.0, 0.5, 0.5]).reshape(1, 1, 1, 3)).item()
         0.5
         """
+        # grid_sample counts from -1 to 1 and takes the axes in reverse order
         extent = torch.tensor(self.values.shape[1:]) - 1
         index = (points - torch.tensor(self.origin)) / self.spacing
         grid = (2 * index / extent - 1).flip(-1)
@@ -52,12 +53,13 @@ class Volume:
 
 
 def child(seed: int, *keys: int) -> torch.Generator:
-    """Return a generator of its own for each ``(seed, *keys)``.
+    """Make an independent generator for each ``(seed, *keys)``.
 
     >>> int(torch.randint(99, (), generator=child(1, 2))) == int(
     ...     torch.randint(99, (), generator=child(1, 2)))
     True
     """
+    # a linear hash with a large prime; 0x9E3779B9 (golden ratio) keeps zeros apart
     mixed = seed
     for key in keys:
         mixed = (mixed * 1_000_003 + key + 0x9E3779B9) % (2**63 - 1)
@@ -74,12 +76,13 @@ def smooth_field(
 ) -> Volume:
     """Draw a smooth random field of unit standard deviation on a cube around the origin.
 
-    Cubic B-splines between random control points, tabulated four times finer than them.
+    Cubic B-splines interpolate between random control points; they are tabulated on a grid four
+    times as fine.
 
     Args:
         generator: source of randomness.
         n_channels: number of independent fields.
-        half_extent: half the cube's edge, mm.
+        half_extent: half of the cube's edge, mm.
         wavelength: distance between the control points, mm.
     """
     n_control = max(3, round(2 * half_extent / wavelength) + 1)
@@ -87,15 +90,19 @@ def smooth_field(
     n_fine = 4 * (n_control - 1) + 1
     position = torch.linspace(1, n_control, n_fine)
     spline = cubic_spline(position[:, None] - torch.arange(n_control + 2))
+    # the squares of a point's weights sum to 1: so does the variance of the field
     spline = spline / spline.norm(dim=1, keepdim=True)
     fine = torch.einsum("cxyz,ix,jy,kz->cijk", noise, spline, spline, spline)
     return Volume(fine.contiguous(), (-half_extent,) * 3, 2 * half_extent / (n_fine - 1))
 
 
 def coverage(distance: Tensor, width: float) -> Tensor:
-    """Turn a signed distance (mm, negative inside) into the share of a pixel that is inside.
+    """Turn a signed distance into the share of a pixel that is inside, in [0, 1].
 
-    About one pixel as ``width`` of the transition, mm, antialiases the edge.
+    Args:
+        distance: signed distance from the surface, mm, negative inside.
+        width: width of the transition, mm; about one pixel avoids jagged edges.
     """
+    # smoothstep: a cubic with zero slope at both ends
     ramp = (0.5 - distance / width).clamp(0, 1)
     return ramp * ramp * (3 - 2 * ramp)

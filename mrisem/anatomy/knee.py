@@ -1,7 +1,7 @@
-"""Coronal knee slices from smooth implicit shapes.
+"""Coronal knee slices of simulated subjects, made from signed distances of smooth shapes.
 
 World coordinates in millimetres: ``x`` to the lateral side, ``y`` to the front, ``z`` upwards; the
-joint line lies at ``z = 0``. Sizes are those of an average adult knee, varied between subjects.
+joint line lies at ``z = 0``. Sizes are those of an average adult knee and vary between subjects.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ TISSUES: dict[str, Tissue] = {
     "fluid": Tissue(1.0, 2500, 500, texture=0.03),
     "blood": Tissue(0.9, 1500, 150, texture=0.05),
 }
-_FRONT, _HALF_RANGE = 6.0, 28.0
-_JOINT_HEIGHT = 8.0
+_FRONT, _HALF_RANGE = 6.0, 28.0  # y of slice position 0, and distance to positions -1 and 1, mm
+_JOINT_HEIGHT = 8.0  # of the joint line above the centre of the image, mm
 
 
 class Subject(SimulatedSubject):
-    """One simulated knee; slice positions run from behind the joint to the patella.
+    """Simulated knee; slice positions run from behind the joint to the patella.
 
     Args:
-        seed: decides everything about the subject.
-        size: pixels along the edge of the square field of view.
-        lesions: ``some`` or ``none``, which is the same: knees have none.
+        seed: seed of everything that differs between subjects.
+        size: number of pixels along the edge of the square field of view.
+        lesions: ``some`` or ``none``; knees have no lesions in either case.
 
     Raises:
         InputError: for ``lesions="all"``.
@@ -60,10 +60,12 @@ class Subject(SimulatedSubject):
         check_presence(lesions)
         if lesions == "all":
             raise InputError(
-                "simulated knees have no lesions, got lesions=all; take anatomies=[brain]"
+                "simulated knees have no lesions, got lesions=all; set lesions=some or "
+                "anatomies=[brain]"
             )
         super().__init__(seed, size)
         self.lesions = []
+        # Lengths in mm. The order of the draws defines the subjects: add new ones at the end.
         generator = child(seed, 3)
         self.warp = smooth_field(generator, 3, 160, 45)
         self.rough = smooth_field(generator, 4, 120, 12)
@@ -80,10 +82,10 @@ class Subject(SimulatedSubject):
             effusion=uniform(generator, -1.0, 2.0),
             edge=1.2 * self.pixel,
         )
-        self.tissues = {name: t.vary(generator, 0.06) for name, t in TISSUES.items()}
+        self.tissues = {name: tissue.vary(generator, 0.06) for name, tissue in TISSUES.items()}
 
     def _points(self, positions: tuple[float, ...], shape: tuple[int, int]) -> Tensor:
-        """World coordinates ``(slice, y, x, 3)``, individually bent."""
+        """Compute world coordinates ``(slice, y, x, 3)`` of the slices, with the deformation."""
         up, right = self._plane(shape)
         y = _FRONT + self.front + torch.tensor(positions)[:, None, None] * _HALF_RANGE
         x = self.side * (right + self.tilt * up)
@@ -93,8 +95,10 @@ class Subject(SimulatedSubject):
         return points + 1.8 * self.warp.sample(points).movedim(0, -1)
 
     def _layers(self, positions: tuple[float, ...], shape: tuple[int, int]) -> list[Layer]:
+        """See `SimulatedSubject`."""
         points = self._points(positions, shape)
         solid = bones(points)
+        # textures of different wavelength, mm: along y and x
         rough = self.rough.sample(points)
         grain = self._detail(positions, shape, 1.2, 1.2)
         streaks = self._detail(positions, shape, 2.6, 0.9)
@@ -109,15 +113,18 @@ class Subject(SimulatedSubject):
     def _soft(
         self, points: Tensor, grain: Tensor, streaks: Tensor, mottle: Tensor, spots: Tensor
     ) -> list[Layer]:
-        """Skin, subcutaneous fat with septa and small vessels, fascia, muscles."""
+        """Make skin, subcutaneous fat with septa and small vessels, fascia and muscles."""
         edge = 1.2 * self.pixel
         x, y, z = points.unbind(-1)
+        # fields stretched along the leg: septa and seams lie where one of them crosses a value
         strands = self.strands.sample(points * torch.tensor([1.0, 1.0, 0.35]))
+        # distance from the elliptical surface of the leg, which widens away from the joint
         girth = self.girth + 0.0016 * z**2 + 0.03 * z
         leg = ((x / girth) ** 2 + ((y + 4) / (girth + 6)) ** 2).sqrt() * girth - girth
         fat = coverage(leg + 1.2, edge)
         depth = leg + self.fat_thickness + 1.2 * strands[0]
         septa = torch.exp(-((strands[1] / 0.06) ** 2)) * (strands[2] > -0.3) * fat
+        # muscle fills its shapes, but not the subcutaneous fat
         flesh = torch.maximum(muscles(points) + 0.6 * strands[0], depth)
         inside = coverage(flesh, edge)
         seams = torch.exp(-(((strands[2] - 0.3) / 0.05) ** 2)) * inside
@@ -127,7 +134,7 @@ class Subject(SimulatedSubject):
             Layer("fat", fat, 1 + 0.04 * grain + 0.05 * mottle),
             Layer("septum", 0.35 * septa),
             Layer("fascia", 0.6 * coverage(depth.abs() - 0.5, edge)),
-            *(Layer(name, 0.9 * coverage(d, edge)) for name, d in vessels(points)),
+            *(Layer(name, 0.9 * coverage(distance, edge)) for name, distance in vessels(points)),
             Layer("blood", 0.8 * dots),
             Layer("fascia", 0.8 * coverage(flesh - 0.9, edge)),
             Layer("muscle", inside, 1 + 0.05 * streaks + 0.04 * grain + 0.05 * mottle),
@@ -137,18 +144,21 @@ class Subject(SimulatedSubject):
     def _bone(
         self, points: Tensor, solid: Bones, rough: Tensor, streaks: Tensor, mottle: Tensor
     ) -> list[Layer]:
-        """Cortical shell, marrow with trabeculae, growth-plate scars."""
+        """Make cortical bone, marrow with trabeculae, and the scars of the growth plates."""
         x, _, z = points.unbind(-1)
         edge = 1.2 * self.pixel
         bone = torch.minimum(solid.femur, torch.minimum(solid.tibia, solid.fibula))
         bone = torch.minimum(bone, solid.patella)
+        # the cortex is thin near the joint and thick along the shafts
         cortex = 0.8 + 1.7 * torch.sigmoid((z.abs() - 42) / 5)
         marrow = coverage(bone + cortex, edge)
         scar = (z - 30 - 0.004 * x**2 - 1.5 * rough[0]).abs()
         scar = torch.minimum(scar, (z + 24 - 1.5 * rough[0]).abs()) - 0.35
+        # patches of red marrow, away from the joint
         red = torch.sigmoid((mottle + 0.5 * rough[1] - 1.2) / 0.4)
         red = red * torch.sigmoid((z.abs() - 32) / 6)
         trabeculae = 1 + 0.05 * streaks + 0.04 * mottle + 0.03 * rough[2]
+        # marrow signal falls towards the cortex, where trabeculae are denser
         dense = 1 - 0.22 * torch.exp(-(((bone + cortex) / 2.5) ** 2))
         return [
             Layer("bone", coverage(bone, edge)),

@@ -1,4 +1,4 @@
-"""What lies between the knee's bones: fluid, menisci, cartilage and ligaments.
+"""Soft tissues between the bones of the knee: fluid, menisci, cartilage and ligaments.
 
 Coordinates as in `mrisem.anatomy.knee`.
 """
@@ -18,11 +18,11 @@ from mrisem.anatomy.tissue import Layer
 
 @dataclass(frozen=True)
 class Joint:
-    """Individual properties of a joint.
+    """Properties of a knee joint that differ between subjects.
 
     Args:
-        cartilage: thickness, mm.
-        effusion: extra thickness of the fluid, mm; negative in a dry joint.
+        cartilage: thickness of the cartilage, mm.
+        effusion: additional thickness of the fluid, mm; negative in a dry joint.
         edge: width of the boundaries between tissues, mm.
     """
 
@@ -31,13 +31,16 @@ class Joint:
     edge: float
 
     def layers(self, points: Tensor, solid: Bones, rough: Tensor, grain: Tensor) -> list[Layer]:
-        """All soft layers of the joint, bottom first.
+        """Make all soft layers of the joint, bottom first.
 
-        ``points`` is ``(slice, y, x, 3)``, ``rough`` four smooth random fields ``(4, slice, y, x)``
-        and ``grain`` a fine texture ``(slice, y, x)``.
+        Args:
+            points: ``(slice, y, x, 3)`` world coordinates, mm.
+            solid: bones at these points.
+            rough: ``(4, slice, y, x)``, smooth random fields.
+            grain: ``(slice, y, x)``, fine texture.
         """
         fibres = 1 + 0.4 * grain + 0.4 * rough[1]
-        bands = [coverage(d + 0.9 * rough[2], self.edge) for d in ligaments(points)]
+        bands = [coverage(distance + 0.9 * rough[2], self.edge) for distance in ligaments(points)]
         return [
             Layer("fluid", 0.9 * self._pockets(points, solid, rough)),
             *(Layer("ligament", 0.85 * band, fibres) for band in bands),
@@ -47,23 +50,27 @@ class Joint:
         ]
 
     def _pockets(self, points: Tensor, solid: Bones, rough: Tensor) -> Tensor:
-        """Fluid in the recesses beside the condyles and in the notch."""
+        """Cover of the fluid in the recesses beside the condyles and in the notch."""
         x, _, z = points.unbind(-1)
         thick = 0.5 + 0.5 * self.effusion + 1.6 * rough[0]
+        # a layer around the condyles, at their sides and near the joint line
         beside = coverage(torch.minimum(solid.femur, solid.tibia) - thick, 1.5 * self.edge)
         beside = beside * coverage(x.abs() - 42, 2.0) * coverage((z - 1).abs() - 17, 6.0)
         beside = beside * torch.sigmoid((x.abs() - 31) / 1.5)
+        # the notch holds fluid only where a random field, raised by effusion, allows it
         within = ellipsoid(points, (0, -5, 3), (14, 22, 13))
         soaked = torch.sigmoid((rough[1] + 0.4 * self.effusion - 0.5) / 0.2)
         return torch.maximum(beside, coverage(within, 5.0) * soaked)
 
     def _menisci(self, points: Tensor, solid: Bones, rough: Tensor) -> Tensor:
-        """Wedges that fill the gap towards the rim, thick outside and sharp inside."""
+        """Cover of the menisci: wedges in the gap, thick at the rim, thin towards the middle."""
         x, y, _ = points.unbind(-1)
+        # inner edge: an ellipse in the plane of the joint, one for each side
         across = (x.abs() - 19).clamp_min(0) / 18
         ring = (across**2 + ((y + 3) / 27) ** 2 + 1e-6).sqrt()
         inner = (0.58 - ring) * 18 + 0.5 * rough[2]
         outer = common(solid.rim - 0.5 - 0.6 * rough[3], 9 - x.abs(), 1.0)
+        # between tibial and femoral cartilage, and not higher than a rim that is lower in front
         below = self.cartilage - 0.3 - solid.plateau
         height = (7.5 - 4.0 * ((y + 3) / 24) ** 2).clamp_min(2)
         above = torch.maximum(self.cartilage - solid.femur, solid.plateau - height)
@@ -72,7 +79,7 @@ class Joint:
         )
 
     def _cartilage(self, points: Tensor, solid: Bones, shade: Tensor) -> list[Layer]:
-        """Lining of condyles, plateau, trochlea and patella; none in the notch."""
+        """Make the cartilage of condyles, plateau, trochlea and patella; the notch has none."""
         x, y, z = points.unbind(-1)
         beside = torch.maximum(torch.sigmoid((x.abs() - 11) / 0.8), torch.sigmoid((y - 17) / 1.5))
         low = torch.sigmoid((13 - z) / 2.0)
@@ -86,7 +93,7 @@ class Joint:
         return [Layer("cartilage", cover, shade) for cover in covers]
 
     def _film(self, points: Tensor, solid: Bones) -> Tensor:
-        """The thin bright line where the cartilages meet."""
+        """Cover of the thin film of fluid where two cartilages meet."""
         x, _, _ = points.unbind(-1)
         line = (solid.femur - solid.plateau).abs() - 0.4
         away = torch.maximum(solid.rim + 3, 9 - x.abs())

@@ -1,4 +1,4 @@
-"""Brain lesions: white-matter hyperintensities and an occasional mass; which pixels they take."""
+"""Simulated brain lesions: white-matter hyperintensities, sometimes a mass, and their labels."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from mrisem.anatomy.tissue import Layer
 from mrisem.errors import InputError
 
 Presence = Literal["some", "none", "all"]
-_SHARE_WITH_SPOTS, _SHARE_WITH_MASS = 0.4, 0.12
+_SHARE_WITH_SPOTS, _SHARE_WITH_MASS = 0.4, 0.12  # of the subjects
 
 
 @dataclass(frozen=True)
 class Lesion:
-    """A ball with an irregular edge, long T1 and T2.
+    """Ellipsoid with an irregular edge.
 
     Args:
-        center: world coordinates, mm.
-        radii: semi-axes, mm.
-        strength: cover at its centre, in [0, 1].
-        blur: width of its edge, mm.
-        only_white: whether it spares grey matter and fluid.
+        center: world coordinates ``(x, y, z)`` of the centre, mm.
+        radii: semi-axes along x, y and z, mm.
+        strength: cover at the centre, in [0, 1].
+        blur: width of the edge, mm.
+        only_white: whether the lesion spares grey matter and fluid.
     """
 
     center: tuple[float, float, float]
@@ -38,7 +38,15 @@ class Lesion:
     def layer(
         self, points: Tensor, ripple: Tensor, inside: Tensor, t1: Tensor, pixel: float
     ) -> Layer:
-        """The lesion in slices at ``points`` ``(slice, y, x, 3)``."""
+        """Make the layer of the lesion in some slices.
+
+        Args:
+            points: ``(slice, y, x, 3)`` world coordinates, mm.
+            ripple: ``(slice, y, x)`` texture that makes the edge irregular.
+            inside: ``(slice, y, x)`` cover of the inside of the skull.
+            t1: ``(slice, y, x)`` intensity of the T1 template, in [0, 1].
+            pixel: edge of a pixel, mm; the edge of the lesion is at least as wide.
+        """
         radii = torch.tensor(self.radii)
         reach = ((points - torch.tensor(self.center)) / radii).norm(dim=-1)
         distance = (reach - 1) * min(self.radii) + 0.15 * min(self.radii) * ripple
@@ -49,10 +57,12 @@ class Lesion:
 
 
 def draw_lesions(generator: torch.Generator, presence: Presence = "some") -> list[Lesion]:
-    """Draw a subject's lesions.
+    """Draw the lesions of a subject.
 
-    ``some`` subjects have lesions, as in a population; ``none``; ``all``: those who would have none
-    get spots.
+    Args:
+        generator: source of randomness.
+        presence: ``some``: subjects have lesions with given probabilities; ``none``: no subject has
+            lesions; ``all``: subjects who would have none get small ones.
     """
     check_presence(presence)
     if presence == "none":
@@ -66,31 +76,37 @@ def draw_lesions(generator: torch.Generator, presence: Presence = "some") -> lis
 
 
 def check_presence(presence: str) -> None:
-    """Refuse a word that does not say who has lesions."""
+    """Raise InputError for a word that is not one of `Presence`."""
     if presence not in get_args(Presence):
-        raise InputError(f"lesions must be one of {[*get_args(Presence)]}, got {presence!r}")
+        raise InputError(
+            f"lesions must be one of {[*get_args(Presence)]}, got {presence!r}; set lesions=some"
+        )
 
 
 def label_lesions(lesions: Sequence[Lesion], layers: Sequence[Layer]) -> Tensor:
-    """Number the pixels that lesions take: where one covers half of what it covers at its centre.
+    """Label the pixels of lesions: those with at least half the cover of the lesion's centre.
+
+    Args:
+        lesions: lesions of a subject.
+        layers: all layers of some slices, with those of the lesions in the same order.
 
     Returns:
-        ``(slice, y, x)`` uint8: 0, or 1 + the lesion's place in the list, which is also that of its
-        layer among the lesions'; later ones lie on top.
+        ``(slice, y, x)`` uint8: 0, or 1 + index of the lesion; the later one where two overlap.
     """
     labels = torch.zeros(layers[0].cover.shape, dtype=torch.uint8)
-    painted = [layer for layer in layers if layer.tissue == "lesion"]
-    for number, (lesion, layer) in enumerate(zip(lesions, painted, strict=True), 1):
+    lesion_layers = [layer for layer in layers if layer.tissue == "lesion"]
+    for number, (lesion, layer) in enumerate(zip(lesions, lesion_layers, strict=True), 1):
         labels[layer.cover > 0.5 * lesion.strength] = number
     return labels
 
 
 def _side(generator: torch.Generator) -> float:
+    """Draw a side of the brain: 1 or -1."""
     return 1.0 if uniform(generator, 0, 1) < 0.5 else -1.0
 
 
 def _spots(generator: torch.Generator) -> list[Lesion]:
-    """Small hyperintensities in the white matter beside or above the ventricles."""
+    """Draw small hyperintensities in the white matter beside or above the ventricles."""
     spots = []
     for _ in range(int(uniform(generator, 4, 18))):
         x = _side(generator) * uniform(generator, 14, 38)
@@ -103,13 +119,13 @@ def _spots(generator: torch.Generator) -> list[Lesion]:
 
 
 def _mass(generator: torch.Generator) -> list[Lesion]:
-    """A mass and the oedema around it, which follows the white matter."""
+    """Draw a mass and the oedema around it, which follows the white matter."""
     x = _side(generator) * uniform(generator, 20, 45)
     center = (x, uniform(generator, -60, 40), uniform(generator, 0, 35))
     size = uniform(generator, 6, 13)
     radii = (size, size * uniform(generator, 0.8, 1.2), size)
-    wide = (size * 1.8, size * 2.0, size * 1.8)
+    oedema = (size * 1.8, size * 2.0, size * 1.8)
     return [
-        Lesion(center, wide, 0.6, 6.0, only_white=True),
+        Lesion(center, oedema, 0.6, 6.0, only_white=True),
         Lesion(center, radii, 0.9, 2.0, only_white=False),
     ]

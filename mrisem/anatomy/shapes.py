@@ -1,4 +1,4 @@
-"""Signed distances of simple solids (mm, negative inside) and smooth ways to join them."""
+"""Signed distances of simple solids (mm, negative inside), and their smooth combinations."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ Point = tuple[float, float, float]
 
 
 def ellipsoid(points: Tensor, center: Point, radii: Point) -> Tensor:
-    """Distance to an ellipsoid, first-order exact near its surface.
+    """Compute the distance from an ellipsoid, exact to first order near its surface.
 
-    ``k0 (k0 - 1) / k1`` with ``k0 = |p / r|`` and ``k1 = |p / r^2|``: the implicit function over
+    ``k0 (k0 - 1) / k1`` with ``k0 = |p / r|`` and ``k1 = |p / r^2|`` is the implicit function over
     the length of its gradient (Taubin, IEEE PAMI 13, 1991).
 
     >>> ellipsoid(torch.tensor([3.0, 0, 0]), (0, 0, 0), (2, 2, 2)).item()
@@ -27,7 +27,7 @@ def ellipsoid(points: Tensor, center: Point, radii: Point) -> Tensor:
 
 
 def capsule(points: Tensor, start: Point, end: Point, radii: tuple[float, float]) -> Tensor:
-    """Distance to a rod with round ends whose radius changes linearly from start to end.
+    """Compute the distance from a rod with round ends and a linearly changing radius.
 
     >>> capsule(torch.tensor([2.0, 0, 5]), (0, 0, 0), (0, 0, 9), (1, 1)).item()
     1.0
@@ -41,13 +41,13 @@ def capsule(points: Tensor, start: Point, end: Point, radii: tuple[float, float]
 
 
 def band(points: Tensor, knots: list[Point], radius: float) -> Tensor:
-    """Distance to a rod of constant radius along a chain of knots."""
+    """Compute the distance from a rod of constant radius along a polyline of knots."""
     parts = [capsule(points, a, b, (radius, radius)) for a, b in pairwise(knots)]
     return torch.stack(parts).amin(0)
 
 
 def join(a: Tensor, b: Tensor, blend: float) -> Tensor:
-    """Union with a fillet of about ``blend`` mm: a cubic smooth minimum.
+    """Unite two solids with a rounded edge of about ``blend`` mm, by a cubic smooth minimum.
 
     >>> join(torch.tensor(1.0), torch.tensor(9.0), 2.0).item()
     1.0
@@ -57,10 +57,10 @@ def join(a: Tensor, b: Tensor, blend: float) -> Tensor:
 
 
 def cut(a: Tensor, b: Tensor, blend: float) -> Tensor:
-    """Remove ``b`` from ``a`` with a rounded edge."""
+    """Cut the solid ``b`` out of ``a`` with a rounded edge of about ``blend`` mm."""
     return -join(-a, b, blend)
 
 
 def common(a: Tensor, b: Tensor, blend: float) -> Tensor:
-    """Intersection with a rounded edge."""
+    """Intersect two solids with a rounded edge of about ``blend`` mm."""
     return -join(-a, -b, blend)

@@ -1,4 +1,4 @@
-"""What every simulated subject does: paint its tissues once, and give images of any contrast."""
+"""Base of simulated subjects: tissues are painted once, and give images of any contrast."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from mrisem.errors import InputError
 from mrisem.physics.fourier import center_crop
 
 _GRAIN = 77  # number of the random stream of fine structure
-_LOWEST = 1 / 25  # cycles per mm below which fine structure has no more power; coil shading does
+_LOWEST = 1 / 25  # cycles per mm; below, the power of fine structure is constant
 
 
 class SimulatedSubject:
-    """One simulated subject; equal seeds give equal subjects.
+    """Simulated subject; equal seeds give equal subjects.
 
     Args:
-        seed: decides everything about the subject.
-        size: pixels along the edge of the square field of view.
+        seed: seed of everything that differs between subjects.
+        size: number of pixels along the edge of the square field of view.
     """
 
     field_of_view: ClassVar[float]  # edge of the square, mm
     sequences: ClassVar[dict[str, Sequence]]
-    brightest: ClassVar[tuple[str, str]]  # tissues of which one has signal 1
+    brightest: ClassVar[tuple[str, str]]  # tissues of which the brighter one gets the signal 1
     stream: ClassVar[int]  # number of the texture's random stream
-    in_air: ClassVar[bool]  # whether nothing reaches beyond the square
+    in_air: ClassVar[bool]  # whether the square field of view holds the whole object
     tissues: dict[str, Tissue]
     lesions: list[Lesion]
     shift: tuple[float, float]  # world coordinates (upwards, rightwards) of the centre, mm
@@ -43,23 +43,26 @@ class SimulatedSubject:
     def images(
         self, acquisition: str, positions: Iterable[float], shape: tuple[int, int] | None = None
     ) -> Tensor:
-        """Clean magnitude images; asking for several contrasts of the same positions is cheap.
+        """Make magnitude images without noise.
+
+        The painted tissues are kept, so further contrasts of the same positions take little time.
 
         Args:
-            acquisition: fastMRI's name, one of the class's ``acquisitions``.
+            acquisition: fastMRI's name of the contrast, one of the class's ``acquisitions``.
             positions: slice positions in [-1, 1].
-            shape: ``(y, x)`` of a larger field of view around the same centre; default
+            shape: ``(y, x)`` of a larger field of view around the same centre; None:
                 ``(size, size)``.
 
         Returns:
-            ``(slice, y, x)`` float32, brightest tissue about 1.
+            ``(slice, y, x)`` float32; the brightest tissue is about 1.
 
         Raises:
             InputError: for an unknown acquisition.
         """
         if acquisition not in self.sequences:
             raise InputError(
-                f"acquisition must be one of {sorted(self.sequences)}, got {acquisition!r}"
+                f"acquisition must be one of {sorted(self.sequences)}, got {acquisition!r}; set "
+                "one of them"
             )
         square = (self.size, self.size)
         shape = shape or square
@@ -69,33 +72,35 @@ class SimulatedSubject:
         grain = self._grain(acquisition, positions, painted)
         image = compose(self._painted(positions, painted), self.tissues, sequence, grain)
         image = image / max(sequence.signal(self.tissues[name]) for name in self.brightest)
-        margins: list[int] = []  # of air, so that the pixels n // 2 coincide
-        for old, new in zip(image.shape[:0:-1], shape[::-1], strict=True):
-            before = new // 2 - old // 2
-            margins += [before, new - old - before]
+        margins: list[
+            int
+        ] = []  # air on both sides of each axis, so that the pixels n // 2 coincide
+        for n_painted, n_wanted in zip(image.shape[:0:-1], shape[::-1], strict=True):
+            before = n_wanted // 2 - n_painted // 2
+            margins += [before, n_wanted - n_painted - before]
         return pad(image, margins)
 
     def lesion_labels(self, positions: Iterable[float]) -> Tensor:
-        """``(slice, size, size)`` uint8: 0, or 1 + the place in ``lesions`` of a pixel's lesion."""
+        """Label lesions, ``(slice, size, size)`` uint8: 0, or 1 + index in ``lesions``."""
         positions = tuple(positions)
         if not self.lesions:
             return torch.zeros(len(positions), self.size, self.size, dtype=torch.uint8)
         return label_lesions(self.lesions, self._painted(positions, (self.size, self.size)))
 
     def _layers(self, positions: tuple[float, ...], shape: tuple[int, int]) -> list[Layer]:
-        """Everything in the slices, bottom first."""
+        """Paint all tissues in the slices, bottom first."""
         raise NotImplementedError
 
     def _painted(self, *place: Any) -> list[Layer]:
-        """As `_layers`, kept for the next contrast."""
+        """Return `_layers`, which are kept for the next contrast."""
         if self._cached[0] != place:
             self._cached = (place, self._layers(*place))
         return self._cached[1]
 
     def _plane(self, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """In-plane world coordinates (upwards, rightwards), each ``(y, x)``, mm.
+        """Compute in-plane world coordinates, upwards and rightwards, each ``(y, x)``, mm.
 
-        The pixel ``n // 2`` lies at ``shift``; up decreases along y.
+        The pixel ``n // 2`` lies at ``shift``; the upward coordinate decreases along y.
         """
         rows, columns = (torch.arange(n) - n // 2 for n in shape)
         up = (self.shift[0] - rows * self.pixel)[:, None].expand(shape)
@@ -105,22 +110,24 @@ class SimulatedSubject:
     def _grain(
         self, acquisition: str, positions: tuple[float, ...], shape: tuple[int, int]
     ) -> Tensor:
-        """Fine structure ``(slice, y, x)`` of unit deviation, in part of this contrast alone.
+        """Draw fine structure ``(slice, y, x)`` of unit standard deviation.
 
-        Its power falls as ``f^-2``, as that of tissue in real images does, down to a wavelength of
-        two pixels; tissues of one wavelength would be sparse as no real ones are
-        (experiments/anatomy_texture).
+        One half is common to all contrasts, the other is drawn for this one. The power falls as
+        ``f^-2`` down to a wavelength of two pixels, as that of tissue in real images. Texture of a
+        single wavelength would be sparser than real images (experiments/anatomy_texture).
         """
         contrast = 1 + sorted(self.sequences).index(acquisition)
-        # drawn on one square whatever is seen of it, so that a larger view keeps its centre
+        # drawn on the same square for all shapes, so that a larger view has the same centre
         square = (max(2 * self.size, *shape),) * 2
         fy, fx = torch.fft.fftfreq(square[0])[:, None], torch.fft.rfftfreq(square[1])[None, :]
         frequency = torch.hypot(fy, fx).clamp_min(_LOWEST * self.pixel)
         slices = []
         for position in positions:
             noise = sum(
-                torch.randn(square, generator=child(self.seed, _GRAIN, round(position * 1e6), part))
-                for part in (0, contrast)
+                torch.randn(
+                    square, generator=child(self.seed, _GRAIN, round(position * 1e6), stream)
+                )
+                for stream in (0, contrast)
             )
             slices.append(torch.fft.irfft2(torch.fft.rfft2(noise) / frequency, s=square))
         grain = torch.stack(slices)
@@ -129,12 +136,14 @@ class SimulatedSubject:
     def _detail(
         self, positions: tuple[float, ...], shape: tuple[int, int], *wavelength: float
     ) -> Tensor:
-        """Texture ``(slice, y, x)`` of about unit deviation, the same in every contrast.
+        """Draw texture ``(slice, y, x)`` of unit standard deviation, the same in every contrast.
 
-        ``wavelength`` is the distance between random control points, mm; along y and x if two.
+        ``wavelength`` is the distance between random control points in mm; two values are those
+        along y and x.
         """
         lengths = (wavelength[0] / self.pixel, wavelength[-1] / self.pixel)
         control = [max(2, round(n / w) + 1) for n, w in zip(shape, lengths, strict=True)]
+        # equal wavelengths at one position give equal textures
         key = [round(w * 10) for w in wavelength]
         slices = []
         for position in positions:

@@ -1,6 +1,6 @@
-"""The MNI152 template as nilearn bundles it, and the hull of its brain.
+"""MNI152 template in the copy of nilearn, and the hull of its brain.
 
-ICBM152 nonlinear symmetric 2009a (Fonov et al., NeuroImage 54, 2011): a skull-stripped average.
+ICBM152 nonlinear symmetric 2009a (Fonov et al., NeuroImage 54, 2011), an average without skull.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def _template_file(kind: str) -> Path:
     package = find_spec("nilearn")
     if package is None or package.origin is None:
         raise InputError(
-            "simulated brains need nilearn's MNI152 template, nilearn is not installed: "
+            "simulated brains need the MNI152 template of nilearn, which is not installed; run "
             "pip install mrisem[demo]"
         )
     name = f"mni_icbm152_{kind}_tal_nlin_sym_09a_converted.nii.gz"
@@ -31,13 +31,15 @@ def _template_file(kind: str) -> Path:
 
 @lru_cache(maxsize=1)
 def load_template() -> tuple[Volume, Volume]:
-    """Load the template: T1 and grey matter at 1 mm; at 2 mm the distance from the hull (mm).
+    """Load the template and its hull.
 
-    The second channel of the latter marks the ventricles' walls, where an average template shows a
-    seam of grey.
+    Returns:
+        T1 intensity and share of grey matter, both in [0, 1], on a grid of 1 mm; distance from the
+        hull in mm (negative inside) and nearness to the ventricles in [0, 1], on a grid of 2 mm.
+        The average template shows a grey seam at the walls of the ventricles.
 
     Raises:
-        InputError: without nilearn.
+        InputError: when nilearn is not installed.
     """
     import nibabel
     from scipy import ndimage
@@ -46,13 +48,17 @@ def load_template() -> tuple[Volume, Volume]:
     grey: Any = nibabel.load(_template_file("gm"))
     t1 = np.asarray(image.dataobj, dtype=np.float32) / 255
     fine = torch.from_numpy(np.stack([t1, np.asarray(grey.dataobj, dtype=np.float32) / 255]))
-    x, y, z = (float(v) for v in image.affine[:3, 3])
+    x, y, z = (float(coordinate) for coordinate in image.affine[:3, 3])
     coarse = np.pad(t1[::2, ::2, ::2], ((20, 20), (20, 20), (0, 0)))
+    # Closing fills the sulci, so that the hull is smooth. The margin of 12 voxels keeps it from
+    # meeting the border of the grid.
     mask = ndimage.binary_closing(np.pad(coarse > 0, 12), iterations=10)
     mask = ndimage.binary_fill_holes(mask[12:-12, 12:-12, 12:-12])
+    # in voxels of 2 mm, smoothed, then in mm
     distance = ndimage.distance_transform_edt(~mask) - ndimage.distance_transform_edt(mask)
     distance = ndimage.gaussian_filter(distance.astype(np.float32), 2.5) * 2
+    # the ventricles are dark and deep inside
     ventricles = (coarse > 0) & (coarse < 0.4) & (distance < -22)
-    near = ndimage.gaussian_filter(ventricles.astype(np.float32), 1.3)
-    hull = torch.from_numpy(np.stack([distance, (4 * near).clip(0, 1)]))
+    near_ventricle = ndimage.gaussian_filter(ventricles.astype(np.float32), 1.3)
+    hull = torch.from_numpy(np.stack([distance, (4 * near_ventricle).clip(0, 1)]))
     return Volume(fine, (x, y, z), 1.0), Volume(hull, (x - 40, y - 40, z), 2.0)

@@ -1,4 +1,4 @@
-"""Tissues, the signal equations that give their contrasts, and layers of them painted to an image.
+"""Tissues, signal equations of sequences, and images painted from layers of tissue.
 
 Relaxation times are round literature values for 1.5 to 3 T, in milliseconds.
 """
@@ -14,14 +14,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Tissue:
-    """What decides a tissue's signal.
+    """Properties of a tissue that decide its signal.
 
     Args:
-        proton_density: relative to water.
+        proton_density: proton density relative to water.
         t1: longitudinal relaxation time, ms.
         t2: transverse relaxation time, ms.
-        fat: share of the signal that a fat suppression removes.
-        texture: standard deviation of its fine structure, as a share of its signal.
+        fat: share of the signal that comes from fat, which fat suppression reduces.
+        texture: standard deviation of the fine structure, as a share of the signal.
     """
 
     proton_density: float
@@ -31,7 +31,7 @@ class Tissue:
     texture: float = 0.08
 
     def vary(self, generator: torch.Generator, spread: float) -> Tissue:
-        """Return the tissue of another subject: each value times a normal factor."""
+        """Draw the tissue of another subject: each value is multiplied by a normal factor."""
         factor = 1 + spread * torch.randn(3, generator=generator).clamp(-2, 2)
         return replace(
             self,
@@ -43,13 +43,13 @@ class Tissue:
 
 @dataclass(frozen=True)
 class Sequence:
-    """A spin-echo sequence, with an inversion before it and fat suppression when asked for.
+    """Spin-echo sequence, optionally with an inversion pulse and fat suppression.
 
     Args:
         repetition_time: TR, ms.
         echo_time: TE, ms.
-        inversion_time: TI, ms, or None without inversion.
-        fat_left: share of the fat signal that is left.
+        inversion_time: TI, ms; None: no inversion.
+        fat_left: share of the fat signal that fat suppression leaves; 1: no suppression.
     """
 
     repetition_time: float
@@ -58,7 +58,7 @@ class Sequence:
     fat_left: float = 1.0
 
     def signal(self, tissue: Tissue) -> float:
-        """Magnitude of the signal.
+        """Compute the magnitude of a tissue's signal.
 
         Spin echo: ``PD (1 - e^(-TR/T1)) e^(-TE/T2)``; inversion recovery: ``PD |1 - 2 e^(-TI/T1) +
         e^(-TR/T1)| e^(-TE/T2)`` (Bernstein, King, Zhou: Handbook of MRI Pulse Sequences,
@@ -69,6 +69,7 @@ class Sequence:
         >>> flair.signal(csf) < 0.1 * flair.signal(white)
         True
         """
+        # with inversion: 1 - 2 e^(-TI/T1) + e^(-TR/T1) = 2 - (1 - e^(-TR/T1)) - 2 e^(-TI/T1)
         recovery = 1.0 - math.exp(-self.repetition_time / tissue.t1)
         if self.inversion_time is not None:
             inverted = 2.0 * math.exp(-self.inversion_time / tissue.t1)
@@ -80,12 +81,12 @@ class Sequence:
 
 @dataclass(frozen=True)
 class Layer:
-    """One tissue and where it lies.
+    """Tissue and its position.
 
     Args:
         tissue: name of the tissue.
-        cover: ``(slice, y, x)`` share of each pixel that it takes from the layers below.
-        shade: ``(slice, y, x)`` factor on its signal (texture), or None.
+        cover: ``(slice, y, x)`` share of each pixel, in [0, 1], that hides the layers below.
+        shade: ``(slice, y, x)`` factor of the signal (texture); None: 1.
     """
 
     tissue: str
@@ -96,16 +97,17 @@ class Layer:
 def compose(
     layers: list[Layer], tissues: dict[str, Tissue], sequence: Sequence, grain: Tensor
 ) -> Tensor:
-    """Paint layers, bottom first, with the signal that the sequence gives their tissue.
+    """Paint layers, bottom first, with the signal of their tissue in a sequence.
 
     Args:
-        layers: tissues and where they lie.
-        tissues: what each name stands for.
-        sequence: gives the signals.
-        grain: ``(slice, y, x)`` fine structure of unit deviation; each tissue takes its share.
+        layers: tissues and their positions.
+        tissues: name -> tissue.
+        sequence: sequence that decides the signals.
+        grain: ``(slice, y, x)`` fine structure of unit standard deviation; each tissue multiplies
+            it with its ``texture``.
 
     Returns:
-        ``(slice, y, x)`` float32, not negative; what no layer covers is air, zero.
+        ``(slice, y, x)`` float32, not negative; zero (air) where there is no layer.
     """
     image = torch.zeros_like(layers[0].cover)
     for layer in layers:

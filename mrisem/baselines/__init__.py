@@ -1,1 +1,1 @@
-"""Classical reconstructions behind a network's interface."""
+"""Classical reconstructions with the interface of a network."""

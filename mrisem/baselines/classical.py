@@ -1,4 +1,4 @@
-"""Linear reconstructions behind a network's interface: ``Batch -> Reconstruction``."""
+"""Linear reconstructions with the interface of a network: ``Batch -> Reconstruction``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from mrisem.types import Batch, Reconstruction
 
 
 class ZeroFilled:
-    """The SENSE-combined zero-filled image ``A^H y``."""
+    """Zero-filled image, combined with the sensitivity maps: ``A^H y``."""
 
     def __call__(self, batch: Batch) -> Reconstruction:
         """Reconstruct a batch."""
@@ -18,11 +18,13 @@ class ZeroFilled:
 class CGSense:
     """Tikhonov-regularised SENSE: ``argmin |A x - y|^2 + weight |x|^2`` by conjugate gradients.
 
+    Source: Pruessmann et al., Magn Reson Med 46:638 (2001).
+
     Args:
-        weight: Tikhonov weight, for k-space scaled to a zero-filled maximum of 1; chosen by
-            `make tune-baselines`.
-        iterations: most CG iterations.
-        tolerance: relative residual at which a slice is done.
+        weight: Tikhonov weight, for k-space scaled to a zero-filled maximum of 1; the default is
+            chosen by `make tune-baselines`.
+        iterations: largest number of iterations.
+        tolerance: relative residual norm below which a slice is solved.
     """
 
     def __init__(self, weight: float = 1e-2, iterations: int = 30, tolerance: float = 1e-5) -> None:
@@ -32,10 +34,10 @@ class CGSense:
 
     def __call__(self, batch: Batch) -> Reconstruction:
         """Reconstruct a batch."""
-        measured = Measurement.of(batch)
+        measurement = Measurement.of(batch)
         solution = conjugate_gradient(
-            lambda x: measured.normal(x) + self.weight * x,
-            measured.zero_filled,
+            lambda x: measurement.normal(x) + self.weight * x,
+            measurement.zero_filled,
             tolerance=self.tolerance,
             max_iterations=self.iterations,
         )

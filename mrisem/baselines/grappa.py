@@ -1,4 +1,4 @@
-"""GRAPPA: missing samples from their neighbours in all coils, through pygrappa (CPU)."""
+"""GRAPPA by pygrappa (CPU): missing samples are estimated from neighbours in all coils."""
 
 from __future__ import annotations
 
@@ -14,48 +14,55 @@ from mrisem.physics.masks import calibration_lines
 
 
 class Grappa(SliceBySlice):
-    """Fill k-space of each coil, then combine the coils with the batch's sensitivity maps.
+    """Fill the k-space of each coil, then combine the coils with the batch's sensitivity maps.
 
     A kernel is calibrated on the central lines for every pattern of sampled neighbours that occurs,
-    so that masks may be irregular. A sample without any sampled neighbour within the kernel stays
-    zero: with wide gaps (Gaussian masks at high acceleration) the outer lines are zero-filled.
-    Measured samples are kept. Source: Griswold et al., Magn Reson Med 47:1202 (2002).
+    so masks may be irregular. A sample without any sampled neighbour within the kernel stays zero.
+    With wide gaps (Gaussian masks at high acceleration) this holds for the outer lines. Measured
+    samples are kept. Source: Griswold et al., Magn Reson Med 47:1202 (2002).
 
     Args:
-        weight: Tikhonov weight of the calibration, relative to the norm of its matrix;
-            chosen by `make tune-baselines`.
+        weight: Tikhonov weight of the calibration, relative to the norm of its matrix; the default
+            is chosen by `make tune-baselines`.
         kernel_size: ``(y, x)``, odd, in samples.
     """
 
     def __init__(self, weight: float = 0.1, kernel_size: tuple[int, int] = (5, 5)) -> None:
         if any(width % 2 == 0 or width < 1 for width in kernel_size):
-            raise InputError(f"kernel_size must be two odd numbers, got {tuple(kernel_size)}")
+            raise InputError(
+                f"kernel_size must be two odd numbers, got {tuple(kernel_size)}; set [5, 5]"
+            )
         self.weight = weight
         self.kernel_size = tuple(kernel_size)
 
     def solve(self, kspace: NDArray, maps: NDArray, mask: NDArray) -> NDArray:
-        """See `SliceBySlice`; an `InputError` for one coil, or too few calibration lines."""
+        """See `SliceBySlice`.
+
+        Raises:
+            InputError: for a single coil, or with too few calibration lines.
+        """
         from pygrappa import mdgrappa
 
         if len(kspace) < 2:
             raise InputError(
-                f"grappa must have at least 2 coils to learn from, got {len(kspace)}; use "
-                "model=l1_wavelet for single-coil data"
+                f"grappa needs at least 2 coils, got {len(kspace)}; set model=l1_wavelet for "
+                "single-coil data"
             )
         calibration = self._calibration(kspace, mask)
-        with np.errstate(invalid="ignore"):  # patterns without a sampled neighbour: 0 / 0, unused
+        # a pattern without sampled neighbours gives 0 / 0, which no sample uses
+        with np.errstate(invalid="ignore"):
             filled = mdgrappa(kspace, calibration, self.kernel_size, coil_axis=0, lamda=self.weight)
         filled = np.where(mask, kspace, filled).astype(np.complex64)
         image = combine(ifft2c(torch.from_numpy(filled)), torch.from_numpy(maps))
         return image.numpy()
 
     def _calibration(self, kspace: NDArray, mask: NDArray) -> NDArray:
-        """The fully sampled block of columns in the centre, ``(coil, y, lines)``."""
+        """Cut out the fully sampled block of central columns, ``(coil, y, lines)``."""
         lines = calibration_lines(torch.from_numpy(mask.all(axis=0)))
         if lines < self.kernel_size[1]:
             raise InputError(
-                f"grappa must have at least {self.kernel_size[1]} calibration lines for its "
-                f"kernel, got {lines}; use a mask with a sampled centre or a smaller kernel_size"
+                f"grappa needs at least {self.kernel_size[1]} calibration lines, the width of its "
+                f"kernel, got {lines}; set mask.calibration_lines or a smaller kernel_size"
             )
         start = kspace.shape[-1] // 2 - lines // 2
         return np.ascontiguousarray(kspace[..., start : start + lines])

@@ -1,4 +1,4 @@
-"""One slice after the other through a NumPy library."""
+"""Reconstruction of one slice after the other by a NumPy library."""
 
 from __future__ import annotations
 
@@ -10,15 +10,27 @@ from mrisem.types import Batch, Reconstruction
 
 
 class SliceBySlice:
-    """Base of the methods that reconstruct one slice at a time on the CPU."""
+    """Base class of methods that reconstruct one slice at a time on the CPU."""
 
     def __call__(self, batch: Batch) -> Reconstruction:
-        """Reconstruct a batch, on any device, slice by slice."""
+        """Reconstruct a batch slice by slice; it may lie on any device."""
         tensors = (batch.masked_kspace, batch.sensitivity_maps, batch.mask)
         arrays = zip(*(t.cpu().numpy() for t in tensors), strict=True)
-        images = [torch.from_numpy(np.ascontiguousarray(self.solve(*one))) for one in arrays]
+        images = [
+            torch.from_numpy(np.ascontiguousarray(self.solve(*slice_arrays)))
+            for slice_arrays in arrays
+        ]
         return Reconstruction(torch.stack(images).to(batch.masked_kspace.device, torch.complex64))
 
     def solve(self, kspace: NDArray, maps: NDArray, mask: NDArray) -> NDArray:
-        """Reconstruct a slice: ``(coil, y, x)`` complex64 twice, ``(y, x)`` bool -> ``(y, x)``."""
+        """Reconstruct one slice.
+
+        Args:
+            kspace: ``(coil, y, x)`` complex64, zero where not sampled.
+            maps: ``(coil, y, x)`` complex64.
+            mask: ``(y, x)`` bool.
+
+        Returns:
+            ``(y, x)`` complex.
+        """
         raise NotImplementedError

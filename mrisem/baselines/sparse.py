@@ -1,13 +1,13 @@
 """Total variation and l1-wavelet SENSE, solved by sigpy on the CPU.
 
-Both minimise ``1/2 |A x - y|^2 + weight R(x)`` with the unitary Fourier transform: the objective,
-and so the weight, of BART's ``pics -w 1``. What sigpy's own `TotalVariationRecon` and
-`L1WaveletRecon` leave away, and BART has, is put together here from sigpy's parts:
+Both minimise ``1/2 |A x - y|^2 + weight R(x)`` with the unitary Fourier transform. This is the
+objective of BART's ``pics -w 1``, so its weights apply. sigpy's own `TotalVariationRecon` and
+`L1WaveletRecon` lack two features of BART, which are built here from sigpy's parts:
 
-* Their TV is ``|dx| + |dy|`` with fixed step sizes: after 100 iterations it is up to 4 dB from the
-  minimum. Here it is isotropic, with steps that follow the weight.
-* A decimated wavelet transform leaves blocky artefacts, which depend on where its grid lies. Here
-  the grid moves in every iteration (cycle spinning): 1.5 dB on a measured brain.
+* sigpy's TV is ``|dx| + |dy|`` with fixed step sizes; after 100 iterations it is up to 4 dB from
+  the minimum. Here TV is isotropic, and the steps follow the weight.
+* A decimated wavelet transform leaves blocky artefacts that depend on the position of its grid.
+  Here the grid is shifted in every iteration (cycle spinning): +1.5 dB on a measured brain.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from sigpy.mri.linop import Sense
 from mrisem.baselines.slices import SliceBySlice
 from mrisem.errors import InputError
 
-# |G|^2 of forward differences along two axes is at most 8 (Chambolle, J Math Imaging Vis 20:89,
+# Upper bound of |G|^2 for forward differences along two axes (Chambolle, J Math Imaging Vis 20:89,
 # 2004).
 _GRADIENT_NORM = 8.0
-# Dual over primal step, in units of the weight: dual variables are bounded by the weight, images
-# are scaled to 1, so the steps that suit both keep this ratio. Of 10, 20 and 40, 20 came closest to
-# the minimum in 100 iterations at weights of 0.001 and 0.005.
+# Dual step size in units of the weight. Dual variables are bounded by the weight and images have a
+# maximum of 1, so suitable steps keep this ratio. Of 10, 20 and 40, 20 came closest to the minimum
+# in 100 iterations at weights of 0.001 and 0.005.
 _DUAL_STEP = 20.0
-# Largest shift of the wavelet grid: as many as a transform of 4 levels tells apart. Further ones
-# would only carry the seam, where opposite edges meet, into the middle of the image.
+# Number of shifts of the wavelet grid along each axis: a transform of 4 levels has 2^4 different
+# ones. Larger shifts would only move the seam between opposite edges into the middle of the image.
 _SHIFTS = 16
 
 
@@ -40,8 +40,9 @@ class TotalVariation(SliceBySlice):
     sigpy. Differences are periodic.
 
     Args:
-        weight: for k-space scaled to a zero-filled maximum of 1; chosen by `make tune-baselines`.
-        iterations: primal-dual iterations; smaller weights need more.
+        weight: weight of TV, for k-space scaled to a zero-filled maximum of 1; the default is
+            chosen by `make tune-baselines`.
+        iterations: number of primal-dual iterations; smaller weights need more.
     """
 
     def __init__(self, weight: float = 0.0005, iterations: int = 150) -> None:
@@ -51,6 +52,7 @@ class TotalVariation(SliceBySlice):
 
     def solve(self, kspace: NDArray, maps: NDArray, mask: NDArray) -> NDArray:
         """See `SliceBySlice`."""
+        # the steps satisfy sigma tau (|A|^2 + |G|^2) <= 1, which the method needs to converge
         gradient = sigpy.linop.FiniteDifference(maps.shape[1:])
         dual_step = _DUAL_STEP * self.weight
         app = LinearLeastSquares(
@@ -67,15 +69,16 @@ class TotalVariation(SliceBySlice):
 
 
 class L1Wavelet(SliceBySlice):
-    """``argmin 1/2 |A x - y|^2 + weight |W x|_1`` with a wavelet grid that moves.
+    """``argmin 1/2 |A x - y|^2 + weight |W x|_1`` with a shifted wavelet grid in each iteration.
 
     Solved by FISTA (Beck & Teboulle, SIAM J Imaging Sci 2:183, 2009) through sigpy, with a random
     circular shift of the image under the wavelet transform in each iteration (Figueiredo & Nowak,
     IEEE Trans Image Process 12:906, 2003).
 
     Args:
-        weight: for k-space scaled to a zero-filled maximum of 1; chosen by `make tune-baselines`.
-        iterations: accelerated proximal-gradient iterations.
+        weight: weight of the l1 norm, for k-space scaled to a zero-filled maximum of 1; the default
+            is chosen by `make tune-baselines`.
+        iterations: number of accelerated proximal-gradient iterations.
         wavelet: name of the wavelet W, as in PyWavelets; db2 is BART's default.
     """
 
@@ -102,7 +105,7 @@ class L1Wavelet(SliceBySlice):
 
 
 class _IsotropicThreshold(sigpy.prox.Prox):
-    """Soft threshold of the gradient's length: shrinks (d_y x, d_x x) of each pixel together."""
+    """Soft threshold of the length of each pixel's gradient ``(d_y x, d_x x)``."""
 
     def __init__(self, shape: list[int], weight: float) -> None:
         self.weight = weight
@@ -115,7 +118,10 @@ class _IsotropicThreshold(sigpy.prox.Prox):
 
 
 class _Shifted(sigpy.prox.Prox):
-    """Another proximal operator on a circularly shifted image; shifts are the same each time."""
+    """Proximal operator applied to a circularly shifted image, with a new shift in each call.
+
+    The shifts come from a fixed seed, so that a reconstruction can be repeated.
+    """
 
     def __init__(self, prox: sigpy.prox.Prox) -> None:
         self.prox = prox
@@ -129,17 +135,17 @@ class _Shifted(sigpy.prox.Prox):
 
 
 def _sense(maps: NDArray, mask: NDArray) -> sigpy.linop.Linop:
-    """``A = M F S``; sigpy takes the square root of the weights, which leaves 0 and 1."""
+    """Make ``A = M F S``; sigpy takes the square root of the weights, here 0 and 1."""
     return Sense(maps, weights=mask.astype(np.float32))
 
 
 def _sense_norm(maps: NDArray) -> float:
-    """A bound of ``|A|^2``: the largest sum of squares of the maps, 1 where they have unit RSS."""
+    """Bound ``|A|^2`` by the largest sum of squares of the maps: 1 for maps of unit RSS."""
     return max(float((np.abs(maps) ** 2).sum(axis=0).max()), 1e-6)
 
 
 def _check(weight: float, iterations: int) -> None:
     if not weight > 0:
-        raise InputError(f"the regularisation weight must be positive, got {weight}; raise it")
+        raise InputError(f"weight must be positive, got {weight}; raise it")
     if iterations < 1:
         raise InputError(f"iterations must be at least 1, got {iterations}; raise it")

@@ -1,1 +1,1 @@
-"""VGG16 and AlexNet trained on ImageNet: convolutional layers, and the weights on this machine."""
+"""VGG16 and AlexNet trained on ImageNet: their convolutional layers, and reading of weights."""

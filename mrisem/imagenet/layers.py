@@ -1,4 +1,4 @@
-"""The convolutional layers of VGG16 and AlexNet, block by block, with frozen weights."""
+"""Convolutional layers of VGG16 and AlexNet, block by block, with frozen weights."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Architecture:
-    """Where the blocks of a network end.
+    """Blocks of a network: their ends and widths.
 
     Args:
-        block_ends: Position of each block's last ReLU in torchvision's ``features``.
-        widths: Number of channels of each block's output.
-        smallest_image: Smallest height and width in pixels that all blocks can take.
+        block_ends: position of each block's last ReLU in torchvision's ``features``.
+        widths: number of channels of each block's output.
+        smallest_image: smallest height and width, in pixels, from which all blocks have an output.
     """
 
     block_ends: tuple[int, ...]
@@ -40,13 +40,13 @@ ARCHITECTURES = {
 
 
 class ConvolutionalLayers(nn.Module):
-    """Convolutions, ReLUs and poolings of a network, without its classifier. Never trained.
+    """Convolutions, ReLUs and poolings of a network without its classifier; never trained.
 
     Args:
         network: ``vgg16`` or ``alexnet``.
-        weights: Weights and biases by their name within torchvision's ``features``, such as
+        weights: weights and biases by their names in torchvision's ``features``, such as
             ``0.weight`` (`mrisem.imagenet.weights`).
-        n_blocks: Number of blocks that are kept, from the first.
+        n_blocks: number of blocks that are kept, counted from the first.
     """
 
     def __init__(self, network: str, weights: Mapping[str, Tensor], n_blocks: int = 5) -> None:
@@ -54,22 +54,23 @@ class ConvolutionalLayers(nn.Module):
         self.network, self.architecture = network, architecture(network)
         self.block_ends = [end + 1 for end in self.architecture.block_ends[:n_blocks]]
         self.features = _empty_features(network)[: self.block_ends[-1]]
-        kept = {name: weights[name] for name in self.features.state_dict()}
-        self.features.load_state_dict(kept, assign=True)
+        # assign: the layers have no memory of their own (device "meta") until now
+        block_weights = {name: weights[name] for name in self.features.state_dict()}
+        self.features.load_state_dict(block_weights, assign=True)
         self.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> ConvolutionalLayers:
-        """Stay in evaluation mode, whatever surrounds the layers."""
+        """Stay in evaluation mode, also within a module that is trained."""
         return super().train(False)
 
     def blocks(self) -> list[nn.Sequential]:
-        """Return the blocks; each one that pools does so in its first layer."""
+        """Return the blocks; a block with pooling begins with it."""
         starts = [0, *self.block_ends[:-1]]
         ranges = zip(starts, self.block_ends, strict=True)
         return [self.features[start:end] for start, end in ranges]
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        """``(n, 3, y, x)`` pixels -> last activation ``(n, channel, y', x')`` of each block.
+        """Map pixels ``(n, 3, y, x)`` to each block's last activation ``(n, channel, y', x')``.
 
         Raises:
             InputError: when the image is too small for the poolings.
@@ -78,7 +79,7 @@ class ConvolutionalLayers(nn.Module):
         if min(pixels.shape[-2:]) < smallest:
             raise InputError(
                 f"images must be at least {smallest} x {smallest} pixels for {self.network}, got "
-                f"{tuple(pixels.shape[-2:])}; use another encoder"
+                f"{tuple(pixels.shape[-2:])}; use larger images or another encoder"
             )
         activations = []
         for block in self.blocks():
@@ -88,17 +89,17 @@ class ConvolutionalLayers(nn.Module):
 
 
 def architecture(network: str) -> Architecture:
-    """Look up a network; raise an InputError when it is none of `ARCHITECTURES`."""
+    """Look up a network in `ARCHITECTURES`; raise InputError for any other name."""
     if network not in ARCHITECTURES:
         raise InputError(
             f"network must be one of {', '.join(sorted(ARCHITECTURES))}, got {network!r}; "
-            "set encoder.network to one"
+            "set encoder.network to one of them"
         )
     return ARCHITECTURES[network]
 
 
 def layer_shapes(network: str) -> dict[str, tuple[int, ...]]:
-    """Return the shape of each weight and bias of the convolutions, by name and in their order.
+    """Return the shape of each weight and bias by name, in the order of the convolutions.
 
     >>> layer_shapes("alexnet")["0.weight"]
     (64, 3, 11, 11)
@@ -108,5 +109,5 @@ def layer_shapes(network: str) -> dict[str, tuple[int, ...]]:
 
 
 def _empty_features(network: str) -> nn.Sequential:
-    with torch.device("meta"):  # no memory and no random numbers: the weights come from elsewhere
+    with torch.device("meta"):  # takes no memory, draws no random numbers: weights come later
         return getattr(torchvision.models, network)(weights=None).features

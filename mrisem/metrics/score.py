@@ -1,8 +1,8 @@
-"""What a score is: a function of one slice, and how to read its numbers.
+"""Definition of a score: a function of one slice, with its label and direction.
 
 Every such function takes the reconstruction ``x`` and the target ``t``, two ``(y, x)`` float32
-magnitudes in the same units, and ``data_range``, the target **volume's** maximum. It returns the
-score, or None where it cannot be given (the cell stays empty).
+magnitudes in the same unit, and ``data_range``, the maximum of the target **volume**. It returns
+the score, or None where the score is not defined (the cell in the table stays empty).
 """
 
 from collections.abc import Callable
@@ -18,19 +18,24 @@ SliceFunction = Callable[[np.ndarray, np.ndarray, float], float | None]
 
 
 def any_unit(function: Callable[[np.ndarray, np.ndarray, float], R]) -> Callable[..., R]:
-    """Make a score of one slice independent of the unit: squares of float32 stay in its range.
+    """Make a score of one slice independent of the unit of the images.
 
-    All three arguments are scaled by one power of two, which changes no bit of the result.
+    All three arguments are scaled by one power of two that brings the target's maximum to about 1.
+    Squares of float32 then stay within its range, and no bit of the result changes.
     """
 
     @wraps(function)
-    def scaled(reconstruction: np.ndarray, target: np.ndarray, data_range: float = 1.0) -> R:
-        from mrisem.physics.units import common_unit  # imports torch; a table needs no score
+    def score_of_scaled(
+        reconstruction: np.ndarray, target: np.ndarray, data_range: float = 1.0
+    ) -> R:
+        from mrisem.physics.units import (
+            common_unit,
+        )  # imports torch, which tables of scores do without
 
         reconstruction, target, exponent = common_unit(reconstruction, target)
         return function(reconstruction, target, float(np.ldexp(data_range, exponent)))
 
-    return scaled
+    return score_of_scaled
 
 
 @dataclass(frozen=True)
@@ -38,10 +43,11 @@ class Score:
     """One column of ``metrics.csv``.
 
     Args:
-        function: ``function(reconstruction, target, data_range)`` of one slice, see above.
+        function: ``function(reconstruction, target, data_range)`` of one slice, see the head of
+            this module.
         label: name with unit, for tables and axes.
-        better: the direction of better values.
-        digits: decimals that tables show.
+        better: whether higher or lower values are better.
+        digits: number of decimals in tables.
     """
 
     function: SliceFunction

@@ -1,4 +1,4 @@
-"""Tenengrad and HFEN: how much fine structure an image shows, and how much of it is right.
+"""Tenengrad and HFEN: the amount of fine structure in an image, and its error.
 
 Arguments: see `mrisem.metrics.score`.
 """
@@ -15,11 +15,12 @@ def tenengrad(reconstruction: np.ndarray, target: np.ndarray, data_range: float)
     """Mean squared Sobel gradient magnitude of ``reconstruction / data_range``.
 
     ``mean(Gx^2 + Gy^2)`` over the interior pixels, with the 3 x 3 Sobel kernels in their integer
-    form (weights 1, 2, 1; a ramp of slope s has ``Gx = 8 s``). No reference: the target only lends
-    its volume's maximum. Residual aliasing and noise raise it too: read it beside the others.
+    form (weights 1, 2, 1; a ramp of slope s has ``Gx = 8 s``). Of the target only the maximum
+    of its volume is used. Residual aliasing and noise also raise the value, so it says little
+    without other scores.
 
     Range: [0, inf); higher is sharper.
-    Source: Tenenbaum 1970; one of the metrics of Feng et al., arXiv:2511.19641.
+    Source: Tenenbaum 1970; used by Feng et al., arXiv:2511.19641.
 
     >>> tenengrad(np.tile(np.arange(5.0), (5, 1)), np.zeros((5, 5)), data_range=1.0)
     64.0
@@ -28,12 +29,12 @@ def tenengrad(reconstruction: np.ndarray, target: np.ndarray, data_range: float)
 
     image = reconstruction.astype(np.float64) / data_range
     squared = sobel(image, axis=0) ** 2 + sobel(image, axis=1) ** 2
-    return float(squared[1:-1, 1:-1].mean())
+    return float(squared[1:-1, 1:-1].mean())  # at the border the kernels leave the image
 
 
 @any_unit
 def tenengrad_distance(reconstruction: np.ndarray, target: np.ndarray, data_range: float) -> float:
-    """``|Tenengrad(reconstruction) - Tenengrad(target)|``: too blurred and too rough both count.
+    """``|Tenengrad(reconstruction) - Tenengrad(target)|``: blur and added roughness both raise it.
 
     Range: [0, inf); lower is better.
     """
@@ -43,7 +44,7 @@ def tenengrad_distance(reconstruction: np.ndarray, target: np.ndarray, data_rang
 
 
 def log_kernel() -> np.ndarray:
-    """Return the Laplacian-of-Gaussian kernel of zero sum, 15 x 15, sigma 1.5 pixels.
+    """Make the Laplacian-of-Gaussian kernel of zero sum, 15 x 15, sigma 1.5 pixels.
 
     ``k(r) = g(r) (r^2 - 2 sigma^2) / sigma^4``, ``g`` the normalised Gaussian; its mean is removed.
 
@@ -62,8 +63,9 @@ def log_kernel() -> np.ndarray:
 def hfen(reconstruction: np.ndarray, target: np.ndarray, data_range: float = 1.0) -> float | None:
     """High-frequency error norm ``||LoG(x) - LoG(t)|| / ||LoG(t)||``; None where LoG(t) is zero.
 
-    Images are zero outside; ``data_range`` is not needed.
-    Range: [0, inf); lower is better. Source: Ravishankar & Bresler 2011 (relative form).
+    LoG is the convolution with `log_kernel`; images are zero outside. ``data_range`` is not used.
+    Range: [0, inf); lower is better.
+    Source: Ravishankar & Bresler, IEEE Trans Med Imaging 30:1028 (2011), relative form.
     """
     from scipy.signal import fftconvolve
 

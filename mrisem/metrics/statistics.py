@@ -1,4 +1,4 @@
-"""Summaries, intervals and paired tests of scores; the unit of both is the subject."""
+"""Summaries, confidence intervals and paired tests of scores, with subjects as the unit."""
 
 from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass
@@ -7,23 +7,23 @@ import numpy as np
 
 from mrisem.metrics.score import Better
 
-MIN_TESTED = 6  # subjects: with fewer no two-sided sign-flip test reaches p < 0.05 (2 / 2^5)
-MIN_RESAMPLED = 4  # subjects: fewer give only a handful of different resamples (3: ten)
-MAX_ENUMERATED = 20  # subjects: with more, signs are drawn
+MIN_TESTED = 6  # subjects: with 5 the smallest two-sided p-value is 2 / 2^5, above 0.05
+MIN_RESAMPLED = 4  # subjects: 3 have only ten different resamples
+MAX_ENUMERATED = 20  # subjects: with more, signs are drawn at random instead of enumerated
 _LEVEL, _RESAMPLES, _DRAWS = 0.95, 2000, 19_999
 
 
 @dataclass(frozen=True)
 class PairedTest:
-    """Test of a method against a reference over the subjects that both have.
+    """Result of a paired test of a method against a reference over common subjects.
 
     Args:
-        n_subjects: subjects with a pair in which both values are finite.
-        n_pairs: those pairs.
+        n_subjects: number of subjects with a pair of finite values.
+        n_pairs: number of such pairs.
         mean_difference: mean over subjects of each subject's mean of method minus reference.
-        p_value: two-sided (`sign_flip_p`); None with a ``reason`` when no test can be made.
+        p_value: two-sided p-value (`sign_flip_p`); None, with a ``reason``, without a test.
         share_better: share of the subjects in which the method is strictly better on average.
-        reason: why there is no p-value.
+        reason: reason why there is no p-value.
     """
 
     n_subjects: int
@@ -34,7 +34,7 @@ class PairedTest:
     reason: str | None = None
 
     def as_row(self, counted: str = "slices") -> dict[str, int | float | str | None]:
-        """Return the fields, without an empty reason; the pairs as ``n_<counted>``."""
+        """Return the fields by name: ``n_pairs`` as ``n_<counted>``, no empty reason."""
         fields = {key: value for key, value in asdict(self).items() if key != "reason" or value}
         return {f"n_{counted}" if key == "n_pairs" else key: v for key, v in fields.items()}
 
@@ -42,15 +42,15 @@ class PairedTest:
 def summarise(
     values: Sequence[float], subjects: Sequence[Hashable], counted: str = "slices"
 ) -> dict[str, float | int | None]:
-    """Return mean, sample standard deviation, counts and 95 % interval of the finite values.
+    """Summarise the finite values: mean, sample standard deviation, counts and 95 % interval.
 
-    The standard deviation is over values, and None for fewer than two; the interval's ``low`` and
-    ``high`` are those of `bootstrap_interval`.
+    The standard deviation is over all values, None for fewer than two. ``low`` and ``high`` are the
+    interval of `bootstrap_interval`.
 
     Args:
         values: scores.
-        subjects: the subject of each value.
-        counted: what a value is of.
+        subjects: subject of each value.
+        counted: plural of what one value belongs to, for the name of the count.
 
     >>> summarise([1.0, 3.0, float("nan")], ["a", "a", "b"])["std"]
     1.4142135623730951
@@ -73,7 +73,7 @@ def summarise(
 def by_subject(
     values: Sequence[float], subjects: Sequence[Hashable]
 ) -> dict[Hashable, list[float]]:
-    """Return the finite values of each subject that has some.
+    """Group the finite values by subject; subjects without any are left out.
 
     >>> by_subject([1.0, 2.0, 3.0, float("inf")], ["a", "b", "a", "c"])
     {'a': [1.0, 3.0], 'b': [2.0]}
@@ -88,19 +88,19 @@ def by_subject(
 def bootstrap_interval(
     values: Sequence[float], subjects: Sequence[Hashable]
 ) -> tuple[float | None, float | None]:
-    """Return the 95 % bootstrap interval (BCa) of the mean of the finite values.
+    """Compute the 95 % bootstrap interval (BCa) of the mean of the finite values.
 
-    Subjects are drawn with replacement, each with all of its values, since slices of one subject
-    are not independent: ``mean = sum_k s_k / sum_k m_k`` with the sum ``s_k`` and the number
-    ``m_k`` of values of subject k. From few subjects the interval is too narrow.
-    Equal input gives equal intervals. Source: Efron 1987, by ``scipy.stats.bootstrap``.
+    Slices of one subject are not independent, so subjects are drawn with replacement, each with all
+    of its values: ``mean = sum_k s_k / sum_k m_k`` with the sum ``s_k`` and the number ``m_k`` of
+    values of subject k. With few subjects the interval is too narrow. The random draws have a fixed
+    seed. Source: Efron, J Am Stat Assoc 82:171 (1987), by ``scipy.stats.bootstrap``.
 
     Args:
         values: scores.
-        subjects: the subject of each value.
+        subjects: subject of each value.
 
     Returns:
-        low and high; both None for fewer than `MIN_RESAMPLED` subjects.
+        lower and upper limit; both None for fewer than `MIN_RESAMPLED` subjects.
 
     >>> bootstrap_interval([2.0, 2.0, 2.0, 2.0], ["a", "b", "c", "d"])
     (2.0, 2.0)
@@ -112,12 +112,12 @@ def bootstrap_interval(
     counts = np.array([len(numbers) for numbers in members.values()])
     mean = float(sums.sum() / counts.sum())
     if np.allclose(sums / counts, mean, rtol=1e-12, atol=0):
-        return mean, mean  # the acceleration would be 0 / 0
+        return mean, mean  # without variation BCa's acceleration constant would be 0 / 0
     from scipy.stats import bootstrap
 
     interval = bootstrap(
         (sums, counts),
-        lambda s, m, axis: s.sum(axis) / m.sum(axis),
+        lambda total, count, axis: total.sum(axis) / count.sum(axis),
         paired=True,
         vectorized=True,
         n_resamples=_RESAMPLES,
@@ -131,9 +131,10 @@ def bootstrap_interval(
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
     """Correct the p-values of a family of tests by Holm's step-down procedure.
 
-    With ``p_(1) <= ... <= p_(m)``: ``max_(j <= i) min(1, (m - j + 1) p_(j))``. The chance of one
-    wrong rejection or more in the family stays below the level, however the tests depend on each
-    other. None, where no test could be made, does not count. Source: Holm 1979.
+    For ``p_(1) <= ... <= p_(m)`` the corrected ``p_(i)`` is ``max_(j <= i) min(1, (m - j + 1)
+    p_(j))``. The probability of at least one wrong rejection in the family stays below the level,
+    whatever the dependence between the tests. Entries without a test (None) are not counted.
+    Source: Holm, Scand J Stat 6:65 (1979).
 
     >>> holm([0.5, None, 0.125])
     [0.5, None, 0.25]
@@ -153,16 +154,16 @@ def paired_test(
     subjects: Sequence[Hashable],
     better: Better,
 ) -> PairedTest:
-    """Compare a method with a reference on the same slices, over the subjects.
+    """Compare a method with a reference on the same slices by a test over subjects.
 
-    Slices of one subject are not independent, and a test over slices takes noise for an effect.
-    So the differences are averaged over each subject's slices first, and the test is of the means.
+    Slices of one subject are not independent, so a test over slices would report noise as an
+    effect. The differences are therefore averaged over each subject's slices before the test.
 
     Args:
         values: scores of the method.
         reference: scores of the reference, in the same order.
-        subjects: the subject of each pair.
-        better: which values are.
+        subjects: subject of each pair.
+        better: whether higher or lower values are better.
 
     >>> paired_test([1.0, 2.0], [0.0, 0.0], ["a", "b"], "higher").reason
     'fewer than 6 subjects'
@@ -182,28 +183,29 @@ def paired_test(
 
 
 def sign_flip_p(differences: np.ndarray) -> float:
-    """Return the two-sided p-value of independent differences with the mean zero.
+    """Compute the two-sided p-value of the hypothesis that two methods do not differ.
 
-    Where two methods are alike, each subject's difference ``d_i`` is as likely as ``-d_i``. Then
-    the p-value is the share of the ``2^n`` choices of signs with ``|sum_i s_i d_i|`` as large as
-    ``|sum_i d_i|`` or larger. It is exact for any n, and it tests the mean, which the tables show;
-    the signed-rank test would test a rank sum. For more than `MAX_ENUMERATED` differences it is
-    ``(b + 1) / (m + 1)``, where b of m random choices of signs are as large; equal input gives
-    equal p-values. Source: Phipson and Smyth 2010.
+    Under the hypothesis each subject's difference ``d_i`` is as likely as ``-d_i``. The p-value is
+    the share of the ``2^n`` choices of signs s with ``|sum_i s_i d_i| >= |sum_i d_i|``. It is exact
+    for any n, and it tests the mean, which the tables show; a signed-rank test would test a rank
+    sum. For more than `MAX_ENUMERATED` differences it is ``(b + 1) / (m + 1)``, where b of m random
+    choices of signs reach the sum; these draws have a fixed seed. Source: Phipson & Smyth, Stat
+    Appl Genet Mol Biol 9:39 (2010).
 
     Args:
-        differences: ``(n,)``, one a subject.
+        differences: ``(n,)``, one for each subject.
 
     >>> sign_flip_p(np.array([1.0, 2.0, 3.0, 4.0, 5.0, 6.0])) == 2 / 2**6
     True
     """
-    # sums that are equal but for rounding count as equal
-    limit = np.abs(differences.sum()) - 1e-12 * np.abs(differences).sum()
+    # the tolerance makes sums equal that differ only by rounding
+    observed = np.abs(differences.sum()) - 1e-12 * np.abs(differences).sum()
     if len(differences) > MAX_ENUMERATED:
         signs = np.random.default_rng(0).choice([-1.0, 1.0], (_DRAWS, len(differences)))
-        n_larger = int((np.abs(signs @ differences) >= limit).sum())
+        n_larger = int((np.abs(signs @ differences) >= observed).sum())
         return (n_larger + 1) / (_DRAWS + 1)
-    sums = differences[:1]  # the first sign is kept: turning all signs changes no absolute sum
+    # The first sign is fixed: reversing all signs does not change an absolute sum.
+    sums = differences[:1]
     for difference in differences[1:]:
         sums = np.concatenate([sums + difference, sums - difference])
-    return float((np.abs(sums) >= limit).mean())
+    return float((np.abs(sums) >= observed).mean())

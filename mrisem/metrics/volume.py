@@ -1,4 +1,4 @@
-"""The volume-aware collection: slices go in, in any order; rows come out."""
+"""Collection of scores over volumes: takes slices in any order, returns rows of a table."""
 
 from collections.abc import Mapping, Sequence
 from itertools import groupby
@@ -12,18 +12,21 @@ from mrisem.errors import InputError
 from mrisem.metrics.fidelity import volume_scores
 from mrisem.metrics.score import Score
 
-SMALLEST_IMAGE = 16  # pixels: HaarPSI's coarsest wavelet
+SMALLEST_IMAGE = 16  # pixels: size of HaarPSI's coarsest wavelet
 
 Row = dict[str, str | int | float | None]
 
 
 class VolumeMetrics(Metric):
-    """Scores of slices, all with their volume's maximum as data range, and fastMRI's of volumes.
+    """Scores of slices, with the maximum of their volume as data range, and fastMRI's of volumes.
 
-    A volume is what was given under one file name: all slices of it, or those reconstructed; its
-    maximum is then given with them, so that a slice's scores do not depend on the others.
-    Slices are kept until `compute`; call `reset` after each file when a whole test set does not fit
-    into memory. One process: nothing is gathered from others. ``scores`` are by column name.
+    A volume consists of the slices that were given under one file name. If these are not all slices
+    of the file, give the maximum of the whole target with them (``peaks``), so that the scores of a
+    slice do not depend on the others. Slices are kept until `compute`; call `reset` after each file
+    when a test set does not fit into memory. Nothing is gathered from other processes.
+
+    Args:
+        scores: column name -> score.
     """
 
     full_state_update = False
@@ -50,15 +53,17 @@ class VolumeMetrics(Metric):
 
         Args:
             reconstruction: ``(batch, y, x)`` magnitude.
-            target: ``(batch, y, x)`` magnitude, same units.
-            file: the file of each slice.
-            slices: the index of each slice in its file.
-            peaks: file -> maximum of its whole target; None: of the targets given.
+            target: ``(batch, y, x)`` magnitude in the same unit.
+            file: file name of each slice.
+            slices: index of each slice in its file.
+            peaks: file name -> maximum of the whole target; None: the maximum of the given slices.
 
         Raises:
-            InputError: shapes differ, images too small or not finite as float32.
+            InputError: when shapes differ, images are too small, or not finite as float32.
         """
-        reconstruction, target = (x.detach().float().cpu() for x in (reconstruction, target))
+        reconstruction, target = (
+            image.detach().float().cpu() for image in (reconstruction, target)
+        )
         _check_images(reconstruction, target, ", ".join(sorted(set(file))))
         self.reconstructions.extend(reconstruction)
         self.targets.extend(target)
@@ -66,7 +71,7 @@ class VolumeMetrics(Metric):
         self.peaks |= peaks or {}
 
     def reset(self) -> None:
-        """Forget all slices."""
+        """Remove all slices."""
         super().reset()
         self.keys, self.peaks = [], {}
 
@@ -80,10 +85,14 @@ class VolumeMetrics(Metric):
             images = np.stack([self.reconstructions[index].numpy() for index in members])
             targets = np.stack([self.targets[index].numpy() for index in members])
             if not targets.any():
-                raise InputError(f"{file}: the target must not be all zero; leave the file out")
+                raise InputError(
+                    f"{file}: the target must not be all zero, got zeros; leave it out"
+                )
             peak = self.peaks.get(file, float(targets.max()))
             for index, image, target in zip(members, images, targets, strict=True):
-                scores = {key: s.function(image, target, peak) for key, s in self.scores.items()}
+                scores = {
+                    key: score.function(image, target, peak) for key, score in self.scores.items()
+                }
                 slices.append({"file": file, "slice": self.keys[index][1], **scores})
             volumes.append(
                 {"file": file, "n_slices": len(members), **volume_scores(images, targets)}
@@ -92,21 +101,22 @@ class VolumeMetrics(Metric):
 
 
 def _check_images(reconstruction: Tensor, target: Tensor, name: str) -> None:
-    """Raise InputError unless both are finite, of one shape ``(slice, y, x)``, not tiny."""
+    """Raise InputError unless both are finite and of one shape ``(slice, y, x)``, large enough."""
     if reconstruction.shape != target.shape or target.ndim != 3:
         raise InputError(
             f"{name}: the reconstruction must have the target's shape (slice, y, x) = "
-            f"{tuple(target.shape)}, got {tuple(reconstruction.shape)}; was it made from this file?"
+            f"{tuple(target.shape)}, got {tuple(reconstruction.shape)}; evaluate it against the "
+            "file that it was made from"
         )
     if min(target.shape[-2:]) < SMALLEST_IMAGE:
         raise InputError(
             f"{name}: images must be at least {SMALLEST_IMAGE} x {SMALLEST_IMAGE} pixels, "
             f"got {tuple(target.shape[-2:])}; leave the file out"
         )
-    for what, images in (("reconstruction", reconstruction), ("target", target)):
-        bad = int((~torch.isfinite(images)).sum())
-        if bad:
+    for role, images in (("reconstruction", reconstruction), ("target", target)):
+        n_bad = int((~torch.isfinite(images)).sum())
+        if n_bad:
             raise InputError(
-                f"{name}: the {what} must be finite, got {bad} NaN or infinite pixels; "
+                f"{name}: the {role} must be finite, got {n_bad} NaN or infinite pixels; "
                 "make it again, or leave the file out"
             )

@@ -1,1 +1,1 @@
-"""Backbones: plain nn.Modules that know nothing of the prior."""
+"""Backbones: plain nn.Modules, independent of the semantic prior."""

@@ -1,8 +1,8 @@
 """Low-rank adaptation of convolutional networks through peft.
 
-Method: Feng et al., arXiv:2511.19641, its per-scan fitting: a pretrained network stays frozen and
-only LoRA factors (Hu et al., arXiv:2106.09685), and the lambda_k of an unrolled network, are
-trained.
+Feng et al., arXiv:2511.19641, fit a pretrained network to a scan in this way: its weights stay
+frozen, and only LoRA factors (Hu et al., arXiv:2106.09685) and the lambda_k of an unrolled network
+are trained.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class LoRA:
-    """``W = W_0 + alpha / rank * B A``: ``W_0`` frozen, at the start ``B = 0`` and ``A`` random.
+    """Settings of ``W = W_0 + alpha / rank * B A`` with frozen ``W_0``; at the start ``B = 0``.
 
-    ``A`` is a convolution of the layer's own kernel to ``rank`` channels, ``B`` a 1 x 1 convolution
-    to the layer's output channels; so the change of a weight, as a matrix ``(out, in * ky * kx)``,
-    has at most rank ``rank``.
+    ``A`` is a convolution with the layer's own kernel size to ``rank`` channels, ``B`` a 1 x 1
+    convolution to the layer's output channels. The change of a weight, as a matrix
+    ``(out, in * ky * kx)``, therefore has at most rank ``rank``.
 
     Args:
-        rank: inner width of the factors, at least 1. They save memory only where it is well below
-            the network's width.
-        alpha: scale of the factors' product, in units of ``rank``.
-        targets: which layers: ``"all"`` that peft can adapt; another string is a regular expression
-            for whole names of layers; a sequence holds names of layers or their last parts, such
-            as ``("layers.0", "layers.4")``.
-        train_also: names of parameters, or of their first, middle or last parts, that stay
-            trainable beside the factors. A network need not have them.
+        rank: inner width of the factors, at least 1. The factors save memory only where the rank is
+            well below the network's width.
+        alpha: scale of the product of the factors, in units of ``rank``.
+        targets: layers that get factors. ``"all"``: all that peft can adapt; another string: a
+            regular expression for whole layer names; a sequence: layer names or their last parts,
+            such as ``("layers.0", "layers.4")``.
+        train_also: parameter names, or dotted parts of them, that stay trainable beside the
+            factors. A network need not have them.
     """
 
     rank: int = 8
@@ -48,27 +48,29 @@ class LoRA:
 
 
 def attach(network: nn.Module, settings: LoRA, generator: torch.Generator) -> None:
-    """Put LoRA factors into a network, in place, and freeze everything else.
+    """Add LoRA factors to a network, in place, and freeze everything else.
 
-    The network's class and forward stay as they are, and so does its output until the factors are
-    trained. Targeted layers that peft cannot adapt stay frozen, too (see `_can_adapt`).
+    The output of the network does not change until the factors are trained. Layers that peft cannot
+    adapt stay frozen without factors (see `_can_adapt`).
 
     Args:
-        network: any module; deep copies of it, before or after, are independent.
+        network: any module; deep copies made before or after are independent of it.
         settings: rank, scale and targets.
-        generator: draws ``A`` (on the CPU); the global generators stay untouched.
+        generator: CPU generator that draws ``A``; the global generators are not touched.
 
     Raises:
-        InputError: when no layer, or none of a target's name, can be adapted, or layers are shared.
+        InputError: when no layer can be adapted, a target names none that can, or layers share
+            their weights.
     """
     layers = _choose(network, settings.targets)
-    also = [
+    trained_too = [
         parameter
         for name, parameter in network.named_parameters()
         if any(f".{part}." in f".{name}." for part in settings.train_also)
     ]
     from peft import LoraConfig, inject_adapter_in_model  # slow to import
 
+    # peft takes one regular expression for the layers' names
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,  # type: ignore[arg-type]  # peft only divides it
@@ -77,7 +79,7 @@ def attach(network: nn.Module, settings: LoRA, generator: torch.Generator) -> No
     with torch.random.fork_rng(devices=[]):  # peft builds factors on the CPU from its generator
         inject_adapter_in_model(config, network)
     _draw_factors(network, generator)
-    for parameter in also:
+    for parameter in trained_too:
         parameter.requires_grad_(True)
     total = sum(p.numel() for p in network.parameters())
     trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
@@ -86,34 +88,34 @@ def attach(network: nn.Module, settings: LoRA, generator: torch.Generator) -> No
 
 
 def _choose(network: nn.Module, targets: str | Sequence[str]) -> list[str]:
-    """Names of the targeted layers among those that peft can adapt."""
+    """List the names of the targeted layers that peft can adapt."""
     modules = network.named_modules(remove_duplicate=False)
-    able = {name: module for name, module in modules if name and _can_adapt(module)}
-    if not able:
+    adaptable = {name: module for name, module in modules if name and _can_adapt(module)}
+    if not adaptable:
         raise InputError(
             "LoRA needs nn.Conv2d or nn.Linear layers inside the network (not grouped or dilated), "
-            f"got {type(network).__name__} with none; fit all weights instead"
+            f"got none in {type(network).__name__}; fit all weights instead"
         )
     chosen: set[str] = set()
     for pattern in _patterns(targets):
-        matches = {name for name in able if pattern.fullmatch(name)}
+        matches = {name for name in adaptable if pattern.fullmatch(name)}
         if not matches:
             raise InputError(
                 f"LoRA targets must name layers that can be adapted, {pattern.pattern!r} names "
-                f"none; there are {summary(able)}"
+                f"none; name some of {summary(adaptable)}"
             )
         chosen |= matches
-    names = [name for name in able if name in chosen]
-    if len({able[name] for name in names}) < len(names):
+    names = [name for name in adaptable if name in chosen]
+    if len({adaptable[name] for name in names}) < len(names):
         raise InputError(
-            f"LoRA adapts layers with one name each, got shared ones among {summary(names)}; "
+            f"LoRA needs layers with one name each, got shared layers among {summary(names)}; "
             "give every stage its own layers"
         )
     return names
 
 
 def _patterns(targets: str | Sequence[str]) -> list[re.Pattern[str]]:
-    """Regular expressions for whole names, at least one."""
+    """Compile the targets to regular expressions for whole layer names, at least one."""
     if not targets:
         raise InputError(f"LoRA targets must not be empty, got {targets!r}; set targets=all")
     if not isinstance(targets, str):
@@ -127,11 +129,11 @@ def _patterns(targets: str | Sequence[str]) -> list[re.Pattern[str]]:
 
 
 def _can_adapt(module: nn.Module) -> bool:
-    """Whether peft can adapt the layer without changing what it computes.
+    """Tell whether peft can adapt the layer without changing what it computes.
 
-    It refuses transposed convolutions (fastMRI's U-Net goes up through them), and gives its factors
-    neither groups, dilation nor padding mode. Subclasses of Linear (attention's out_proj) bypass
-    their forward.
+    peft refuses transposed convolutions, by which fastMRI's U-Net upsamples. Its factors have no
+    groups, dilation or padding mode. Subclasses of Linear, such as the output projection of
+    attention, are used without their forward, which factors would need.
     """
     if type(module) is nn.Conv2d:
         dilated = any(step != 1 for step in module.dilation)
@@ -140,7 +142,7 @@ def _can_adapt(module: nn.Module) -> bool:
 
 
 def _draw_factors(network: nn.Module, generator: torch.Generator) -> None:
-    """Draw ``A`` as peft does (Kaiming uniform, a = sqrt 5), from a generator; ``B`` stays zero."""
+    """Draw ``A`` from a generator, with peft's distribution (Kaiming uniform, a = sqrt 5)."""
     for name, parameter in network.named_parameters():
         if "lora_A" in name.split("."):
             values: Tensor = torch.empty(parameter.shape)

@@ -1,8 +1,8 @@
-"""One network with trainable weights of its own for each slice of a batch.
+"""Networks with separate trainable weights for each slice of a batch.
 
-`stack` gives every trainable weight a leading axis of slices. What stays frozen is shared: LoRA on
-a frozen network is one convolution of the whole batch, and factors for each slice. Convolutions
-with weights for each slice are grouped convolutions, linear layers batched matrix products.
+`stack` gives every trainable weight a leading axis of slices. Frozen weights are shared: LoRA on a
+frozen network is one convolution of the whole batch, plus factors for each slice. A convolution
+with weights for each slice is a grouped convolution, a linear layer a batched matrix product.
 """
 
 from __future__ import annotations
@@ -21,22 +21,24 @@ from mrisem.types import Batch, Reconstruction
 class StackedConv(nn.Module):
     """`nn.Conv2d` or `nn.ConvTranspose2d` with weights ``(slice, ...)``.
 
-    A slice has one image or several, one after the other: ``(slice * k, channel, y, x)``.
+    Input and output are ``(slice * k, channel, y, x)``: k images of each slice in a row, k >= 1.
 
     Args:
-        layer: layer with the weights that all slices start from.
+        layer: layer with the weights from which all slices start.
         n: number of slices.
     """
 
     def __init__(self, layer: nn.Conv2d | nn.ConvTranspose2d, n: int) -> None:
         super().__init__()
-        self.n, self.layer = n, [layer]  # in a list: its own weights are not ours
+        # the list hides the layer from nn.Module: its weights must not be among the parameters
+        self.n, self.layer = n, [layer]
         self.weight = repeated(layer.weight, n)
         self.bias = None if layer.bias is None else repeated(layer.bias, n)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Apply each slice's weights to its images, by groups of channels."""
+        """Apply the weights of each slice to its images."""
         (layer,) = self.layer
+        # the slices become groups of channels: (k, slice * channel, y, x)
         per_slice = images.unflatten(0, (self.n, -1))
         side_by_side = per_slice.transpose(0, 1).flatten(1, 2)
         weight, groups = self.weight.flatten(0, 1), self.n * layer.groups
@@ -58,7 +60,7 @@ class StackedLinear(nn.Module):
     """`nn.Linear` with weights ``(slice, out, in)``.
 
     Args:
-        layer: layer with the weights that all slices start from.
+        layer: layer with the weights from which all slices start.
         n: number of slices.
     """
 
@@ -68,16 +70,16 @@ class StackedLinear(nn.Module):
         self.bias = None if layer.bias is None else repeated(layer.bias, n)
 
     def forward(self, features: Tensor) -> Tensor:
-        """``(point, in)``, the same for all slices, or ``(slice, point, in)``, to the latter."""
+        """Map ``(point, in)``, shared by all slices, or ``(slice, point, in)``, to the latter."""
         product = features @ self.weight.mT
         return product if self.bias is None else product + self.bias[:, None]
 
 
 class PerSlice(nn.Module):
-    """Any network, applied to the slices of a batch in turn.
+    """Any network, applied to one slice of a batch after the other.
 
     Args:
-        network: network with the weights that all slices start from.
+        network: network with the weights from which all slices start.
         n: number of slices.
     """
 
@@ -91,9 +93,9 @@ class PerSlice(nn.Module):
         self._parts: list[tuple[Batch, Tensor | None]] = []
 
     def forward(self, batch: Batch, mask: Tensor | None = None) -> Reconstruction:
-        """Reconstruct each slice, and put the results together."""
+        """Reconstruct each slice and concatenate the results."""
         if self._whole[0] is not batch or self._whole[1] is not mask:
-            # kept, because what a part has prepared serves every step of a fit
+            # kept between the steps of a fit: each part holds what its operators have prepared
             self._whole = batch, mask
             self._parts = [(batch.select(i), _select(mask, i)) for i in range(len(batch))]
         results = [
@@ -107,9 +109,10 @@ class PerSlice(nn.Module):
 
 
 def stack(network: nn.Module, n: int) -> nn.Module:
-    """Return a copy whose trainable weights exist ``n`` times, for a batch of ``n`` slices.
+    """Return a copy of a network with separate trainable weights for each of ``n`` slices.
 
-    Each of its trainable parameters has the slices as first axis; the network is left as it is.
+    Every trainable parameter of the copy has the slices as first axis. The network itself is not
+    changed. A network with a layer of unknown kind is applied slice by slice (`PerSlice`).
     """
     try:
         return _stacked(copy.deepcopy(network), n)
@@ -124,7 +127,7 @@ def repeated(weight: Tensor, n: int) -> nn.Parameter:
 
 
 def join(results: list[Reconstruction]) -> Reconstruction:
-    """Put the reconstructions of single slices into one batch."""
+    """Concatenate reconstructions of single slices to one batch."""
     iterates = zip(*(r.iterates for r in results), strict=True)
     outputs = zip(*(r.network_outputs for r in results), strict=True)
     return Reconstruction(
@@ -136,10 +139,12 @@ def join(results: list[Reconstruction]) -> Reconstruction:
 
 @singledispatch
 def stacked_layer(module: nn.Module, n: int) -> nn.Module:
-    """Return what a module with trainable weights becomes; a kind of module registers its own.
+    """Return the form of a module with trainable weights for each of ``n`` slices.
+
+    Register a function for each kind of module, as below.
 
     Raises:
-        NotImplementedError: of this kind nobody has said how; `stack` then takes slices in turn.
+        NotImplementedError: for a kind without a function; `stack` then takes slices in turn.
     """
     raise NotImplementedError
 
@@ -159,12 +164,14 @@ def _(module: nn.Conv2d | nn.ConvTranspose2d, n: int) -> nn.Module:
 
 @stacked_layer.register
 def _(module: nn.ParameterList, n: int) -> nn.Module:
-    if any(weight.ndim for weight in module):  # numbers, such as lambda_k, are of one slice each
+    # a number such as lambda_k becomes one number a slice; larger weights need their module's rule
+    if any(weight.ndim for weight in module):
         raise NotImplementedError
     return nn.ParameterList(repeated(weight, n) for weight in module)
 
 
 def _stacked(module: nn.Module, n: int) -> nn.Module:
+    """Replace every module with trainable weights of its own, from the innermost outwards."""
     for name, child in list(module.named_children()):
         setattr(module, name, _stacked(child, n))
     trainable = any(p.requires_grad for p in module.parameters(recurse=False))

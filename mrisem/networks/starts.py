@@ -1,4 +1,4 @@
-"""Weights that people have, as the start of a network."""
+"""Loading of existing weights as the start of a network."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mrisem.networks.weight_files import read_weights, summary
 
 logger = logging.getLogger(__name__)
 
-# Weights that come with the package, by name; their sizes are those of scale=demo.
+# Names of the weights that come with the package; their sizes are those of scale=demo.
 SHIPPED = ("unrolled_mini",)
 _ASSETS = Path(__file__).parents[1] / "assets"
 
@@ -25,15 +25,15 @@ _ASSETS = Path(__file__).parents[1] / "assets"
 def load_start(network: nn.Module, path: Path, name: str) -> None:
     """Load the weights of a file into a network, in place.
 
-    The file may be one of `mrisem train`, a bare state dict, or one inside other mappings
-    (``state_dict``, ``classy_state_dict``), under any common prefix: where the weights are is found
-    by comparing names. A U-Net, ours or a ``fastmri.models.Unet(2, 2)``, given to an `Unrolled`
-    enters every stage, as the method starts (Feng et al., arXiv:2511.19641). Names and shapes are
-    compared, not what a network was trained for: ours adds the U-Net's output to its input.
+    The file may be written by `mrisem train`, or hold a state dict, bare or inside other mappings
+    (``state_dict``, ``classy_state_dict``), under any common prefix: the weights are located by
+    comparing names. The weights of a U-Net (ours or a ``fastmri.models.Unet(2, 2)``) are loaded
+    into every stage of an `Unrolled`, as in Feng et al., arXiv:2511.19641. Only names and shapes
+    are compared, not the task of the network: ours adds the output of the U-Net to its input.
 
     Args:
-        network: module to be filled.
-        path: file of ``torch.save``, or a name of `SHIPPED`.
+        network: module to fill.
+        path: file written by ``torch.save``, or a name in `SHIPPED`.
         name: name of the model, for messages.
 
     Raises:
@@ -43,31 +43,32 @@ def load_start(network: nn.Module, path: Path, name: str) -> None:
     weights = read_weights(path)
     modules, prefix = _match(network, weights, path, name)
     expected = modules[0].state_dict()
+    # the file may lack the first parts that all expected names share, such as "unet."
     n_shared = len(_shared_prefix(expected))
     in_file = {prefix + key[n_shared:]: key for key in expected}
-    given = {key: weights[stored] for stored, key in in_file.items() if stored in weights}
+    loaded = {key: weights[stored] for stored, key in in_file.items() if stored in weights}
     unexpected = [k for k in weights if k.startswith(prefix) and k not in in_file]
-    _check_fit(expected, given, unexpected, path, name)
-    if unused := len(weights) - len(given):
-        logger.info("%s: tensors that are no weights of model=%s: %d", path, name, unused)
+    _check_fit(expected, loaded, unexpected, path, name)
+    if unused := len(weights) - len(loaded):
+        logger.info("%s: %d tensors that are not weights of model=%s", path, unused, name)
     for module in modules:
-        module.load_state_dict(given)
+        module.load_state_dict(loaded)
 
 
 def _match(
     network: nn.Module, weights: Mapping[str, Tensor], path: Path, name: str
 ) -> tuple[Sequence[nn.Module], str]:
-    """Find which modules a file's weights are for, by their names, and what stands before these."""
+    """Find the modules that a file's weights fit by their names, and the names' prefix there."""
     targets: list[Sequence[nn.Module]] = [[network]]
     if isinstance(network, Unrolled):
         targets.append([*network.unets])
-    # the target with most names in the file; the whole network where a stage has as many
-    matches = [_prefixes(modules[0].state_dict(), weights) for modules in targets]
-    (prefixes, n_matched), modules = max(
-        zip(matches, targets, strict=True), key=lambda pair: pair[0][1]
+    # the target with most names in the file; at a tie the first one, the whole network
+    candidates = [_prefixes(modules[0].state_dict(), weights) for modules in targets]
+    (prefixes, n_names), modules = max(
+        zip(candidates, targets, strict=True), key=lambda pair: pair[0][1]
     )
     expected = modules[0].state_dict()
-    if n_matched == 0:
+    if n_names == 0:
         raise InputError(
             f"{path} must hold weights of model={name}, such as {next(iter(expected))}, got "
             f"{summary(weights)}; give a checkpoint of that model"
@@ -81,23 +82,24 @@ def _match(
 
 
 def _prefixes(expected: Collection[str], weights: Iterable[str]) -> tuple[list[str], int]:
-    """Prefixes under which a file holds most of the expected names, and how many those are.
+    """Find the prefixes under which a file holds most of the expected names; count these names.
 
-    The file need not have the first parts that all expected names share.
+    The file may lack the first parts that all expected names share.
     """
     n_shared = len(_shared_prefix(expected))
-    ends = {key[n_shared:] for key in expected}
+    endings = {key[n_shared:] for key in expected}
     counts: Counter[str] = Counter()
     for key in weights:
+        # every dotted ending of a name may be the expected name, the rest its prefix
         parts = key.split(".")
         tails = (".".join(parts[index:]) for index in range(len(parts)))
-        counts.update(key.removesuffix(tail) for tail in tails if tail in ends)
+        counts.update(key.removesuffix(tail) for tail in tails if tail in endings)
     most = max(counts.values(), default=0)
     return [prefix for prefix, count in counts.items() if count == most], most
 
 
 def _shared_prefix(names: Iterable[str]) -> str:
-    """Leading parts that all names share, with their dot, short of a whole name."""
+    """Join the first dotted parts that all names share, without the last part of any name."""
     columns = zip(*(name.split(".")[:-1] for name in names), strict=False)
     shared = takewhile(lambda column: len(set(column)) == 1, columns)
     return "".join(f"{column[0]}." for column in shared)
@@ -105,37 +107,38 @@ def _shared_prefix(names: Iterable[str]) -> str:
 
 def _check_fit(
     expected: Mapping[str, Tensor],
-    given: Mapping[str, Tensor],
+    loaded: Mapping[str, Tensor],
     unexpected: Iterable[str],
     path: Path,
     name: str,
 ) -> None:
-    """Refuse weights that do not fit in one line: the first mismatch and the number of others."""
+    """Raise InputError for weights that do not fit: the first fault and the number of others."""
     faults = []
-    for key, wanted in expected.items():
-        value = given.get(key)
+    for key, weight in expected.items():
+        value = loaded.get(key)
         if value is None:
             faults.append(f"{key} is missing")
-        elif value.shape != wanted.shape:
-            faults.append(f"{key} is {tuple(value.shape)}, expected {tuple(wanted.shape)}")
-        elif value.is_floating_point() != wanted.is_floating_point():
-            faults.append(f"{key} is {value.dtype}, expected {wanted.dtype}")
+        elif value.shape != weight.shape:
+            faults.append(f"{key} is {tuple(value.shape)}, expected {tuple(weight.shape)}")
+        elif value.is_floating_point() != weight.is_floating_point():
+            faults.append(f"{key} is {value.dtype}, expected {weight.dtype}")
     faults += [f"{key} is unexpected" for key in unexpected]
     if faults:
         others = f", and {len(faults) - 1} others" if len(faults) > 1 else ""
         fix = f"set the sizes that it was trained with (scale.{name}.*), or give another checkpoint"
         first = next(iter(expected))
+        # fastMRI's published U-Net has one input channel: say so instead of a mismatch of sizes
         if (
-            first in given
+            first in loaded
             and expected[first].shape[1:2] == (2,)
-            and given[first].shape[1:2] == (1,)
+            and loaded[first].shape[1:2] == (1,)
         ):
             fix = (
-                "it takes magnitude images in 1 channel (fastMRI's published U-Net does), this "
-                "network real and imaginary part in 2: train one with mrisem train"
+                "it takes magnitude images in 1 channel, as fastMRI's published U-Net does; this "
+                "network takes real and imaginary part in 2: train one with mrisem train"
             )
         raise InputError(f"{path} does not fit model={name} ({faults[0]}{others}); {fix}")
-    for key, value in given.items():
+    for key, value in loaded.items():
         if not bool(torch.isfinite(value).all()):
             raise InputError(
                 f"weights must be finite, {key} holds NaN or infinity in {path}; give a checkpoint "

@@ -1,4 +1,4 @@
-"""A residual U-Net on complex images."""
+"""Residual U-Net on complex images."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from mrisem.types import Batch, Reconstruction
 
 
 def complex_to_channels(image: Tensor) -> Tensor:
-    """``(batch, y, x)`` complex -> ``(batch, 2, y, x)`` real: the real and imaginary part."""
+    """Split ``(batch, y, x)`` complex into real and imaginary part, ``(batch, 2, y, x)`` real."""
     return rearrange(torch.view_as_real(image), "batch y x part -> batch part y x")
 
 
 def channels_to_complex(channels: Tensor) -> Tensor:
-    """``(batch, 2, y, x)`` real -> ``(batch, y, x)`` complex: inverse of `complex_to_channels`."""
+    """Join ``(batch, 2, y, x)`` real to ``(batch, y, x)`` complex, real part first."""
     parts = rearrange(channels, "batch part y x -> batch y x part")
     return torch.view_as_complex(parts.contiguous())
 
 
 class ResidualUnet(nn.Module):
-    """fastMRI's U-Net as an image-to-image correction: ``x + U(x)``, zero at the start.
+    """fastMRI's U-Net as a correction of an image, ``x + U(x)``, with ``U = 0`` at the start.
 
-    The last convolution starts at zero, so an untrained network is the identity and per-scan
-    fitting from scratch starts from what the data-consistency solve alone gives. Any image size:
-    padded with zeros to a multiple of ``2**levels`` and cut back.
+    The last convolution starts at zero, so an untrained network is the identity. A fit from scratch
+    then starts from the result of the data-consistency solve alone. Images may have any size: they
+    are padded with zeros to a multiple of ``2**levels``, and the output is cut back.
 
     Args:
-        channels: width of the first level (paper: 64).
+        channels: number of channels of the first level (paper: 64).
         levels: number of poolings (paper: 4).
     """
 
@@ -45,9 +45,10 @@ class ResidualUnet(nn.Module):
         nn.init.zeros_(last.bias)
 
     def forward(self, image: Tensor) -> Tensor:
-        """``(batch, y, x)`` complex64, magnitudes of the order of 1 -> the same, corrected."""
+        """Correct images ``(batch, y, x)`` complex64 with magnitudes of the order of 1."""
         y, x = image.shape[-2:]
-        # twice the multiple: instance normalisation needs more than one pixel at the bottom
+        # at least twice the multiple: instance normalisation needs more than one pixel per channel
+        # at the lowest level
         pad_y, pad_x = (max(-n % self.multiple, 2 * self.multiple - n) for n in (y, x))
         padding = (pad_x // 2, pad_x - pad_x // 2, pad_y // 2, pad_y - pad_y // 2)
         channels = functional.pad(complex_to_channels(image), padding)
@@ -56,14 +57,14 @@ class ResidualUnet(nn.Module):
 
 
 class Unet(nn.Module):
-    """One residual U-Net on the zero-filled image (Feng et al., arXiv:2511.19641).
+    """Residual U-Net on the zero-filled image (U-Net backbone of Feng et al., arXiv:2511.19641).
 
-    It corrects the image of the samples it is given and knows nothing of coils; the solve that
-    restores consistency with the data belongs to whoever applies it. An unrolled
-    network's stages start from its weights (`mrisem.networks.starts.load_start`).
+    It corrects the coil-combined image of the samples it is given. The solve that restores
+    consistency with the data is a separate step (`mrisem.tasks.fitting.finish`). The stages of an
+    unrolled network start from its weights (`mrisem.networks.starts.load_start`).
 
     Args:
-        channels: width of the first level (paper: 64).
+        channels: number of channels of the first level (paper: 64).
         levels: number of poolings (paper: 4).
     """
 
@@ -76,10 +77,10 @@ class Unet(nn.Module):
 
         Args:
             batch: slices of equal shape.
-            mask: ``(batch, y, x)`` bool, what the network may see; all samples if None.
+            mask: ``(batch, y, x)`` bool, samples that the network may use; None: all.
 
         Returns:
-            The corrected image; iterates hold the zero-filled image and it.
+            corrected image; the iterates are the zero-filled and the corrected image.
         """
         zero_filled = Measurement.of(batch, mask).zero_filled
         image = self.unet(zero_filled)

@@ -1,4 +1,4 @@
-"""The unrolled network: U-Net and data consistency in alternation (variable splitting)."""
+"""Unrolled network: U-Net and data consistency in alternation (variable splitting)."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ from mrisem.types import Batch, Reconstruction
 
 
 class Unrolled(nn.Module):
-    """Stages of ``z = U_k(x)``, ``x = argmin |A x - y|^2 + lambda_k |x - z|^2``.
+    """Stages ``z_k = U_k(x_(k-1))``, ``x_k = argmin |A x - y|^2 + lambda_k |x - z_k|^2``.
 
-    Method: Feng et al., arXiv:2511.19641, its unrolled backbone. Every stage has its own U-Net and
-    its own learnable ``lambda_k``, stored as a logarithm so that it stays positive. The
-    data-consistency problem is solved by conjugate gradients with implicit gradients.
+    Unrolled backbone of Feng et al., arXiv:2511.19641. Every stage has its own U-Net and its own
+    learnable ``lambda_k``, stored as a logarithm so that it stays positive. The minimum is found by
+    conjugate gradients, and its gradient by the implicit-function rule.
 
     Args:
         stages: number of stages (paper: 4; image-language route: 8).
-        channels: width of each U-Net (paper: 64).
-        levels: poolings of each U-Net (paper: 4).
-        initial_lambda: start of every lambda_k (paper: 0.01).
-        cg_iterations: most conjugate-gradient iterations of a stage.
+        channels: number of channels of the first level of each U-Net (paper: 64).
+        levels: number of poolings of each U-Net (paper: 4).
+        initial_lambda: first value of every lambda_k (paper: 0.01).
+        cg_iterations: largest number of conjugate-gradient iterations of a stage.
         cg_tolerance: relative residual at which conjugate gradients stop. On a measured 8-coil
-            brain, R = 4, images are then .3 % from those of an exact solve.
-        gradient_tolerance: the same of the solves for gradients, which are then 1 % off.
+            brain, R = 4, images then differ by .3 % from those of an exact solve.
+        gradient_tolerance: relative residual at which the solves for gradients stop. The gradients
+            then differ by 1 %.
     """
 
     def __init__(
@@ -52,21 +53,22 @@ class Unrolled(nn.Module):
 
         Args:
             batch: slices of equal shape.
-            mask: ``(batch, y, x)`` bool, ``mask_dc``: what the network may see; all if None.
+            mask: ``(batch, y, x)`` bool, samples that the network may use (``mask_dc``); None: all.
 
         Returns:
-            The last stage's image; iterates hold the zero-filled image and every stage's, and
-            network outputs every ``z_k``.
+            image ``x_K`` of the last stage; the iterates are the zero-filled image and every
+            ``x_k``, the network outputs every ``z_k``.
         """
-        seen = Measurement.of(batch, mask)
-        iterates, network_outputs = [seen.zero_filled], []
-        solves = {} if seen.solves is None else seen.solves
+        measurement = Measurement.of(batch, mask)
+        iterates, network_outputs = [measurement.zero_filled], []
+        # in a fit each solve starts from the stage's solve of the step before
+        solves = {} if measurement.solves is None else measurement.solves
         for stage, (unet, log_lambda) in enumerate(zip(self.unets, self.log_lambdas, strict=True)):
             network_outputs.append(unet(iterates[-1]))
             iterates.append(
                 solve_data_consistency(
-                    seen,
-                    seen.zero_filled,
+                    measurement,
+                    measurement.zero_filled,
                     network_outputs[-1],
                     log_lambda.exp(),
                     tolerance=self.cg_tolerance,

@@ -1,4 +1,4 @@
-"""fastMRI's end-to-end variational network, returning a complex image."""
+"""fastMRI's end-to-end variational network, with a complex image as its output."""
 
 from __future__ import annotations
 
@@ -18,24 +18,25 @@ from mrisem.types import Batch, Reconstruction
 class EndToEndVarNet(nn.Module):
     """Cascades of soft data consistency and a U-Net in k-space, with learnt sensitivities.
 
-    Source: Sriram et al., MICCAI 2020, arXiv:2004.06688, by fastMRI's own modules; the defaults are
-    its published sizes. Its own sensitivity network serves the cascades only. The refined coil
-    images are combined with the batch's maps, ``sum_c conj(S_c) x_c``, where fastMRI takes the root
-    of the sum of squares: that has no phase, and the data term, the final solve and the scores of
-    all methods use the same maps, so every backbone stands on one footing.
+    Source: Sriram et al., MICCAI 2020, arXiv:2004.06688; the modules are fastMRI's, the defaults
+    their published sizes. Only the cascades use the maps of the sensitivity network. The refined
+    coil images are combined with the batch's maps, ``sum_c conj(S_c) x_c``. fastMRI takes the root
+    of the sum of squares instead, which has no phase. With the batch's maps, the data term, the
+    final solve and the scores are those of all other methods.
 
-    Weights that fastMRI published load through `mrisem.networks.starts.load_start`. The network
-    normalises its own input, so the scale of k-space does not matter to them.
+    Weights published by fastMRI load through `mrisem.networks.starts.load_start`. The network
+    normalises its own input, so the scale of k-space does not matter.
 
     Args:
         cascades: number of cascades (published: 12).
-        channels: width of each cascade's U-Net (published: 18).
-        levels: poolings of each cascade's U-Net (published: 4).
-        sensitivity_channels: width of the sensitivity network (published: 8).
-        sensitivity_levels: poolings of the sensitivity network (published: 4).
+        channels: number of channels of each cascade's U-Net (published: 18).
+        levels: number of poolings of each cascade's U-Net (published: 4).
+        sensitivity_channels: number of channels of the sensitivity network (published: 8).
+        sensitivity_levels: number of poolings of the sensitivity network (published: 4).
     """
 
-    mixed_precision = False  # its Fourier transforms are between real tensors, which have its dtype
+    # Its Fourier transforms view real tensors of the network's dtype as complex: float32 only.
+    mixed_precision = False
 
     def __init__(
         self,
@@ -61,36 +62,41 @@ class EndToEndVarNet(nn.Module):
         return Reconstruction(image, (zero_filled, image))
 
     def coil_images(self, batch: Batch, mask: Tensor | None = None) -> Tensor:
-        """Return the refined coil images, ``(batch, coil, y, x)`` complex64.
+        """Compute the refined coil images, ``(batch, coil, y, x)`` complex64.
 
-        Their root of the sum of squares is fastMRI's output. Arguments are those of `forward`.
+        Their root of the sum of squares is the output of fastMRI's VarNet. The arguments are those
+        of `forward`.
         """
-        seen = (batch.mask if mask is None else mask & batch.mask)[:, None]
-        sampled = torch.view_as_real(torch.where(seen, batch.masked_kspace, 0))
-        maps = self._sensitivities(sampled, seen[..., None], _calibration_lines(batch))
+        visible = (batch.mask if mask is None else mask & batch.mask)[:, None]
+        sampled = torch.view_as_real(torch.where(visible, batch.masked_kspace, 0))
+        maps = self._sensitivities(sampled, visible[..., None], _calibration_lines(batch))
         kspace = sampled
         for cascade in self.varnet.cascades:
-            kspace = cascade(kspace, sampled, seen[..., None], maps)
+            kspace = cascade(kspace, sampled, visible[..., None], maps)
         return torch.view_as_complex(fastmri.ifft2c(kspace).contiguous())
 
-    def _sensitivities(self, sampled: Tensor, seen: Tensor, lines: list[int]) -> Tensor:
-        """Run fastMRI's sensitivity network, which takes one number of lines for a whole batch.
+    def _sensitivities(self, sampled: Tensor, visible: Tensor, n_lines: list[int]) -> Tensor:
+        """Run fastMRI's sensitivity network on each slice with its number of calibration lines.
 
-        The number is passed on, as the network would otherwise count it in the first row of
-        ``seen``, which says nothing when points were held out one by one.
+        Without that number the network would count the lines in the first row of the mask. That row
+        is not representative when single points are held out.
         """
-        maps = {n: self.varnet.sens_net(sampled, seen, n) for n in sorted(set(lines))}
-        return torch.stack([maps[n][i] for i, n in enumerate(lines)])
+        # the network takes one number for a whole batch: run it once for each number
+        maps = {
+            count: self.varnet.sens_net(sampled, visible, count) for count in sorted(set(n_lines))
+        }
+        return torch.stack([maps[count][index] for index, count in enumerate(n_lines)])
 
 
 def _calibration_lines(batch: Batch) -> list[int]:
-    """Count the calibration lines of each slice, from the columns that were acquired."""
+    """Count the calibration lines of each slice among all its sampled columns."""
     lines = [calibration_lines(columns) for columns in batch.mask.any(dim=1).cpu()]
     if 0 in lines:
         raise InputError(
-            "varnet estimates sensitivities from the central phase-encode columns, got a mask "
-            f"without column {batch.mask.shape[-1] // 2} in {batch.info[lines.index(0)].file}; "
-            "sample calibration lines (mask.calibration_lines or mask.center_fraction)"
+            "varnet needs the central phase-encode columns, from which it estimates sensitivities; "
+            f"got a mask without column {batch.mask.shape[-1] // 2} in "
+            f"{batch.info[lines.index(0)].file}; sample calibration lines "
+            "(mask.calibration_lines or mask.center_fraction)"
         )
     return lines
 

@@ -10,7 +10,7 @@ _YX = (-2, -1)
 
 
 def fft2c(image: Tensor) -> Tensor:
-    """Transform ``(..., y, x)`` complex image(s) to k-space of the same shape and l2 norm.
+    """Transform images ``(..., y, x)`` complex to k-space of the same shape and the same l2 norm.
 
     >>> import torch
     >>> kspace = fft2c(torch.ones(4, 4, dtype=torch.complex64))
@@ -21,12 +21,12 @@ def fft2c(image: Tensor) -> Tensor:
 
 
 def ifft2c(kspace: Tensor) -> Tensor:
-    """Transform ``(..., y, x)`` complex k-space to image(s): inverse, and adjoint, of `fft2c`."""
+    """Transform k-space ``(..., y, x)`` complex to images: the inverse and adjoint of `fft2c`."""
     return fftshift(ifft2(ifftshift(kspace, dim=_YX), norm="ortho"), dim=_YX)
 
 
 def center_crop(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """Cut the central ``size`` out of the last two axes (the pixel ``n // 2`` stays the centre).
+    """Cut the central ``size`` out of the last two axes; the pixel ``n // 2`` stays the centre.
 
     Args:
         image: ``(..., y, x)``.
@@ -52,12 +52,12 @@ def center_crop(image: Tensor, size: tuple[int, int]) -> Tensor:
 def crop_readout(kspace: Tensor, n_rows: int) -> Tensor:
     """Return the k-space of the central ``n_rows`` image rows.
 
-    The readout is fully sampled, so that a transform along it separates the image rows: those that
-    a target does not have can be left out, exactly, under any mask of whole columns. Half of an
-    oversampled scan is saved.
+    The readout is fully sampled, so a transform along it separates the image rows. Rows that a
+    target does not have can then be left out exactly, under any mask of whole columns. This halves
+    a scan with twofold readout oversampling.
 
     Args:
-        kspace: ``(..., y, x)`` complex, every column sampled in whole or not at all.
+        kspace: ``(..., y, x)`` complex; each column is fully sampled or not sampled at all.
         n_rows: number of rows, at most ``y``.
 
     Returns:

@@ -1,10 +1,10 @@
-"""Which phase-encode lines are sampled.
+"""Sampling masks: which phase-encode lines are sampled.
 
-A mask object is callable, ``mask(n_columns, padding, seed) -> (x,) bool``: the width of k-space,
-the first acquired column and the one after the last, the seed of the draw. It never samples other
-columns, which the scanner did not measure. The centre of k-space is the column ``n_columns // 2``.
-It may have a method ``center(n_columns) -> (x,) bool``: the lines that every draw samples, from
-which sensitivity maps of training slices are estimated once for all epochs.
+A mask object is callable, ``mask(n_columns, padding, seed) -> (x,) bool``. Its arguments are the
+width of k-space, the acquired columns (the first, and the one after the last) and the seed of the
+draw. It samples acquired columns only. The centre of k-space is the column ``n_columns // 2``.
+A mask may have a method ``center(n_columns) -> (x,) bool``: the lines that every draw samples.
+From them the sensitivity maps of training slices are estimated, once for all epochs.
 """
 
 from __future__ import annotations
@@ -22,40 +22,43 @@ from torch import Tensor
 
 from mrisem.errors import InputError
 
-DrawnMask = Callable[[int, tuple[int, int], int], Tensor]  # also one from outside this package
+DrawnMask = Callable[[int, tuple[int, int], int], Tensor]  # of this package or of a user
 FASTMRI_CLASSES = {
     "random": "RandomMaskFunc",
     "equispaced": "EquiSpacedMaskFunc",
     "equispaced_fraction": "EquispacedMaskFractionFunc",
     "magic": "MagicMaskFunc",
 }
-# Acceleration times calibration share of the fastMRI challenge: 4 x 0.08 and 8 x 0.04 (Zbontar et
-# al., arXiv:1811.08839).
+# Of these, the ones that count the calibration lines among the x / acceleration sampled lines.
+_WITHIN_BUDGET = ("random", "equispaced_fraction")
+# Acceleration times share of calibration lines in the fastMRI challenge: 4 x 0.08 and 8 x 0.04
+# (Zbontar et al., arXiv:1811.08839).
 _CENTER_PRODUCT = 0.32
-_ROUNDING = 1e-6  # of quotients, in lines
+_ROUNDING = 1e-6  # lines: tolerance of comparisons between numbers of lines
 
 
 def stable_seed(*parts: str | int) -> int:
-    """Return a 32-bit seed that depends on ``parts`` only, not on order, process or machine.
+    """Hash ``parts`` to a 32-bit seed: the same in every process and on every machine.
 
     >>> stable_seed("file.h5", 0) == stable_seed("file.h5", 0) != stable_seed("file.h5", 1)
     True
     """
     text = "\x1f".join(str(part) for part in parts)
-    # names of files may hold bytes that are no UTF-8
+    # a file name may hold bytes that are not UTF-8
     return int.from_bytes(hashlib.sha256(text.encode(errors="surrogateescape")).digest()[:4], "big")
 
 
 def calibration_lines(mask: Tensor) -> int:
     """Width ``w`` of the widest fully sampled block around the centre of a mask ``(x,)`` bool.
 
-    The block is ``[c - w // 2, c - w // 2 + w)`` with ``c = x // 2``: what a centred crop to ``w``
-    columns takes; 0 when the centre is not sampled.
+    The block is ``[c - w // 2, c - w // 2 + w)`` with ``c = x // 2``, as a centred crop to ``w``
+    columns takes it. The width is 0 when the centre is not sampled.
 
     >>> calibration_lines(torch.tensor([1, 0, 0, 1, 1, 1, 0, 1], dtype=torch.bool))
     3
     """
     center = mask.shape[0] // 2
+    # sampled columns in a row to the right (with the centre) and to the left of the centre
     right = int(mask[center:].long().cumprod(0).sum())
     left = int(mask[:center].flip(0).long().cumprod(0).sum())
     return min(2 * left + 1, 2 * right)
@@ -65,17 +68,17 @@ def calibration_lines(mask: Tensor) -> int:
 class GaussianMask:
     """Lines drawn without replacement with Gaussian density around the centre.
 
-    Exactly ``round((right - left) / acceleration)`` lines, the calibration lines among them.
-    Source: method, Feng et al., arXiv:2511.19641, section on sampling (24 calibration lines, R = 4,
+    ``round((right - left) / acceleration)`` lines are sampled, the calibration lines included.
+    Source: Feng et al., arXiv:2511.19641, section on sampling (24 calibration lines, R = 4,
     standard deviation a quarter of the width).
 
     Args:
-        acceleration: acquired over sampled lines.
+        acceleration: number of acquired lines over number of sampled lines.
         calibration_lines: number of central lines that are always sampled.
         std_fraction: standard deviation of the density in units of the acquired width.
 
     Raises:
-        InputError: when the calibration lines exceed the budget or the acquired columns.
+        InputError: when the calibration lines exceed the sampled lines or the acquired columns.
     """
 
     acceleration: Annotated[float, Ge(1)] = 4
@@ -88,11 +91,12 @@ class GaussianMask:
         _check_number("std_fraction", self.std_fraction, 1e-3)
         if self.calibration_lines != int(self.calibration_lines):
             raise InputError(
-                f"mask.calibration_lines must be a whole number, got {self.calibration_lines}"
+                f"mask.calibration_lines must be a whole number, got {self.calibration_lines}; "
+                "round it"
             )
 
     def center(self, n_columns: int) -> Tensor:
-        """Return the calibration lines ``(x,)`` bool, which every draw samples."""
+        """Mark the calibration lines, which every draw samples: ``(x,)`` bool."""
         start = n_columns // 2 - int(self.calibration_lines) // 2
         columns = torch.arange(n_columns)
         return (columns >= start) & (columns < start + self.calibration_lines)
@@ -100,47 +104,48 @@ class GaussianMask:
     def __call__(self, n_columns: int, padding: tuple[int, int], seed: int) -> Tensor:
         """Draw a mask ``(x,)`` bool."""
         left, right = padding
-        n_center = int(self.calibration_lines)
+        n_calibration = int(self.calibration_lines)
         budget = round((right - left) / self.acceleration)
-        _check_budget(n_center, budget, right - left, self.acceleration)
-        start = n_columns // 2 - n_center // 2
-        if n_center and (start < left or start + n_center > right):
+        _check_budget(n_calibration, budget, right - left, self.acceleration)
+        start = n_columns // 2 - n_calibration // 2
+        if n_calibration and (start < left or start + n_calibration > right):
             raise InputError(
                 f"calibration lines must lie within the acquired columns {padding}, got "
-                f"{(start, start + n_center)}; lower mask.calibration_lines"
+                f"{(start, start + n_calibration)}; lower mask.calibration_lines"
             )
+        # Gaussian density over the columns that may still be drawn
         columns = np.arange(n_columns)
         deviation = (columns - n_columns // 2) / (self.std_fraction * (right - left))
         weights = np.exp(-(deviation**2) / 2)
         weights[(columns < left) | (columns >= right)] = 0
         mask = np.zeros(n_columns, dtype=bool)
-        mask[start : start + n_center] = True
+        mask[start : start + n_calibration] = True
         weights[mask] = 0
-        if budget > n_center:
+        if budget > n_calibration:
             generator = np.random.default_rng(seed)
-            chosen = budget - n_center
-            if np.count_nonzero(weights) < chosen:
+            n_drawn = budget - n_calibration
+            if np.count_nonzero(weights) < n_drawn:
                 raise InputError(
-                    f"the density must reach the {chosen} lines to be drawn, mask.std_fraction="
-                    f"{self.std_fraction:g} reaches {np.count_nonzero(weights)} of {right - left} "
-                    "columns; raise it"
+                    f"the density must reach the {n_drawn} lines that are drawn, got "
+                    f"{np.count_nonzero(weights)} of {right - left} columns within reach of "
+                    f"mask.std_fraction={self.std_fraction:g}; raise it"
                 )
             probability = weights / weights.sum()
-            mask[generator.choice(n_columns, chosen, replace=False, p=probability)] = True
+            mask[generator.choice(n_columns, n_drawn, replace=False, p=probability)] = True
         return torch.from_numpy(mask)
 
 
 @dataclass(frozen=True)
 class FastMRIMask:
-    """One of fastMRI's own masks, drawn by fastMRI's own class.
+    """One of fastMRI's masks, drawn by fastMRI's own class.
 
     Args:
         kind: ``random``, ``equispaced``, ``equispaced_fraction`` or ``magic``.
-        acceleration: fastMRI's nominal acceleration; ``equispaced`` and ``magic`` add the
-            calibration lines on top, as there, and so sample a little more.
-        center_fraction: share of the columns that is always sampled, ``round(x * center_fraction)``
-            lines, at most the ``x / acceleration`` that the acceleration leaves; None takes
-            ``0.32 / acceleration``, fastMRI's 0.08 for 4-fold and 0.04 for 8-fold.
+        acceleration: nominal acceleration as fastMRI defines it; ``equispaced`` and ``magic`` add
+            the calibration lines on top and so sample a little more.
+        center_fraction: share of the columns that is always sampled:
+            ``round(x * center_fraction)`` lines, at most ``x / acceleration``; None:
+            ``0.32 / acceleration``, which is fastMRI's 0.08 for 4-fold and 0.04 for 8-fold.
     """
 
     kind: Literal["random", "equispaced", "equispaced_fraction", "magic"]
@@ -149,45 +154,49 @@ class FastMRIMask:
 
     def __post_init__(self) -> None:
         if self.kind not in FASTMRI_CLASSES:
-            raise InputError(f"mask.kind must be one of {list(FASTMRI_CLASSES)}, got {self.kind!r}")
+            raise InputError(
+                f"mask.kind must be one of {list(FASTMRI_CLASSES)}, got {self.kind!r}; set one of "
+                "them"
+            )
         _check_number("acceleration", self.acceleration, 1)
         if self.center_fraction is not None:
             _check_number("center_fraction", self.center_fraction, 0, 1)
             if self.center_fraction * self.acceleration > 1 + _ROUNDING:
                 raise InputError(
-                    "calibration lines must fit into the share of lines that is sampled: "
-                    f"mask.center_fraction may be at most 1 / acceleration = 1 / "
-                    f"{self.acceleration:g} = {1 / self.acceleration:.4g}, got "
-                    f"{self.center_fraction:g}; lower it or mask.acceleration"
+                    "calibration lines must be among the sampled lines: mask.center_fraction may "
+                    f"be at most 1 / acceleration = 1 / {self.acceleration:g} = "
+                    f"{1 / self.acceleration:.4g}, got {self.center_fraction:g}; lower it or "
+                    "mask.acceleration"
                 )
         if self.kind in ("equispaced", "magic") and self.acceleration != int(self.acceleration):
             raise InputError(
-                f"mask.acceleration must be a whole number for {self.kind}, got "
-                f"{self.acceleration}; take equispaced_fraction or gaussian for others"
+                f"mask.acceleration must be a whole number for mask={self.kind}, got "
+                f"{self.acceleration}; round it, or set mask=equispaced_fraction or mask=gaussian"
             )
 
     def center(self, n_columns: int) -> Tensor:
-        """Return the calibration lines ``(x,)`` bool, placed as fastMRI does."""
-        n_center = self._n_center(n_columns)
-        start = (n_columns - n_center + 1) // 2
+        """Mark the calibration lines where fastMRI places them: ``(x,)`` bool."""
+        n_calibration = self._n_calibration(n_columns)
+        start = (n_columns - n_calibration + 1) // 2
         columns = torch.arange(n_columns)
-        return (columns >= start) & (columns < start + n_center)
+        return (columns >= start) & (columns < start + n_calibration)
 
     def __call__(self, n_columns: int, padding: tuple[int, int], seed: int) -> Tensor:
         """Draw a mask ``(x,)`` bool."""
         import fastmri.data.subsample as subsample
 
-        n_center, lines = self._n_center(n_columns), n_columns / self.acceleration
-        _check_budget(n_center, lines, n_columns, self.acceleration)
-        whole = int(self.acceleration)
-        acceleration = whole if whole == self.acceleration else self.acceleration
+        n_calibration, budget = self._n_calibration(n_columns), n_columns / self.acceleration
+        _check_budget(n_calibration, budget, n_columns, self.acceleration)
+        rounded = int(self.acceleration)
+        acceleration = rounded if rounded == self.acceleration else self.acceleration
         function = getattr(subsample, FASTMRI_CLASSES[self.kind])(
-            [n_center / n_columns], [acceleration]
+            [n_calibration / n_columns], [acceleration]
         )
-        if self.acceleration == 1:  # fastMRI's equispaced_fraction and magic leave out the last
+        if self.acceleration == 1:
+            # fastMRI's equispaced_fraction and magic would leave out the last column
             mask = torch.ones(n_columns, dtype=torch.bool)
-        elif abs(n_center - lines) < _ROUNDING and self.kind in ("random", "equispaced_fraction"):
-            # the calibration lines are all the lines: fastMRI divides by the number of the others
+        elif self.kind in _WITHIN_BUDGET and abs(n_calibration - budget) < _ROUNDING:
+            # no line is left to draw: fastMRI would divide by zero
             mask = self.center(n_columns)
         else:
             drawn = function((1, n_columns, 1), seed=seed)[0].numpy()
@@ -196,8 +205,8 @@ class FastMRIMask:
         mask[padding[1] :] = False
         return mask
 
-    def _n_center(self, n_columns: int) -> int:
-        """Number of calibration lines; rounding up may not exceed the number of all lines."""
+    def _n_calibration(self, n_columns: int) -> int:
+        """Count the calibration lines; rounded up they may not exceed all sampled lines."""
         fraction = self.center_fraction
         if fraction is None:
             fraction = _CENTER_PRODUCT / self.acceleration
@@ -206,21 +215,23 @@ class FastMRIMask:
 
 @dataclass(frozen=True)
 class FileMask:
-    """The sampling mask that a file itself carries (``mask=from_file``)."""
+    """The sampling mask that is stored in the scan's own file (``mask=from_file``)."""
 
     def check(self, values: np.ndarray | None, n_columns: int, file: str) -> Tensor:
-        """Return a file's mask ``(x,)`` bool.
+        """Check the mask of a file and return it as ``(x,)`` bool.
 
         Args:
-            values: the file's ``mask`` dataset, ``(x,)``, or None.
+            values: dataset ``mask`` of the file, ``(x,)``; None: the file has none.
             n_columns: width of the file's k-space.
-            file: its name, for messages.
+            file: name of the file, for messages.
 
         Raises:
-            InputError: when there is no mask, or one of the wrong width.
+            InputError: when there is no mask, its width differs, or it holds no numbers.
         """
         if values is None:
-            raise InputError(f"mask=from_file needs a dataset 'mask', {file} has none; set another")
+            raise InputError(
+                f"mask=from_file needs a dataset 'mask', {file} has none; set another mask"
+            )
         if values.shape != (n_columns,):
             raise InputError(
                 f"mask must be (x,) = ({n_columns},), got {tuple(values.shape)} in {file}; store "
@@ -229,8 +240,8 @@ class FileMask:
         numbers = np.asarray(values)
         if numbers.dtype.kind not in "biuf" or not np.isfinite(numbers).all():
             raise InputError(
-                f"mask must hold finite numbers or True and False, got {numbers.dtype} with NaN, "
-                f"infinity or text in {file}; store 1 where a column was sampled, else 0"
+                f"mask must hold finite numbers or True and False, got NaN, infinity or text "
+                f"({numbers.dtype}) in {file}; store 1 where a column was sampled, else 0"
             )
         return torch.from_numpy(numbers > 0)
 
@@ -240,12 +251,18 @@ ColumnMask = DrawnMask | FileMask
 
 @dataclass(frozen=True)
 class MixedMask:
-    """One of several equally likely masks, drawn for each seed: training over accelerations."""
+    """One of several masks, chosen with equal probability by the seed.
+
+    Training over several accelerations uses it.
+
+    Args:
+        masks: masks to choose from.
+    """
 
     masks: tuple[DrawnMask, ...]
 
     def center(self, n_columns: int) -> Tensor:
-        """Return the lines ``(x,)`` bool that every draw of each mask samples."""
+        """Mark the lines that every draw of every mask samples: ``(x,)`` bool."""
         lines = torch.ones(n_columns, dtype=torch.bool)
         for mask in self.masks:
             center = getattr(mask, "center", None)
@@ -259,14 +276,15 @@ class MixedMask:
 
 
 def paired(make: Callable[..., Any], options: Mapping[str, Any]) -> ColumnMask:
-    """Make a mask, or from options that are lists a `MixedMask` of one for each position in them.
+    """Make a mask; where options are lists, make a `MixedMask` with one mask for each position.
 
     ``acceleration=[4, 8], center_fraction=[.08, .04]`` gives two masks: 4-fold with 0.08 and 8-fold
-    with 0.04. An option that is no list holds for each of them.
+    with 0.04. An option that is not a list holds for each of them.
 
     Args:
-        make: makes a mask from keyword arguments, such as `FastMRIMask`.
-        options: its keyword arguments; an option whose own value is a list stands in a second one.
+        make: class or function that makes a mask from keyword arguments, such as `FastMRIMask`.
+        options: keyword arguments of ``make``; a value that is a list itself is wrapped in a
+            second list.
 
     Raises:
         InputError: when a list is empty, or lists differ in length.
@@ -276,21 +294,29 @@ def paired(make: Callable[..., Any], options: Mapping[str, Any]) -> ColumnMask:
         return make(**options)
     lengths = {len(values) for values in lists.values()}
     if len(lengths) > 1 or 0 in lengths:
-        given = ", ".join(f"mask.{name} with {len(values)}" for name, values in lists.items())
+        lengths_by_name = ", ".join(
+            f"mask.{name} with {len(values)}" for name, values in lists.items()
+        )
         raise InputError(
-            "lists of mask options are paired and must have one length, at least one value, got "
-            f"{given}; give each as many, or one number that holds for all"
+            "lists of mask options are paired: they must have the same length, at least 1, got "
+            f"{lengths_by_name}; give each list as many values, or one number that holds for all"
         )
     rows = (dict(zip(lists, values, strict=True)) for values in zip(*lists.values(), strict=True))
     return MixedMask(tuple(make(**{**options, **row}) for row in rows))
 
 
 def draw_columns(mask: DrawnMask, n_columns: int, padding: tuple[int, int], seed: int) -> Tensor:
-    """Draw a mask ``(x,)`` bool and check it, as it may come from outside this package.
+    """Draw a mask ``(x,)`` bool and check it: the mask object may be a user's own.
+
+    Args:
+        mask: mask object, see the head of this module.
+        n_columns: width x of k-space.
+        padding: first acquired column, and the one after the last.
+        seed: seed of the draw.
 
     Raises:
-        InputError: when the mask is no callable, or gives no ``(x,)`` bool tensor within the
-            acquired columns.
+        InputError: when the mask is not callable, or the draw is not an ``(x,)`` bool tensor with
+            samples in acquired columns only.
     """
     name = type(mask).__name__
     rule = "a mask must be a callable (n_columns, padding, seed) -> (x,) bool tensor"
@@ -317,26 +343,35 @@ def draw_columns(mask: DrawnMask, n_columns: int, padding: tuple[int, int], seed
     return columns
 
 
-def _check_budget(calibration: int, lines: float, width: int, acceleration: float) -> None:
-    """Refuse no lines at all, and calibration lines that alone exceed the lines to be sampled."""
-    if lines < 1:
+def _check_budget(n_calibration: int, budget: float, width: int, acceleration: float) -> None:
+    """Raise InputError for less than one sampled line, or more calibration lines than those.
+
+    Args:
+        n_calibration: number of calibration lines.
+        budget: number of lines that are sampled.
+        width: number of acquired lines.
+        acceleration: acceleration, for messages.
+    """
+    if budget < 1:
         raise InputError(
             f"mask.acceleration may be at most the number of acquired columns, {width}, got "
             f"{acceleration:g}; lower it"
         )
-    if calibration > lines + _ROUNDING:
-        highest = math.floor(100 * width / calibration) / 100
+    if n_calibration > budget + _ROUNDING:
+        highest = math.floor(100 * width / n_calibration) / 100
         raise InputError(
-            f"calibration lines must fit into the {lines:g} lines that {acceleration:g}-fold "
-            f"acceleration leaves of {width}, got {calibration}; set mask.acceleration to at most "
-            f"{highest:g} or sample at most {int(lines)} calibration lines "
+            f"calibration lines must fit into the {budget:g} lines that {acceleration:g}-fold "
+            f"acceleration leaves of {width}, got {n_calibration}; set mask.acceleration to at "
+            f"most {highest:g} or sample at most {int(budget)} calibration lines "
             "(mask.calibration_lines or mask.center_fraction)"
         )
 
 
 def _check_number(name: str, value: Any, least: float, most: float = math.inf) -> None:
-    """Refuse what numpy and fastMRI would take for a sampling that nobody meant."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not (number and math.isfinite(value) and least <= value <= most):
+    """Raise InputError unless a value is a number in its range; numpy and fastMRI do not check."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (is_number and math.isfinite(value) and least <= value <= most):
         upper = f" and at most {most:g}" if most < math.inf else ""
-        raise InputError(f"mask.{name} must be a number of at least {least}{upper}, got {value!r}")
+        raise InputError(
+            f"mask.{name} must be a number of at least {least}{upper}, got {value!r}; set one"
+        )

@@ -15,7 +15,7 @@ from mrisem.physics.sense import SenseOperator
 
 def _inner(a: Tensor, b: Tensor) -> Tensor:
     """Real part of the inner product of each slice: ``(batch, y, x)`` -> ``(batch, 1, 1)``."""
-    # no matrix product: mixed precision would round it to bfloat16
+    # not a matrix product: under mixed precision that would be rounded to bfloat16
     product = torch.view_as_real(a.contiguous()) * torch.view_as_real(b.contiguous())
     return product.sum((1, 2, 3))[:, None, None]
 
@@ -24,8 +24,8 @@ class Solution(NamedTuple):
     """Solution of a linear system.
 
     Args:
-        image: ``(batch, y, x)`` complex.
-        residual: ``(batch,)``, norm of the residual over that of the right-hand side.
+        image: ``(batch, y, x)`` complex, x.
+        residual: ``(batch,)``, ``|operator(x) - b| / |b|``.
     """
 
     image: Tensor
@@ -40,20 +40,22 @@ def conjugate_gradient(
     tolerance: float = 1e-6,
     max_iterations: int = 30,
 ) -> Solution:
-    """Solve ``operator(x) = b`` for a Hermitian positive definite operator, each slice by itself.
+    """Solve ``operator(x) = b`` by conjugate gradients for all slices of a batch at once.
 
-    Hestenes & Stiefel 1952. A slice whose residual norm has fallen below ``tolerance * |b|`` is
-    frozen (its step becomes zero) while others go on; no value is read back to the host, so a
-    GPU's queue never drains. Not differentiable by itself: see `solve_data_consistency`.
+    Source: Hestenes & Stiefel 1952. The slices are independent systems. A slice whose residual norm
+    has fallen below ``tolerance * |b|`` takes steps of zero while the others continue. On a GPU no
+    value is read back to the host, which would make the GPU wait. Gradients do not pass through
+    this function: see `solve_data_consistency`.
 
     Args:
-        operator: ``(batch, y, x)`` -> ``(batch, y, x)``.
+        operator: Hermitian positive definite map ``(batch, y, x)`` -> ``(batch, y, x)``.
         right_hand_side: ``(batch, y, x)`` complex, b.
-        start: ``(batch, y, x)`` complex; zero when None.
-        tolerance: relative residual norm at which a slice is done.
-        max_iterations: most iterations.
+        start: ``(batch, y, x)`` complex, first x; None: zero.
+        tolerance: relative residual norm below which a slice is solved.
+        max_iterations: largest number of iterations.
     """
     total = _inner(right_hand_side, right_hand_side)
+    # where b is zero the solution is zero, whatever the start
     x = torch.zeros_like(right_hand_side) if start is None else torch.where(total > 0, start, 0)
     residual = right_hand_side - (operator(x) if start is not None else 0)
     direction = residual
@@ -61,15 +63,16 @@ def conjugate_gradient(
     threshold = tolerance**2 * total
     for _ in range(max_iterations):
         active = energy > threshold
-        # a look at the values would make a GPU wait; tensors on "meta" have none
+        # on a GPU this look at a value would make it wait; tensors on "meta" have no values
         if energy.device.type == "cpu" and not active.any():
             break
-        image = operator(direction)
-        curvature = _inner(direction, image)
+        operator_direction = operator(direction)
+        curvature = _inner(direction, operator_direction)
         step = torch.where(active, energy / torch.where(active, curvature, 1.0), 0.0)
         x = x + step * direction
-        residual = residual - step * image
+        residual = residual - step * operator_direction
         new_energy = _inner(residual, residual)
+        # the new direction is conjugate to the earlier ones (Fletcher and Reeves' ratio)
         ratio = torch.where(active, new_energy / torch.where(active, energy, 1.0), 0.0)
         direction = torch.where(active, residual + ratio * direction, direction)
         energy = new_energy
@@ -79,16 +82,16 @@ def conjugate_gradient(
 
 @dataclass
 class Solves:
-    """The last of a sequence of similar solves: the next one starts where it ended.
+    """Results of the last of a sequence of similar solves; the next solve starts from them.
 
-    From one step of a fit to the next the right-hand side changes little: by ``mu`` times the
-    change of the network's image, with ``mu`` about .01.
+    From one step of a fit to the next the right-hand side changes only by ``mu`` times the change
+    of the network's image, with ``mu`` about .01.
 
     Args:
-        image: ``(batch, y, x)``, the last solution; None: there was none.
-        gradient: the same of the solve for the gradient.
+        image: ``(batch, y, x)`` complex, last solution; None: there was none.
+        gradient: ``(batch, y, x)`` complex, last solution of the solve for the gradient, or None.
         residual: ``(batch,)``, relative residual of the last solve.
-        gradient_residual: the same of the solve for the gradient.
+        gradient_residual: ``(batch,)``, relative residual of the last solve for the gradient.
     """
 
     image: Tensor | None = None
@@ -98,10 +101,11 @@ class Solves:
 
 
 class _ImplicitSolve(torch.autograd.Function):
-    """``x(b, mu) = (A^H A + mu I)^-1 b`` with the gradient of the implicit-function rule.
+    """``x(b, mu) = (A^H A + mu I)^-1 b``, with its gradient by the implicit-function rule.
 
-    With ``g`` the gradient arriving at x, ``v = (A^H A + mu I)^-1 g`` is the gradient to b and
-    ``-Re<v, x>`` the one to mu: one more solve, and no iterate is kept.
+    Let ``g`` be the gradient with respect to x. Then ``v = (A^H A + mu I)^-1 g`` is the gradient
+    with respect to b, and ``-Re<v, x>`` the one with respect to mu. This takes one more solve; no
+    iterate is stored.
     """
 
     @staticmethod
@@ -122,7 +126,7 @@ class _ImplicitSolve(torch.autograd.Function):
         )
         start = _usable(last.image, start)
         image, last.residual = solve(right_hand_side, start, tolerance=tolerances[0])
-        last.image = image.detach()  # the output itself would keep the graph that leads to it
+        last.image = image.detach()  # the output itself would keep the graph behind it in memory
         ctx.save_for_backward(image, weight)
         ctx.solve = partial(solve, tolerance=tolerances[1])
         ctx.last = last
@@ -136,19 +140,19 @@ class _ImplicitSolve(torch.autograd.Function):
             None if last.gradient is None else _usable(last.gradient, torch.zeros_like(gradient))
         )
         to_rhs, last.gradient_residual = ctx.solve(gradient, start)
-        last.gradient = to_rhs.clone()  # autograd may go on with the tensor that is returned
+        last.gradient = to_rhs.clone()  # autograd may overwrite the tensor that is returned
         to_weight = None
         if ctx.needs_input_grad[1]:
             to_weight = -_inner(to_rhs, solution).sum_to_size(weight.shape)
         return to_rhs, to_weight, None, None, None, None, None
 
 
-def _usable(last: Tensor | None, other: Tensor) -> Tensor:
-    """Return the last solutions, and the other images where one is not finite or none is there."""
+def _usable(last: Tensor | None, fallback: Tensor) -> Tensor:
+    """Return the last solutions; where there is none or it is not finite, the other images."""
     if last is None:
-        return other
+        return fallback
     finite = torch.view_as_real(last).sum((1, 2, 3)).isfinite()
-    return torch.where(finite[:, None, None], last, other)
+    return torch.where(finite[:, None, None], last, fallback)
 
 
 def solve_data_consistency(
@@ -162,20 +166,22 @@ def solve_data_consistency(
     max_iterations: int = 10,
     last: Solves | None = None,
 ) -> Tensor:
-    """Solve ``(A^H A + mu I) x = A^H y + mu x_net``, differentiably.
+    """Solve ``(A^H A + mu I) x = A^H y + mu x_net`` by conjugate gradients, differentiably.
 
-    The gradient to ``image`` and to ``weight`` comes from the implicit-function rule: one more CG
-    solve, memory independent of the number of iterations. It is exact where CG has converged.
+    The gradient with respect to ``image`` and ``weight`` comes from the implicit-function rule. It
+    takes one more solve; its memory does not grow with the iterations. It is exact only where
+    conjugate gradients have converged.
 
     Args:
-        sense: A.
+        sense: encoding operator A.
         adjoint_kspace: ``(batch, y, x)`` complex64, ``A^H y``.
         image: ``(batch, y, x)`` complex64, ``x_net``; also the starting point.
         weight: mu > 0, float32 of shape () or ``(batch, 1, 1)``.
-        tolerance: relative residual norm at which a slice is done.
-        gradient_tolerance: the same of the solve for the gradient; None: the same value.
-        max_iterations: most iterations of each of the two solves.
-        last: solves that this one resembles, from where it starts; it is noted there.
+        tolerance: relative residual norm below which a slice is solved.
+        gradient_tolerance: the same for the gradient's solve; None: the value of ``tolerance``.
+        max_iterations: largest number of iterations of each of the two solves.
+        last: results of a similar solve, from which this one starts and which it replaces; None:
+            the solve starts from ``image``.
 
     Returns:
         ``(batch, y, x)`` complex64.

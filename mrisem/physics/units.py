@@ -1,7 +1,7 @@
-"""Scaling by powers of two, so that the unit of the data changes no result.
+"""Scaling by powers of two: it makes results independent of the unit of the data.
 
-Squares of float32 values overflow above 1e19 and vanish below 1e-19. A power of two changes the
-exponent of a float only, so that what is computed from scaled values is the same, bit for bit.
+Squares of float32 values overflow above 1e19 and vanish below 1e-19. Multiplication by a power of
+two changes only the exponent of a float, so results from scaled values are equal bit for bit.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 def binary_exponent(largest: float) -> int:
-    """Return ``e`` with ``2^(e - 1) <= largest < 2^e``; 0 for zero and what is not finite.
+    """Return ``e`` with ``2^(e - 1) <= largest < 2^e``; 0 for zero, infinity and NaN.
 
     >>> binary_exponent(1.0), binary_exponent(0.3), binary_exponent(0.0)
     (1, -1, 0)
@@ -23,14 +23,14 @@ def binary_exponent(largest: float) -> int:
 
 
 def shift_exponent(values: Tensor, exponent: int) -> Tensor:
-    """Return ``values * 2^exponent``, exactly where neither end of the range is reached.
+    """Return ``values * 2^exponent``: exact unless the result overflows or underflows.
 
     >>> shift_exponent(torch.tensor([3.0]), 2)
     tensor([12.])
     """
     if values.is_complex():
         return torch.view_as_complex(shift_exponent(torch.view_as_real(values), exponent))
-    # in two steps, since a float32 does not hold every power that is needed
+    # two factors, since float32 does not hold every power of two that may be needed
     half = exponent // 2
     return values * 2.0**half * 2.0 ** (exponent - half)
 
@@ -44,10 +44,14 @@ def exponent_of(values: Tensor) -> int:
 def common_unit(
     reconstruction: np.ndarray, target: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """Scale two images by one power of two, so that the target's maximum is about 1.
+    """Scale two images by one power of two that brings the target's maximum to about 1.
+
+    Args:
+        reconstruction: image of any shape.
+        target: image in the same unit; where it is all zero, the reconstruction sets the scale.
 
     Returns:
-        both, and the exponent of the power that they were multiplied with.
+        scaled reconstruction, scaled target, and the exponent of the power of two.
     """
     largest = float(np.abs(target).max(initial=0)) or float(np.abs(reconstruction).max(initial=0))
     exponent = -binary_exponent(largest)

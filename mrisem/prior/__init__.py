@@ -1,1 +1,1 @@
-"""The semantic prior: encoders, banks, losses. It sees magnitude images only."""
+"""Semantic prior: encoders, banks and losses; it sees magnitude images only."""

@@ -1,4 +1,4 @@
-"""What the builders of both routes share: each acquisition's bank, from the cache or built."""
+"""Base of the prior builders of both routes: a bank per acquisition, from the cache or built."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from mrisem.prior.prior import AuxiliaryData, AuxiliaryImages, Contrast, Prior
 
 
 class BankPriorBuilder(ABC):
-    """Makes a prior with a bank for each acquisition (`mrisem.prior.prior.PriorBuilder`)."""
+    """Builder of a prior with a bank for each acquisition (`mrisem.prior.prior.PriorBuilder`)."""
 
-    BANK: ClassVar[type[Bank]]
-    folder: Path  # in which banks are cached
-    contrast: Contrast  # of the auxiliary images
-    _encoder: Any = None  # loaded once
+    BANK: ClassVar[type[Bank]]  # class of the banks
+    folder: Path  # folder in which banks are cached
+    contrast: Contrast  # contrast of the auxiliary images
+    _encoder: Any = None  # encoder, once it is loaded
 
     @abstractmethod
     def load_encoder(self, device: torch.device) -> Any:
-        """Load what embeds images."""
+        """Load the encoder of images onto the device."""
 
     @abstractmethod
     def recipe(
         self, encoder: Any, device: torch.device
     ) -> tuple[dict[str, Any], Callable[..., Bank]]:
-        """Return all that a bank depends on beside its images, and what builds it.
+        """Return the facts on which a bank depends beside its images, and the function to build it.
 
-        That is called with ``images``, ``description`` and ``unfinished``, an `Unfinished`, and
+        The function takes ``images``, ``description`` and ``unfinished`` (an `Unfinished`) and
         returns the bank on the CPU.
         """
 
     @abstractmethod
     def make_prior(self, encoder: Any, bank: Any) -> Prior:
-        """Make the prior of a bank, both on the device."""
+        """Make the prior from a bank; encoder and bank lie on the device."""
 
     def __call__(self, data: AuxiliaryData, device: torch.device) -> dict[str, Prior]:
-        """Make the priors on a device: acquisition -> prior."""
+        """See `PriorBuilder`."""
         encoder = self._encoder_on(device)
         return {
             acquisition: self.make_prior(encoder, bank.to(device))
@@ -50,7 +50,7 @@ class BankPriorBuilder(ABC):
         }
 
     def describe(self, data: AuxiliaryData, device: torch.device) -> Iterator[str]:
-        """Yield a few lines on each bank: its images, entries, how well the sides separate."""
+        """Yield a few lines on each bank: images, entries, and separation of its two sides."""
         encoder = self._encoder_on(device)
         for acquisition, bank, path in self._banks(encoder, data, device):
             images = bank.description["images"]
@@ -65,9 +65,9 @@ class BankPriorBuilder(ABC):
             yield "\n".join(lines)
 
     def contents(self, data: AuxiliaryData, device: torch.device) -> dict[str, str]:
-        """Return what the priors depend on: ``prior <acquisition>`` -> content key of its bank.
+        """Return ``prior <acquisition>`` -> content key of its bank (`PriorBuilder.contents`).
 
-        No bank is built for that; the encoder is loaded, and kept for a later call.
+        No bank is built for this. The encoder is loaded, and kept for later calls.
         """
         encoder = self._encoder_on(device)
         facts, _ = self.recipe(encoder, device)
@@ -79,10 +79,11 @@ class BankPriorBuilder(ABC):
     def find_bank(
         self, encoder: Any, images: AuxiliaryImages, device: torch.device
     ) -> tuple[Bank, Path]:
-        """Return the bank of these images, on the CPU, and its file.
+        """Load the bank of these images, or build it if its file is missing or damaged.
 
-        The file's name is the hash of everything that the bank depends on. One that is not there,
-        or damaged, is built.
+        Returns:
+            the bank on the CPU, and its file, whose name is the hash of everything on which the
+            bank depends.
         """
         facts, build = self.recipe(encoder, device)
         path = self._bank_path(facts, images)
@@ -90,14 +91,14 @@ class BankPriorBuilder(ABC):
         def make() -> Bank:
             unfinished = Unfinished.beside(path)
             bank = build(images=images, description={}, unfinished=unfinished)
-            # only now it is known which images were bad
+            # after the build, since only then the images' description names the unreadable ones
             images_facts = {"fingerprint": images.fingerprint, "images": images.describe()}
             return replace(bank, description={**facts, **images_facts})
 
         return load_or_build(path, self.BANK.load, make), path
 
     def _encoder_on(self, device: torch.device) -> Any:
-        """The encoder, loaded once."""
+        """Return the encoder on the device; it is loaded at the first call."""
         if self._encoder is None:
             self._encoder = self.load_encoder(device)
         elif isinstance(self._encoder, nn.Module):
@@ -105,15 +106,18 @@ class BankPriorBuilder(ABC):
         return self._encoder
 
     def _bank_path(self, facts: dict[str, Any], images: AuxiliaryImages) -> Path:
+        """Return the file of a bank: the name hashes all on which the bank depends."""
         key = content_key({**facts, "fingerprint": images.fingerprint})
         return self.folder / f"{key}.safetensors"
 
     def _images(self, data: AuxiliaryData) -> Iterator[tuple[str, AuxiliaryImages]]:
+        """Yield each acquisition with its auxiliary images."""
         for acquisition in data.reconstructed_acquisitions:
             yield acquisition, data.auxiliary_slices(acquisition, self.contrast)
 
     def _banks(
         self, encoder: Any, data: AuxiliaryData, device: torch.device
     ) -> Iterator[tuple[str, Bank, Path]]:
+        """Yield each acquisition with its bank and the bank's file."""
         for acquisition, images in self._images(data):
             yield acquisition, *self.find_bank(encoder, images, device)

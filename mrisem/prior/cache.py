@@ -1,4 +1,4 @@
-"""Banks on disk: safetensors with a checksum, written wholly or not at all, and built only once."""
+"""Cache of banks: safetensors files with a checksum, written as a whole and built only once."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from torch import Tensor
 from mrisem.errors import InputError
 from mrisem.files import reading, remove_partial, whole, write_text
 
-SAVE_EVERY = 60.0  # seconds between two states of an unfinished build
+SAVE_EVERY = 60.0  # seconds between two saves of an unfinished build
 Tensors = dict[str, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bank(ABC):
-    """Good and bad images as a route sees them, which a safetensors file can keep.
+    """Embeddings of good and bad images, in the form of a route; kept in a safetensors file.
 
     Args:
-        description: what the bank is made of, for people; JSON can hold it.
+        description: facts on the bank's images and encoder, for people; JSON values.
     """
 
-    FORMAT: ClassVar[str]  # checked when a file is read
+    FORMAT: ClassVar[str]  # name and version of the file's format, checked when a file is read
     description: dict[str, Any] = field(default_factory=dict)
 
     @abstractmethod
@@ -43,19 +43,19 @@ class Bank(ABC):
 
     @abstractmethod
     def summary(self) -> list[str]:
-        """Return lines for people: entries, and how well the two sides separate."""
+        """Return lines for people: number of entries, and separation of the two sides."""
 
     @abstractmethod
     def content(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return the tensors, and what else `of_content` needs, without the description."""
+        """Return the tensors, and the other values that `of_content` needs (no description)."""
 
     @classmethod
     @abstractmethod
     def of_content(cls, tensors: dict[str, Tensor], facts: dict[str, Any]) -> Self:
-        """Make the bank again; the description is among the facts."""
+        """Make a bank from its content; ``facts`` holds the description as well."""
 
     def save(self, path: Path) -> None:
-        """Write to a file, wholly or not at all, and the description beside it as JSON."""
+        """Write the bank to a file as a whole, and its description beside it as JSON."""
         tensors, facts = self.content()
         tensors = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
         facts = {**facts, "description": self.description}
@@ -84,34 +84,34 @@ class Bank(ABC):
         return bank
 
     def check_finite(self) -> None:
-        """Raise InputError where a tensor holds NaN or infinity."""
+        """Raise InputError if a tensor holds NaN or infinity."""
         for name, tensor in self.content()[0].items():
             if not bool(torch.isfinite(tensor).all()):
                 raise InputError(
-                    f"a bank must be finite, got NaN or infinity in {name}; look for bad images in "
-                    "auxiliary.root, or take encoder.dtype=float32"
+                    f"a bank must be finite, got NaN or infinity in {name}; remove bad images from "
+                    "auxiliary.root, or set encoder.dtype=float32"
                 )
 
 
 @dataclass
 class Unfinished:
-    """State of a build beside its bank, from which a later build of the same bank continues.
+    """State of an interrupted build, from which a later build of the same bank continues.
 
-    The file has the bank's content key, so that a build of anything else never reads it.
+    The name of the file holds the bank's content key, so only a build of the same bank reads it.
 
     Args:
-        path: file of the state; None: not kept.
+        path: file of the state; None: no state is kept.
     """
 
     path: Path | None = None
 
     @classmethod
     def beside(cls, bank: Path) -> Unfinished:
-        """Return the state of the bank that is to have this file."""
+        """Return the state beside the file of a bank that is to be built."""
         return cls(bank.with_suffix(".unfinished"))
 
     def read(self) -> Tensors:
-        """Return the state that an interrupted build left; empty: there is none, or a damaged."""
+        """Read the state of an interrupted build; empty if there is none or it is damaged."""
         if self.path is None or not self.path.exists():
             return {}
         try:
@@ -123,10 +123,10 @@ class Unfinished:
 
     @contextmanager
     def kept(self, state: Callable[[], Tensors]) -> Iterator[Callable[[], None]]:
-        """Keep ``state()`` once a minute and when the build is interrupted by an exception.
+        """Save ``state()`` once a minute, and when an exception interrupts the build.
 
         Yields:
-            a function to call after each step.
+            function to call after each step of the build.
         """
         last = time.monotonic()
 
@@ -138,19 +138,19 @@ class Unfinished:
 
         try:
             yield step
-        except BaseException:  # an interruption too
+        except BaseException:  # also KeyboardInterrupt and a signal's `Interrupted`
             self.save(state())
             raise
 
     def save(self, tensors: Tensors) -> None:
-        """Write a state, whole or not at all."""
+        """Write a state as a whole."""
         if self.path is not None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with _sole_writer(self.path.parent), whole(self.path) as partial:
-                save_file({name: t.contiguous() for name, t in tensors.items()}, partial)
+                save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial)
 
     def remove(self) -> None:
-        """Remove the state: the bank is complete."""
+        """Remove the state, once the bank is complete."""
         if self.path is not None:
             self.path.unlink(missing_ok=True)
 
@@ -159,18 +159,23 @@ B = TypeVar("B", bound=Bank)
 
 
 def load_or_build(path: Path, load: Callable[[Path], B], build: Callable[[], B]) -> B:
-    """Return the bank of a file; without one, or with a damaged one, build it and keep it.
+    """Load the bank of a file; if the file is missing or damaged, build the bank and save it.
 
-    A lock lets two processes that want the same bank build it once. `Unfinished.beside` the bank is
-    removed when the bank is complete.
+    A lock makes sure that of several processes one builds the bank and the others load it. The
+    state of the unfinished build (`Unfinished.beside`) is removed when the bank is complete.
+
+    Args:
+        path: file of the bank.
+        load: reads the file.
+        build: builds the bank.
 
     Raises:
-        InputError: when what was built is not finite.
+        InputError: when the built bank is not finite.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock"):
         with _sole_writer(path.parent):
-            pass  # leftovers are removed, also where the bank is there
+            pass  # removes the leftovers of killed processes, also if the bank is complete
         if path.exists():
             try:
                 return load(path)
@@ -186,19 +191,20 @@ def load_or_build(path: Path, load: Callable[[Path], B], build: Callable[[], B])
 
 @contextmanager
 def _sole_writer(folder: Path) -> Iterator[None]:
-    """Let no other process write into the folder; what killed processes left there is removed."""
+    """Keep other processes from writing into the folder; remove leftovers of killed ones."""
     with FileLock(folder / ".writing.lock"):
         remove_partial(folder)
         yield
 
 
 def content_key(facts: dict[str, Any]) -> str:
-    """Return the content key: equal facts have equal keys."""
+    """Hash facts to a content key of 24 hexadecimal digits."""
     text = json.dumps(facts, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
 def _digest(tensors: dict[str, Tensor]) -> str:
+    """Hash names and bytes of tensors."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(name.encode())

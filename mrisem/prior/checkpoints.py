@@ -1,4 +1,4 @@
-"""Checkpoint folders: where they are, and what their JSON files say."""
+"""Checkpoint folders: finding them, and reading their JSON files."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import mrisem
 from mrisem.errors import InputError
 
 SHIPPED = ("janus_mini",)
-# ``(value - mean) / std`` maps [0, 1] to a network's input: mean and std, one entry a channel, or
-# one for all of them.
+# Mean and std of ``(value - mean) / std``, which maps [0, 1] to a network's input; each has one
+# number for all channels, or one for each.
 Normalisation = tuple[float | Sequence[float], float | Sequence[float]]
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -25,13 +25,13 @@ def resolve_checkpoint(path: str, revision: str | None = None) -> Path:
     """Find the folder of a checkpoint.
 
     Args:
-        path: ``janus_mini`` (ships with the package), a folder, or a hub name ``owner/name``, which
-            is looked up in the local hub cache first and downloaded only when it is not there.
-        revision: commit, tag or branch of a hub name (None: its main branch); a folder has none,
-            and the value is not looked at.
+        path: ``janus_mini`` (part of the package), a folder, or a hub name ``owner/name``. A hub
+            name is looked up in the local hub cache, and downloaded only if it is not there.
+        revision: commit, tag or branch of a hub name; None: its main branch. A folder has no
+            revision, and the value is not used.
 
     Raises:
-        InputError: when there is no such folder, or no such hub name within reach.
+        InputError: when the folder does not exist, or the hub name cannot be fetched.
     """
     if path in SHIPPED:
         return Path(mrisem.__file__).parent / "assets" / path
@@ -42,40 +42,41 @@ def resolve_checkpoint(path: str, revision: str | None = None) -> Path:
         return _resolve_hub(path, revision)
     raise InputError(
         f"encoder.path must be an existing folder, a hub name owner/name or one of {SHIPPED}, "
-        f"got {path!r}; check the spelling"
+        f"got {path!r}; correct the spelling"
     )
 
 
 def _resolve_hub(name: str, revision: str | None) -> Path:
+    """Find a hub name in the local hub cache, or download it."""
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    wanted: dict[str, Any] = {"revision": revision, "allow_patterns": _HUB_FILES}
+    request: dict[str, Any] = {"revision": revision, "allow_patterns": _HUB_FILES}
     try:
-        cached = Path(snapshot_download(name, local_files_only=True, **wanted))
+        cached = Path(snapshot_download(name, local_files_only=True, **request))
         if any(cached.glob("*.safetensors")):  # a cache may hold a configuration alone
             return cached
     except LocalEntryNotFoundError:
         pass  # not cached: ask the hub
     try:
-        # snapshot_download would ask without a time limit, and wait for ever on a dead network
+        # snapshot_download has no time limit and would wait for ever on a dead network: ask first
         HfApi().repo_info(name, revision=revision, timeout=_HUB_TIMEOUT)
-        return Path(snapshot_download(name, **wanted))
-    except Exception as error:  # offline, unknown, gated: each of its own class and cause
+        return Path(snapshot_download(name, **request))
+    except Exception as error:  # offline, unknown or gated names raise different classes
         fetch = f"hf download {name}{f' --revision {revision}' if revision else ''} --local-dir DIR"
         raise InputError(
             f"encoder.path must be a folder or a hub name that is cached or can be fetched, got "
-            f"{name!r} ({type(error).__name__}); where there is a network run `{fetch}`, bring DIR "
-            "here and set encoder.path=DIR"
+            f"{name!r} ({type(error).__name__}); run `{fetch}` on a machine with a network, copy "
+            "DIR here and set encoder.path=DIR"
         ) from error
 
 
 def read_model_type(folder: Path) -> str | None:
-    """Read ``model_type`` of ``config.json``.
+    """Read ``model_type`` from the ``config.json`` of a checkpoint.
 
     Raises:
-        InputError: when the file is missing, unreadable, or of DeepSeek's original Janus format,
-            which transformers cannot load by itself.
+        InputError: when the file is missing or not JSON, or has DeepSeek's original Janus format,
+            which transformers cannot load without DeepSeek's code.
     """
     model_type: str | None = read_json(folder / "config.json").get("model_type")
     if model_type == "multi_modality":
@@ -87,10 +88,11 @@ def read_model_type(folder: Path) -> str | None:
 
 
 def read_normalisation(folder: Path) -> Normalisation:
-    """Read what a checkpoint's own image processor does; mean 0 and std 1 where it does nothing.
+    """Read the normalisation of a checkpoint's image processor; mean 0 and std 1 if it has none.
 
     Raises:
-        InputError: when neither of the two files that may state it does.
+        InputError: when neither ``preprocessor_config.json`` nor ``processor_config.json`` states
+            it.
     """
     for file in (folder / "preprocessor_config.json", folder / "processor_config.json"):
         content = read_json(file) if file.is_file() else {}
@@ -106,7 +108,11 @@ def read_normalisation(folder: Path) -> Normalisation:
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """Read a JSON file of a checkpoint, or raise an InputError."""
+    """Read a JSON file of a checkpoint.
+
+    Raises:
+        InputError: when the file is missing or not JSON.
+    """
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

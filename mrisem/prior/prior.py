@@ -1,7 +1,7 @@
-"""What a semantic prior is, and what makes one: the two seams of this package.
+"""Interfaces of this package: `Prior`, a loss on images, and `PriorBuilder`, which makes priors.
 
-A prior of your own is a class with `Prior.losses` and a builder that returns it; ``_target_`` in a
-YAML of ``conf/prior`` names the builder.
+To add a prior, write a class with `Prior.losses` and a builder that returns it, and name the
+builder as ``_target_`` in a YAML file of ``conf/prior``.
 """
 
 from __future__ import annotations
@@ -16,76 +16,89 @@ Contrast = Literal["same", "cross", "mixed"]
 
 
 class Prior(Protocol):
-    """A loss on magnitude images; a subclass gives `losses`, the rest is for curves."""
+    """Loss on magnitude images; only `losses` is required, the other methods serve curves."""
 
     def losses(self, magnitude: Tensor, iteration: int = 0) -> dict[str, Tensor]:
         """Evaluate the loss.
 
         Args:
-            magnitude: ``(batch, y, x)`` float32, of any positive scale.
-            iteration: number of the fit's step, which seeds random draws.
+            magnitude: ``(batch, y, x)`` float32 in any unit.
+            iteration: step of the fit, which seeds random draws.
 
         Returns:
-            name -> ``(batch,)`` float32; ``semantic`` is the loss, the others go to the curves.
+            name -> ``(batch,)`` float32. ``semantic`` is the loss; other values are logged.
         """
 
     def diagnose(self, magnitude: Tensor, iteration: int | None) -> dict[str, Tensor]:
-        """Return named ``(batch,)`` values that cost extra; iteration None: the final image."""
+        """Return further values to log, name -> ``(batch,)``, that take extra time.
+
+        Args:
+            magnitude: ``(batch, y, x)`` float32.
+            iteration: step of the fit; None: the images are final.
+        """
         return {}
 
     def signature(self, magnitude: Tensor) -> dict[str, Tensor]:
-        """Place images in an embedding: level -> ``(batch, feature)``; empty: no picture."""
+        """Embed images for the UMAP figure: level -> ``(batch, feature)``; empty: no figure."""
         return {}
 
     def bank_signature(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """Place the bank there: level -> positives, negatives, each ``(n, feature)``."""
+        """Embed the bank for the UMAP figure: level -> positives, negatives, ``(n, feature)``."""
         return {}
 
 
 class AuxiliaryImages(Sized, Iterable[tuple[Tensor, Tensor, Any]], Protocol):
-    """(positive, negative, info) for each auxiliary slice, ``(Y, X)`` float32, always the same."""
+    """Pairs of a good and a bad image for each auxiliary slice.
+
+    Iteration gives (positive, negative, info), images ``(Y, X)`` float32; repeated iterations give
+    the same values.
+    """
 
     @property
     def fingerprint(self) -> str:
-        """Hash of all that the images depend on."""
+        """Hash of all on which the images depend."""
 
     def describe(self) -> dict[str, Any]:
-        """Return what stands beside a bank, for people."""
+        """Return facts on the images for the description of a bank."""
 
 
 class AuxiliaryData(Protocol):
-    """Where a builder finds auxiliary images (`mrisem.data.datamodules.FastMRI`)."""
+    """Source of auxiliary images (`mrisem.data.datamodules.FastMRI`)."""
 
     @property
     def reconstructed_acquisitions(self) -> list[str]:
-        """Acquisitions among the scans that are to be reconstructed."""
+        """Acquisitions of the scans that are to be reconstructed."""
 
     def auxiliary_slices(
         self, acquisition: str | None = None, contrast: Contrast = "same"
     ) -> AuxiliaryImages:
-        """Images of other subjects for scans of one acquisition.
+        """Return images of other subjects for scans of one acquisition.
 
         Args:
-            acquisition: name of the scans' acquisition; None where all are of one.
-            contrast: ``same``, ``cross`` (another acquisition) or ``mixed`` (every one).
+            acquisition: acquisition of the scans; None if all scans have the same.
+            contrast: contrast of the images: that of the scans (``same``), another one (``cross``),
+                or every one (``mixed``).
         """
 
 
 class PriorBuilder(Protocol):
-    """Makes the priors of a run."""
+    """Builder of the priors of a run."""
 
     def __call__(self, data: AuxiliaryData, device: torch.device) -> dict[str, Prior]:
-        """Make a prior for each acquisition that is reconstructed: acquisition -> prior.
+        """Make a prior for each acquisition that is reconstructed.
 
         Args:
-            data: gives the auxiliary images.
-            device: where the images to be guided are.
+            data: source of auxiliary images.
+            device: device of the images that the priors guide.
+
+        Returns:
+            acquisition -> prior.
         """
 
     def contents(self, data: AuxiliaryData, device: torch.device) -> dict[str, str]:
-        """Name what the priors depend on beside their options; nothing by default.
+        """Return hashes of all on which the priors depend beside their options; default: none.
 
         Returns:
-            keys that begin with ``prior`` -> hashes, for the run's record.
+            name that begins with ``prior`` -> hash, for the record of the run.
         """
         return {}

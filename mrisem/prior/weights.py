@@ -1,6 +1,6 @@
-"""Loads models of transformers and tensors from checkpoint folders.
+"""Loading of transformers models and of tensors from checkpoint folders.
 
-Nothing here runs code from a checkpoint: JSON and safetensors only, never pickles.
+Only JSON and safetensors files are read, no pickles: no code from a checkpoint runs.
 """
 
 from __future__ import annotations
@@ -22,10 +22,14 @@ _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 
 
 def load_config(config_class: Any, folder: Path) -> Any:
-    """Load the configuration of a model, or of a part such as the vision tower of a whole.
+    """Load the configuration of a model, or of its part such as the vision tower.
+
+    Args:
+        config_class: configuration class of transformers.
+        folder: checkpoint.
 
     Raises:
-        InputError: when a value is not what the class of transformers takes.
+        InputError: when transformers refuses a value.
     """
     from huggingface_hub.errors import StrictDataclassError
 
@@ -41,10 +45,10 @@ def load_config(config_class: Any, folder: Path) -> Any:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """List the safetensors files of a checkpoint: one, or the shards that its index names.
+    """List the safetensors files of a checkpoint: a single one, or the shards in its index.
 
     Raises:
-        InputError: when there are no weights, only pickled ones, or a shard is missing.
+        InputError: when there are no weights, only pickled weights, or a shard is missing.
     """
     files, index = [folder / "model.safetensors"], folder / "model.safetensors.index.json"
     if index.is_file() and not files[0].is_file():
@@ -67,18 +71,19 @@ def load_model(
     names: dict[str, str],
     unused: tuple[str, ...] = (),
 ) -> Any:
-    """Load a model by its class's `from_pretrained`: safetensors only, no reports, no network.
+    """Load a model by `from_pretrained`: safetensors only, without reports and network.
 
     Args:
-        model_class: class of transformers.
-        folder: a checkpoint; weights that the model lacks are not read.
-        config: configuration of the model; the checkpoint's own may be that of a larger one.
+        model_class: model class of transformers.
+        folder: checkpoint; weights that the model does not have are not read.
+        config: configuration of the model; the checkpoint's configuration may describe a larger
+            model.
         dtype: dtype of the weights.
-        names: regular expressions on weight names of the checkpoint -> what replaces them.
-        unused: parts of the names of weights that may be missing.
+        names: regular expression on weight names of the checkpoint -> replacement.
+        unused: parts of names of weights that may be missing.
 
     Raises:
-        InputError: when weights are missing, damaged, pickled, or of other shapes.
+        InputError: when weights are missing, damaged, pickled, or have other shapes.
     """
     weight_files(folder)
     with _safetensors_errors(folder), _silent_transformers():
@@ -91,7 +96,7 @@ def load_model(
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,
-            ignore_mismatched_sizes=True,  # they are in the report
+            ignore_mismatched_sizes=True,  # the report lists them, and an InputError follows
             output_loading_info=True,
         )
     missing = sorted(n for n in report["missing_keys"] if not any(part in n for part in unused))
@@ -105,7 +110,12 @@ def load_model(
 
 
 def refuse_missing(missing: list[str], place: Path) -> None:
-    """Raise an InputError where weights are missing from a folder or file."""
+    """Raise InputError if weights are missing from a folder or file.
+
+    Args:
+        missing: names of missing weights.
+        place: folder or file.
+    """
     if missing:
         raise InputError(
             f"checkpoint must hold all weights of the model, got none for {missing[0]} and "
@@ -114,7 +124,11 @@ def refuse_missing(missing: list[str], place: Path) -> None:
 
 
 def read_tensors(file: Path, pattern: str) -> dict[str, Tensor]:
-    """Read those tensors of a safetensors file in whose names a regular expression is found.
+    """Read the tensors of a safetensors file whose names contain a match of a pattern.
+
+    Args:
+        file: safetensors file.
+        pattern: regular expression.
 
     Raises:
         InputError: when the file is damaged.
@@ -125,6 +139,7 @@ def read_tensors(file: Path, pattern: str) -> dict[str, Tensor]:
 
 @contextmanager
 def _safetensors_errors(place: Path) -> Iterator[None]:
+    """Turn errors of safetensors into InputError."""
     try:
         yield
     except SafetensorError as error:
@@ -135,7 +150,7 @@ def _safetensors_errors(place: Path) -> Iterator[None]:
 
 @contextmanager
 def _silent_transformers() -> Iterator[None]:
-    """Keep transformers' loading reports and progress bars away from stdout and stderr."""
+    """Suppress loading reports and progress bars of transformers."""
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

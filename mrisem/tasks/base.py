@@ -1,4 +1,4 @@
-"""What every method is to Lightning: a task that turns batches into reconstructions."""
+"""Base of all methods for Lightning: a task that turns batches into reconstructions."""
 
 from __future__ import annotations
 
@@ -15,12 +15,19 @@ from mrisem.tasks.curves import FitCurves
 from mrisem.tasks.guidance import Guidance, Steering
 from mrisem.types import Batch, FailedScan, Reconstruction
 
-_NO_MEMORY = "can't allocate memory"  # what torch says of a CPU; of a GPU it has a class
+_NO_MEMORY = "can't allocate memory"  # torch's message for a CPU; for a GPU there is a class
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a task hands to the callbacks for one batch; ``seconds``: wall time per slice."""
+    """Result of a task for one batch, for the callbacks.
+
+    Args:
+        batch: reconstructed slices.
+        reconstruction: their images.
+        seconds: wall time per slice.
+        curves: values that were logged during the fit.
+    """
 
     batch: Batch
     reconstruction: Reconstruction
@@ -34,19 +41,19 @@ class Prediction:
 
     @property
     def failed(self) -> list[FailedScan]:
-        """Slices whose fit was given up; their last finite image is kept."""
+        """Slices whose fit was stopped; their last finite image is kept."""
         rule = "its fit did not stay finite at any learning rate; its last finite image is kept"
         numbers = [self.batch.info[index].slice for index in self.curves.diverged]
         return [FailedScan(self.file, rule, tuple(numbers))] if numbers else []
 
 
 class ReconstructionTask(pl.LightningModule):
-    """Base of all tasks; a subclass says how one batch is reconstructed.
+    """Base class of all tasks; a subclass implements `solve` for one batch.
 
     Attributes:
-        priors: acquisition -> semantic prior; filled by the embedding bank's callback and empty
-            without a prior. A plain dict: neither encoder nor bank enters the state_dict.
-        takes_prior: whether the method can be guided.
+        priors: acquisition -> semantic prior; filled by `EmbeddingBankCallback`, empty without a
+            prior. It is a plain dict, so that checkpoints contain neither encoder nor bank.
+        takes_prior: whether the method can be guided by a prior.
     """
 
     takes_prior = False
@@ -57,7 +64,7 @@ class ReconstructionTask(pl.LightningModule):
         self.priors: dict[str, Prior] = {}
 
     def setup(self, stage: str) -> None:
-        """Refuse a precision that nothing of the method can have."""
+        """Raise InputError for a precision that the method cannot use."""
         network = getattr(self, "network", None)
         if self.trainer.precision != "32-true" and not getattr(
             network, "mixed_precision", network is not None
@@ -68,11 +75,11 @@ class ReconstructionTask(pl.LightningModule):
             )
 
     def solve(self, batch: Batch) -> tuple[Reconstruction, FitCurves]:
-        """Reconstruct a batch; the curves are empty when nothing was fitted."""
+        """Reconstruct a batch; the curves are empty if nothing was fitted."""
         raise NotImplementedError
 
     def guide(self, batch: Batch) -> Guidance | None:
-        """Return the guidance of a batch by the bank of its acquisition; None without a prior."""
+        """Return the guidance of a batch by the prior of its acquisition; None without a prior."""
         if not self.priors:
             return None
         acquisition = batch.info[0].acquisition
@@ -83,15 +90,17 @@ class ReconstructionTask(pl.LightningModule):
     def predict_step(
         self, batch: Batch | FailedScan, batch_idx: int = 0
     ) -> list[Prediction | FailedScan]:
-        """Reconstruct one batch and take the time; where memory is short, in halves."""
+        """Reconstruct one batch and measure the time; if memory is short, in halves."""
         if isinstance(batch, FailedScan):
             return [batch]
         return [*batch.failed, *self._predict(batch)]
 
     def _predict(self, batch: Batch) -> list[Prediction]:
+        """Reconstruct a batch; when it does not fit into memory, reconstruct each half."""
         n, start = len(batch), time.perf_counter()
         try:
             reconstruction, curves = self.solve(batch)
+            # a GPU works asynchronously: wait for it before the time is read
             if batch.masked_kspace.is_cuda:
                 torch.cuda.synchronize()
             return [Prediction(batch, reconstruction, (time.perf_counter() - start) / n, curves)]
@@ -101,13 +110,15 @@ class ReconstructionTask(pl.LightningModule):
             if n == 1:
                 raise InputError(
                     f"one slice of {batch.info[0].file} must fit into memory, but does not "
-                    f"({str(error).splitlines()[0]}); choose a smaller scale or encoder"
+                    f"({str(error).splitlines()[0]}); set a smaller scale or encoder"
                 ) from error
-        # outside of the handler, whose traceback holds tensors
+        # after the handler, since its traceback keeps tensors in memory
         torch.cuda.empty_cache()
+        # no slice depends on another: halves give the same images
         half = n // 2
         warnings.warn(
-            f"out of memory with {n} slices at once, goes on with {half}: scale.fit.slices_at_once",
+            f"out of memory with {n} slices at once, continues with {half}; set "
+            f"scale.fit.slices_at_once={half}",
             stacklevel=2,
         )
         halves = (batch.select(slice(half)), batch.select(slice(half, n)))

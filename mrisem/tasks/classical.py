@@ -10,10 +10,10 @@ from mrisem.types import Batch, Reconstruction
 
 
 class ClassicalTask(ReconstructionTask):
-    """A method without weights.
+    """Task of a method without weights.
 
     Args:
-        method: ``Batch -> Reconstruction``, see `mrisem.baselines`.
+        method: function ``Batch -> Reconstruction`` (see `mrisem.baselines`).
     """
 
     def __init__(self, method: Callable[[Batch], Reconstruction]) -> None:

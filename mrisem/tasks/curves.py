@@ -1,4 +1,4 @@
-"""What a fit logs."""
+"""Values that are logged during a fit."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ from mrisem.types import SliceInfo
 
 @dataclass
 class FitCurves:
-    """What was logged while a batch was fitted.
+    """Values that were logged during the fit of a batch.
 
     Args:
-        rows: Rows of ``fit.csv``: file, slice, iteration, name, value.
-        zero_filled: signature of the zero-filled images, level -> ``(batch, feature)``.
-        paths: the reconstructions' signatures, oldest first: iteration, level -> the same.
-        bank: signature of the bank, level -> positives, negatives.
-        diverged: places in the batch of slices whose fit was given up.
+        rows: rows of ``fit.csv``: file, slice, iteration, name, value.
+        zero_filled: embeddings of the zero-filled images (`Prior.signature`): level ->
+            ``(batch, feature)``.
+        paths: embeddings of the reconstructions, oldest first: pairs of iteration and level ->
+            ``(batch, feature)``.
+        bank: embeddings of the bank: level -> positives, negatives.
+        diverged: indices in the batch of slices whose fit was stopped.
     """
 
     rows: list[tuple[str, int, int, str, float]] = field(default_factory=list)
@@ -40,10 +42,16 @@ class FitCurves:
     def add_image(
         self, guidance: Guidance, iteration: int, image: Tensor, *, final: bool = False
     ) -> None:
-        """Add what the prior says of the images at an iteration, or of the final ones.
+        """Add the prior's values and embeddings of the images at an iteration.
 
-        Of these, also the loss's mean similarities to the bank's two sides, and where the bank and
-        the zero-filled images stand.
+        For final images, add also their mean similarities to the two sides of the bank, and the
+        embeddings of the bank and of the zero-filled images.
+
+        Args:
+            guidance: prior and batch.
+            iteration: step of the fit.
+            image: ``(batch, y, x)`` complex64.
+            final: whether the images are the final ones.
         """
         prior, batch, magnitude = guidance.prior, guidance.batch, guidance.magnitude(image)
         self.add(batch.info, iteration, prior.diagnose(magnitude, None if final else iteration))
@@ -51,7 +59,7 @@ class FitCurves:
         if final:
             sides = ("positives_", "negatives_")
             losses = prior.losses(magnitude)
-            similarities = {k: v for k, v in losses.items() if k.startswith(sides)}
+            similarities = {name: value for name, value in losses.items() if name.startswith(sides)}
             self.add(batch.info, iteration, similarities)
             zero_filled = Measurement.of(batch).zero_filled
             self.zero_filled = prior.signature(guidance.magnitude(zero_filled))

@@ -1,4 +1,4 @@
-"""Fitting networks to scans: several slices at once, each with weights of its own."""
+"""Fitting of networks to scans: several slices at once, each with its own weights."""
 
 from __future__ import annotations
 
@@ -27,24 +27,23 @@ Count = Annotated[int, Field(ge=1)]
 
 @dataclass(frozen=True)
 class PerScanFit:
-    """How a network is fitted to a scan (Feng et al., arXiv:2511.19641).
+    """Settings for the fit of a network to a scan (Feng et al., arXiv:2511.19641).
 
     Args:
-        iterations: optimiser steps (paper: 1500).
+        iterations: number of optimiser steps (paper: 1500).
         learning_rate: learning rate of Adam (paper: 1e-3).
-        halve_every: steps after which the learning rate is halved (paper: 1000).
-        loss_share: share of the samples held out for the loss, which the network does not see
-            (paper, unrolled: 0.4). None: network and loss both have all samples (paper: U-Net; INR,
-            which sees none).
-        validation_share: share of the samples that neither network nor loss have, to stop early on,
-            as zero-shot self-supervision does (Yaman et al., arXiv:2102.07737). None (paper): fit
-            to the end. A slice keeps the weights that predict these samples best.
-        patience: steps without a better prediction of them after which a slice is done.
-        calibration: samples that stay in the network's input whatever is held out: ``block``, the
-            central 24 x 24; or ``lines``, the calibration lines with all their rows (paper).
-        lora: train low-rank factors only; None: all weights.
-        log_every: steps between two rows of the fitting curves.
-        progress: show a progress bar.
+        halve_every: number of steps after which the learning rate is halved (paper: 1000).
+        loss_share: share of the samples for the loss, held out from the network's input (paper,
+            unrolled: 0.4). None: network and loss both have all samples (paper: U-Net and INR).
+        validation_share: share of the samples for early stopping, held out from network and loss as
+            in zero-shot self-supervision (Yaman et al., arXiv:2102.07737). A slice keeps the
+            weights that predict these samples best. None (paper): no early stopping.
+        patience: number of steps without a better prediction after which a slice stops.
+        calibration: samples that always stay in the network's input: ``block``, the central
+            24 x 24; ``lines``, the calibration lines with all their rows (paper).
+        lora: settings of low-rank factors, which alone are trained; None: all weights are trained.
+        log_every: number of steps between two rows of the fitting curves.
+        progress: whether to show a progress bar.
     """
 
     iterations: Count = 1500
@@ -61,19 +60,21 @@ class PerScanFit:
 
 @dataclass
 class ScanFit:
-    """The fit of one network to each slice of a batch, self-supervised.
+    """Self-supervised fit of one network to each slice of a batch.
 
-    Each loss's gradient is taken at images and then sent through the network, so that this is
-    differentiated once and the share of the prior can be read off at no cost. The result for a
-    slice does not depend on its neighbours in the batch.
+    Minimises ``L_dc + lambda L_sem`` (Feng et al., arXiv:2511.19641, Eq. 7). The gradients of both
+    terms are computed at the images, and their sum is backpropagated through the network. The
+    network is differentiated once, and the strength of the prior's gradient is known. The result
+    for a slice does not depend on the other slices of the batch.
 
     Args:
-        network: has weights for each slice (`mrisem.networks.stacked.stack`), fitted in place.
-        batch: the measurements.
+        network: network with weights for each slice (`mrisem.networks.stacked.stack`), fitted in
+            place.
+        batch: measured slices.
         seed: seed of the splits, together with file and slice.
-        guidance: the semantic prior.
+        guidance: semantic prior; None: no prior.
         placement: images at which data term and prior act.
-        curves: what `run` and `finish` log.
+        curves: values that `run` and `finish` log.
     """
 
     network: nn.Module
@@ -92,30 +93,33 @@ class ScanFit:
         guided: bool = True,
         groups: Groups | None = None,
     ) -> None:
-        """Fit; a further run continues.
+        """Fit the network; a further call continues from the weights of this one.
 
         Args:
-            settings: iterations, learning rate and so on.
-            regulariser: a conventional term beside the data term.
-            guided: whether the prior counts.
-            groups: a network -> its parameter groups for Adam; None: all that is trainable.
+            settings: iterations, learning rate and other settings.
+            regulariser: conventional term beside the data term; None: no such term.
+            guided: whether the prior acts.
+            groups: function of a network that returns parameter groups for Adam; None: all
+                trainable parameters form one group.
         """
         guidance = self.guidance if guided else None
+        # input, loss and validation samples are disjoint: the loss judges unseen samples only
         mask_dc, mask_loss, mask_validation = self.split(settings)
-        seen = Measurement.of(self.batch, mask_dc, remember=True)
+        measurement = Measurement.of(self.batch, mask_dc, remember=True)
         weights = SliceWeights(self.network, settings.learning_rate, settings.halve_every, groups)
         best = None if mask_validation is None else Best(weights.leaf, settings.patience)
 
-        def data(image: Tensor) -> dict[str, Tensor]:
+        def data_term(image: Tensor) -> dict[str, Tensor]:
             return {"data_consistency": data_consistency_loss(self.batch, image, mask_loss)}
 
         info = self.batch.info
-        title = f"{info[0].file} slices {[part.slice for part in info]}"
+        title = f"{info[0].file} slices {[slice_info.slice for slice_info in info]}"
         for step in tqdm(range(settings.iterations), title, disable=not settings.progress):
             result = weights(self.batch, mask_dc)
             values, images, gradients = gradients_at(
-                result, data, regulariser, guidance, self._first + step, self.placement
+                result, data_term, regulariser, guidance, self._first + step, self.placement
             )
+            # slices whose last step led to NaN or infinity go back to the weights before it
             weights.check(_finite(values, images, gradients))
             done = weights.given_up
             if best is not None and mask_validation is not None:
@@ -123,13 +127,15 @@ class ScanFit:
                 values["validation"] = data_consistency_loss(self.batch, image, mask_validation)
                 best.update(values["validation"], weights.leaf)
                 done = done | best.done
-            logged = step == settings.iterations - 1 or step % settings.log_every == 0
-            ends = (logged or done.is_cpu) and bool(done.all())  # else no value leaves a GPU
-            if logged or ends:
-                values |= _residuals(seen)
+            is_logged = step == settings.iterations - 1 or step % settings.log_every == 0
+            # On a GPU a look at `done` waits for the device: do so only when values are logged.
+            is_last = (is_logged or done.is_cpu) and bool(done.all())
+            if is_logged or is_last:
+                values |= _residuals(measurement)
                 self._log(step, values, guidance, result.image.detach())
-            if ends:
+            if is_last:
                 break
+            # one backward pass sends the gradients at all images through the network
             weights.step(*torch.autograd.grad(images, weights.leaf, gradients))
         weights.keep(None if best is None else best.weights)
         given_up = weights.given_up.nonzero().flatten().tolist()
@@ -147,8 +153,10 @@ class ScanFit:
     def split(self, settings: PerScanFit) -> tuple[Tensor, Tensor, Tensor | None]:
         """Split the samples of each slice into disjoint sets, each ``(batch, y, x)`` bool.
 
-        They are ``mask_dc`` (the network's input and its data consistency), ``mask_loss``, and
-        ``mask_validation`` where a fit may stop early.
+        Returns:
+            ``mask_dc`` for the network's input and its data consistency, ``mask_loss``, and
+            ``mask_validation`` (None without early stopping). Without a ``loss_share`` the first
+            two are the same.
         """
         split = partial(split_samples, self.batch, seed=self.seed, calibration=settings.calibration)
         mask, validation = self.batch.mask, None
@@ -160,7 +168,7 @@ class ScanFit:
 
     @torch.no_grad()
     def finish(self, weight: float | None) -> tuple[Reconstruction, FitCurves]:
-        """Reconstruct from all samples; see `finish` for the weight."""
+        """Reconstruct from all samples; ``weight`` is that of the function `finish`."""
         result = finish(self.batch, self.network(self.batch), weight)
         if self.guidance is not None:
             self.curves.add_image(self.guidance, self._first, result.image, final=True)
@@ -170,30 +178,34 @@ class ScanFit:
 def finish(batch: Batch, result: Reconstruction, weight: float | None) -> Reconstruction:
     """Restore consistency with all samples: ``argmin |A x - y|^2 + weight |x - x_net|^2``.
 
-    ``x_net`` is the image of ``result``; a weight of None leaves it as it is.
+    Args:
+        batch: measured slices.
+        result: reconstruction with the image ``x_net``.
+        weight: mu of the data-consistency solve; None: the image is not changed.
     """
     if weight is None:
         return result
-    all_of_it = Measurement.of(batch)
+    measurement = Measurement.of(batch)
     mu = torch.as_tensor(weight, device=result.image.device)
     image = solve_data_consistency(
-        all_of_it, all_of_it.zero_filled, result.image, mu, max_iterations=30
+        measurement, measurement.zero_filled, result.image, mu, max_iterations=30
     )
     return replace(result, image=image, iterates=(*result.iterates, image))
 
 
-def _residuals(seen: Measurement) -> dict[str, Tensor]:
-    """Largest relative residual of the solves of a network's stages, each ``(batch,)``."""
+def _residuals(measurement: Measurement) -> dict[str, Tensor]:
+    """Return the largest relative residuals over a network's stages, each ``(batch,)``."""
     values = {}
     for name in ("residual", "gradient_residual"):
-        each = [getattr(solves, name) for solves in (seen.solves or {}).values()]
-        each = [residual for residual in each if residual is not None]
-        if each:
-            values[f"solve_{name}"] = torch.stack(each).amax(0)
+        residuals = [getattr(solves, name) for solves in (measurement.solves or {}).values()]
+        residuals = [residual for residual in residuals if residual is not None]
+        if residuals:
+            values[f"solve_{name}"] = torch.stack(residuals).amax(0)
     return values
 
 
 def _finite(values: dict[str, Tensor], images: list[Tensor], gradients: list[Tensor]) -> Tensor:
-    """Whether each slice's values, images and gradients there are all finite, ``(batch,)`` bool."""
+    """Tell for each slice whether values, images and gradients are finite: ``(batch,)`` bool."""
+    # a sum is finite only if all its entries are, and costs one pass
     sums = [tensor.detach().flatten(1).sum(1).abs() for tensor in (*images, *gradients)]
     return torch.stack([*values.values(), *sums]).isfinite().all(0)

@@ -1,4 +1,4 @@
-"""The implicit neural representation as a task: fitted from scratch, in two stages."""
+"""Task of the implicit neural representation (INR), fitted from scratch in two stages."""
 
 from __future__ import annotations
 
@@ -20,33 +20,40 @@ from mrisem.types import Batch, Reconstruction
 
 @dataclass(frozen=True)
 class Groups:
-    """Adam's learning rates (Feng et al., arXiv:2511.19641, its INR backbone: 1e-4 and 1e-3)."""
+    """Learning rates of Adam for an INR (Feng et al., arXiv:2511.19641: 1e-4 and 1e-3).
+
+    Args:
+        siren: learning rate of the SIREN.
+        adaptor: learning rate of the convolutional adaptor.
+    """
 
     siren: float = 1e-4
     adaptor: float = 1e-3
 
     def __call__(self, network: nn.Module) -> list[dict]:
-        """Return the parameter groups of what is trainable in an `INR`."""
+        """Return the parameter groups of an `INR`; a frozen part has none."""
         rates = {"siren": self.siren, "adaptor": self.adaptor}
         parts = [([*network.get_submodule(name).parameters()], rates[name]) for name in rates]
         return [{"params": part, "lr": rate} for part, rate in parts if part[0].requires_grad]
 
 
 class INRTask(ReconstructionTask):
-    """SIREN and adaptor with the data term and TV, then the adaptor alone with the prior.
+    """Two-stage fit of an INR (Feng et al., arXiv:2511.19641).
 
-    The network sees coordinates only, so the loss has all samples (``loss_share=None``).
+    Stage 1 fits SIREN and adaptor with the data term and TV. Stage 2 fits the adaptor alone, with
+    the data term and the prior. The network's input is coordinates only, so the loss has all
+    samples (``loss_share=None``).
 
     Args:
-        network: its weights are every slice's start.
-        first: settings of stage 1, both parts.
-        second: settings of stage 2, SIREN frozen, where a prior counts.
-        first_regulariser: regulariser of stage 1 (paper: 3 TV).
-        final_lambda: weight of the last data-consistency solve (paper: 0.05).
-        rates: learning rates.
-        steering: how a prior counts.
-        seed: seed of held-out samples, should a stage stop early.
-        compile: mode of torch.compile; None: the network is run as it is.
+        network: network with the weights from which every slice starts.
+        first: settings of stage 1.
+        second: settings of stage 2, in which a prior acts.
+        first_regulariser: regulariser of stage 1 (paper: 3 TV); None: no such term.
+        final_lambda: weight mu of a last data-consistency solve (paper: 0.05); None: no solve.
+        rates: learning rates; None: those of `Groups`.
+        steering: settings of the prior's influence.
+        seed: seed of the samples that are held out for early stopping.
+        compile: mode of torch.compile; None: the network is not compiled.
     """
 
     takes_prior = True
@@ -81,6 +88,7 @@ class INRTask(ReconstructionTask):
         fit = ScanFit(network, batch, self.seed, self.guide(batch))
         with torch.enable_grad():
             fit.run(self.first, self.first_regulariser, guided=False, groups=self.rates)
+            # stage 2: the SIREN is frozen, and its output is computed once
             network.get_submodule("siren").requires_grad_(False)
             fit.run(self.second, groups=self.rates)
         return fit.finish(self.final_lambda)

@@ -1,4 +1,4 @@
-"""Any network as a task: applied as it is, fitted per scan, or trained over a dataset."""
+"""Task of a network that is applied, fitted to each scan, or trained over a dataset."""
 
 from __future__ import annotations
 
@@ -25,22 +25,23 @@ from mrisem.types import Batch, FailedScan, Reconstruction
 
 
 class NetworkTask(ReconstructionTask):
-    """U-Net, unrolled network, VarNet, or any module of their form.
+    """Task of a U-Net, an unrolled network, a VarNet, or another module of the same interface.
 
     Args:
-        network: ``(batch, mask | None) -> Reconstruction``; the starting point of every fit, and
-            what training over a dataset changes.
-        fit: per-scan settings; None applies the network as it is.
+        network: module ``(batch, mask | None) -> Reconstruction``. Every fit starts from its
+            weights; training over a dataset changes them.
+        fit: settings of the fit to each scan; None: the network is applied without a fit.
         final_lambda: weight mu of a last data-consistency solve,
             ``argmin |A x - y|^2 + mu |x - x_net|^2`` (paper: 0.5 for the U-Net); None: no solve.
-        regulariser: a conventional term beside the data term, in fits and in training.
-        steering: how a prior counts, likewise.
-        objective: terms of training over a dataset; None: the task cannot train.
-        learning_rate: learning rate of Adam when training over a dataset.
+        regulariser: conventional term beside the data term, in fits and in training.
+        steering: settings of the prior's influence, in fits and in training.
+        objective: loss terms of training over a dataset; None: the task cannot train.
+        learning_rate: learning rate of Adam in training over a dataset.
         seed: seed of the split into input and loss samples, and of LoRA's factors.
-        loss_on: images of the data loss: ``image`` or ``stages``, see `Placement`.
-        prior_on: images of the prior: ``image``, ``network`` or ``stages``, see `Placement`.
-        compile: mode of torch.compile; None: the network is run as it is.
+        loss_on: images at which the data loss acts: ``image`` or ``stages`` (see `Placement`).
+        prior_on: images at which the prior acts: ``image``, ``network`` or ``stages`` (see
+            `Placement`).
+        compile: mode of torch.compile; None: the network is not compiled.
     """
 
     def __init__(
@@ -72,9 +73,10 @@ class NetworkTask(ReconstructionTask):
         self.takes_prior = fit is not None or objective is not None
 
     def solve(self, batch: Batch) -> tuple[Reconstruction, FitCurves]:
-        """Fit to the batch if asked to, then reconstruct from all samples."""
+        """Fit the network to the batch if ``fit`` is set; reconstruct from all samples."""
         if self.fit is None:
             return finish(batch, self.network(batch), self.final_lambda), FitCurves()
+        # the network of the task stays as it is: every batch starts from the same weights
         template = copy.deepcopy(self.network)
         if self.fit.lora is not None:
             generator = torch.Generator().manual_seed(stable_seed("lora", self.seed))
@@ -88,7 +90,7 @@ class NetworkTask(ReconstructionTask):
         return fit.finish(self.final_lambda)
 
     def training_step(self, batch: Batch | FailedScan, batch_idx: int) -> Tensor | None:
-        """Log the terms; return a scalar whose gradient is theirs, None of a scan that failed."""
+        """Log the loss terms; return a scalar with their gradient, None for a failed scan."""
         if isinstance(batch, FailedScan):
             return None
         values, scalar = self._evaluate(batch)
@@ -97,7 +99,7 @@ class NetworkTask(ReconstructionTask):
         return scalar
 
     def validation_step(self, batch: Batch | FailedScan, batch_idx: int) -> None:
-        """Log the terms of the objective."""
+        """Log the loss terms of the objective on validation slices."""
         if isinstance(batch, FailedScan):
             return
         result, terms = self._objective(self.network, batch, 0, self.seed)
@@ -105,7 +107,7 @@ class NetworkTask(ReconstructionTask):
         self.log_dict(logged, batch_size=len(batch), prog_bar=True)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """Adam over the network; its learning rate falls to zero along half a cosine."""
+        """Make Adam with a learning rate that falls to zero along half a cosine."""
         optimizer = torch.optim.Adam(self.network.parameters(), lr=self.learning_rate)
         steps = int(self.trainer.estimated_stepping_batches)  # a resumed run may have more
         schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -114,11 +116,12 @@ class NetworkTask(ReconstructionTask):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _evaluate(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
+        """Return the loss terms, and a scalar whose gradient is that of the loss."""
         result, terms = self._objective(self.network, batch, self.current_epoch, self.seed)
         values, images, gradients = gradients_at(
             result, terms, self.regulariser, self.guide(batch), self.global_step, self.placement
         )
-        # the gradient of Re <gradient, image> with respect to the image is `gradient`
+        # Lightning needs a scalar: Re <g, x> has the gradient g with respect to the image x
         products = [
             torch.linalg.vecdot(gradient.flatten(), image.flatten()).real
             for image, gradient in zip(images, gradients, strict=True)

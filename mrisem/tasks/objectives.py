@@ -1,4 +1,4 @@
-"""What is minimised: terms at images, and where training over a dataset takes them from."""
+"""Losses: their terms and gradients at images, and objectives of training over a dataset."""
 
 from __future__ import annotations
 
@@ -18,34 +18,35 @@ from mrisem.types import Batch, Reconstruction
 
 Terms = Callable[[Tensor], dict[str, Tensor]]
 
-# Which of the images z_1, x_1, ..., z_K, x_K; of the last one alone in a network without stages.
+# Selections among the images z_1, x_1, ..., z_K, x_K; a network without stages has only the last.
 _LOSS_ON = {"image": slice(-1, None), "stages": slice(None)}
 _PRIOR_ON = {"image": slice(-1, None), "network": slice(-2, -1), "stages": slice(1, None, 2)}
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where data loss and prior act.
+    """Images at which data loss and prior act.
 
-    A stage k of an unrolled network has a network output ``z_k`` and, after data consistency, an
-    image ``x_k``; the last ``x_K`` is the reconstruction. The paper's unrolled script (Feng et al.,
-    arXiv:2511.19641) takes ``loss_on="stages"`` and ``prior_on="network"``, its language route
-    ``prior_on="stages"``.
+    Stage k of an unrolled network has a network output ``z_k`` and, after data consistency, an
+    image ``x_k``; the last one, ``x_K``, is the reconstruction. The released unrolled script (Feng
+    et al., arXiv:2511.19641) corresponds to ``loss_on="stages"`` and ``prior_on="network"``, the
+    language route to ``prior_on="stages"``.
 
     Args:
-        loss_on: images of the data loss: ``image``, or ``stages``: ``z_1, x_1, ..., x_K``.
-        prior_on: images of the prior: ``image``, ``network``: ``z_K``, or ``stages``: all ``x_k``.
+        loss_on: images of the data loss. ``image``: ``x_K``; ``stages``: ``z_1, x_1, ..., x_K``.
+        prior_on: images of the prior. ``image``: ``x_K``; ``network``: ``z_K``; ``stages``: all
+            ``x_k``.
     """
 
     loss_on: Literal["image", "stages"] = "image"
     prior_on: Literal["image", "network", "stages"] = "image"
 
     def images(self, result: Reconstruction) -> list[Tensor]:
-        """Order the images that a network gives, oldest first: ``z_1, x_1, ..., z_K, x_K``."""
+        """List the images of a reconstruction, oldest first: ``z_1, x_1, ..., z_K, x_K``."""
         if not result.network_outputs and self != Placement():
             raise InputError(
                 f"model.loss_on={self.loss_on} and model.prior_on={self.prior_on} need a network "
-                "with stages, this one gives its image alone; set both to image, or model=unrolled"
+                "with stages, got one without; set both to image, or set model=unrolled"
             )
         # iterates begin with the zero-filled image
         stages = zip(result.network_outputs, result.iterates[1:], strict=False)
@@ -60,71 +61,97 @@ def gradients_at(
     iteration: int,
     placement: Placement,
 ) -> tuple[dict[str, Tensor], list[Tensor], list[Tensor]]:
-    """Evaluate everything that is minimised at the images of networks, and its gradients there.
+    """Evaluate the loss ``L = L_dc + lambda L_sem`` and its gradients at images of a network.
 
-    ``L = L_dc + lambda L_sem`` (Feng et al., arXiv:2511.19641, Eq. 7), each summed over the images
-    that ``placement`` names. Fitting to one scan and training over a dataset share it, so that a
-    regulariser or a prior means the same in both.
+    Feng et al., arXiv:2511.19641, Eq. 7. Each term is summed over the images that ``placement``
+    names. Fits to a scan and training over a dataset both use this function, so that a regulariser
+    or a prior acts alike in both.
 
     Args:
-        result: what the network gave.
-        terms: image ``(batch, y, x)`` complex64 -> named ``(batch,)`` values of the data term.
-        regulariser: a conventional term, added to them at the last image.
-        guidance: the semantic prior; a balance is reckoned from the gradient of all the others.
+        result: output of the network.
+        terms: function of an image ``(batch, y, x)`` complex64 that returns the data terms, name ->
+            ``(batch,)``.
+        regulariser: conventional term at the last image; None: no such term.
+        guidance: semantic prior; its balance is relative to the gradient of all other terms. None:
+            no prior.
         iteration: step of the fit, from 0.
-        placement: where data term and prior act.
+        placement: images at which data term and prior act.
 
     Returns:
-        Named ``(batch,)`` values at the last image of each term; images of the network, and the
-        gradient of each slice's sum there, to be sent back by ``torch.autograd.backward``.
+        name -> ``(batch,)`` value of each term at its last image; images of the network; and the
+        gradient of the loss at each of them, to be backpropagated through the network.
     """
     images = placement.images(result)
-    places = range(len(images))
+    indices = range(len(images))
     gradients: dict[int, Tensor] = {}
     with torch.enable_grad(), torch.autocast(images[0].device.type, enabled=False):
-        for k in places[_LOSS_ON[placement.loss_on]]:
-            leaf = images[k].detach().requires_grad_()
+        for index in indices[_LOSS_ON[placement.loss_on]]:
+            # a leaf cuts the network off: the gradient is taken at the image
+            leaf = images[index].detach().requires_grad_()
             values = terms(leaf)
-            if regulariser is not None and k == places[-1]:
+            if regulariser is not None and index == indices[-1]:
                 values[regulariser.name] = regulariser(leaf)
-            (gradients[k],) = torch.autograd.grad(torch.stack([*values.values()]).sum(), leaf)
+            (gradients[index],) = torch.autograd.grad(torch.stack([*values.values()]).sum(), leaf)
         values = {name: value.detach() for name, value in values.items()}
         if guidance is not None:
-            guided = places[_PRIOR_ON[placement.prior_on]]
-            against = [gradients.get(k, torch.zeros_like(images[k])) for k in guided]
+            # the gradient of the other terms, with which the prior's is balanced; zero where they
+            # do not act
+            guided = indices[_PRIOR_ON[placement.prior_on]]
+            data_gradients = [
+                gradients.get(index, torch.zeros_like(images[index])) for index in guided
+            ]
             if placement.prior_on == "network":
-                against[0] = against[0] + _through_solve(result, gradients[places[-1]])
-            semantic, pushes = guidance([images[k] for k in guided], against, iteration)
+                # the data term at x_K also acts on z_K, through the data-consistency solve
+                data_gradients[0] = data_gradients[0] + _through_solve(
+                    result, gradients[indices[-1]]
+                )
+            semantic, prior_gradients = guidance(
+                [images[index] for index in guided], data_gradients, iteration
+            )
             values |= semantic
-            for k, push in zip(guided, pushes, strict=True):
-                gradients[k] = gradients[k] + push if k in gradients else push
-    trained = [k for k in gradients if images[k].requires_grad]  # not those of frozen stages
-    return values, [images[k] for k in trained], [gradients[k] for k in trained]
+            for index, prior_gradient in zip(guided, prior_gradients, strict=True):
+                gradients[index] = (
+                    gradients[index] + prior_gradient if index in gradients else prior_gradient
+                )
+    trained = [
+        index for index in gradients if images[index].requires_grad
+    ]  # not those of frozen stages
+    return values, [images[index] for index in trained], [gradients[index] for index in trained]
 
 
 def _through_solve(result: Reconstruction, gradient: Tensor) -> Tensor:
-    """Gradient at the last network output of what acts on the last image, behind its solve.
+    """Backpropagate a gradient at the last image through its solve to the last network output.
 
-    For earlier stages it is left out: it would cost another pass through the later networks.
+    For earlier stages this would need another pass through the later networks, and is left out.
     """
     image, output = result.image, result.network_outputs[-1]
     return torch.autograd.grad(image, output, gradient, retain_graph=True)[0]
 
 
 class Objective(Protocol):
-    """Where training over a dataset takes its terms from."""
+    """Interface of the loss of training over a dataset."""
 
-    monitor: str  # name of the term that tells the best checkpoint
+    monitor: str  # name of the term that selects the best checkpoint
 
     def __call__(
         self, network: nn.Module, batch: Batch, epoch: int, seed: int
     ) -> tuple[Reconstruction, Terms]:
-        """Reconstruct a batch; return the terms to judge its images by, too."""
+        """Reconstruct a batch.
+
+        Args:
+            network: network that is trained.
+            batch: measured slices.
+            epoch: number of the epoch.
+            seed: seed of the run.
+
+        Returns:
+            reconstruction, and the function that computes the loss terms of its images.
+        """
         ...
 
 
 class Supervised:
-    """L1 and fastMRI's SSIM loss against the target, on magnitudes in the batch's scale."""
+    """Supervised loss: L1 and fastMRI's SSIM loss of magnitudes, in the batch's scale."""
 
     monitor = "ssim_loss"
 
@@ -136,13 +163,18 @@ class Supervised:
     def __call__(
         self, network: nn.Module, batch: Batch, epoch: int, seed: int
     ) -> tuple[Reconstruction, Terms]:
-        """Reconstruct from all samples; an `InputError` where the file has no target."""
+        """See `Objective`; the network has all samples.
+
+        Raises:
+            InputError: when the file has no target.
+        """
         if batch.target is None:
             raise InputError(
                 f"supervised training needs targets, {batch.info[0].file} has none; set "
                 "objective=self_supervised"
             )
         target = (batch.target / batch.scale[:, None, None])[:, None]
+        # SSIM's constants scale with the largest value of each target
         data_range = target.amax((1, 2, 3))
 
         def terms(image: Tensor) -> dict[str, Tensor]:
@@ -157,25 +189,25 @@ class Supervised:
 
 
 class SelfSupervised:
-    """k-space that the network did not see (Yaman et al., arXiv:1912.07669, with several masks).
+    """Self-supervised loss on held-out k-space (Yaman et al., arXiv:1912.07669, several masks).
 
     Args:
-        loss_share: share of the samples held out for the loss.
-        n_splits: random splits of each slice, taken in turn, one an epoch.
+        loss_share: share of the samples that is held out for the loss.
+        n_splits: number of random splits of each slice, used in turn, one in each epoch.
     """
 
     monitor = "data_consistency"
 
     def __init__(self, loss_share: float = 0.4, n_splits: int = 4) -> None:
         if n_splits < 1:
-            raise InputError(f"objective.n_splits must be at least 1, got {n_splits}")
+            raise InputError(f"objective.n_splits must be at least 1, got {n_splits}; raise it")
         self.loss_share = loss_share
         self.n_splits = n_splits
 
     def __call__(
         self, network: nn.Module, batch: Batch, epoch: int, seed: int
     ) -> tuple[Reconstruction, Terms]:
-        """Reconstruct from one part of the samples; the terms look at the other."""
+        """See `Objective`; the network has one part of the samples, the loss the other."""
         purpose = f"split {epoch % self.n_splits}"
         mask_dc, mask_loss = split_samples(batch, batch.mask, self.loss_share, purpose, seed)
 

@@ -1,4 +1,4 @@
-"""The samples of a scan: how they are split, and how far an image is from them."""
+"""Samples of a scan: data-consistency loss, residual, and splits for self-supervision."""
 
 from __future__ import annotations
 
@@ -12,52 +12,62 @@ from mrisem.types import Batch
 
 
 def data_consistency_loss(batch: Batch, image: Tensor, mask: Tensor) -> Tensor:
-    """``L_dc``: mean absolute error of k-space over the entries of ``mask`` only (Eq. 7).
+    """Compute ``L_dc``: mean absolute error of k-space over the entries of a mask only.
 
-    The mean is over entries, coils, real and imaginary parts: ``(batch,)`` float32.
+    Feng et al., arXiv:2511.19641, Eq. 7. The mean is over entries, coils, and real and imaginary
+    parts.
 
     Args:
-        batch: the measurement.
+        batch: measured slices.
         image: ``(batch, y, x)`` complex64.
-        mask: ``(batch, y, x)`` bool: sampled entries that count, ``mask_loss``.
+        mask: ``(batch, y, x)`` bool, sampled entries that the loss uses (``mask_loss``).
+
+    Returns:
+        ``(batch,)`` float32.
     """
-    counts = Measurement.of(batch, mask)
-    error = counts.sample(image) - counts.measured
-    counted = 2 * batch.masked_kspace.shape[1] * mask.sum((-2, -1))
-    return torch.view_as_real(error).abs().sum((1, 2, 3, 4)) / counted
+    measurement = Measurement.of(batch, mask)
+    error = measurement.sample(image) - measurement.measured
+    # real and imaginary part of each sampled entry of each coil
+    n_values = 2 * batch.masked_kspace.shape[1] * mask.sum((-2, -1))
+    return torch.view_as_real(error).abs().sum((1, 2, 3, 4)) / n_values
 
 
 def data_consistency_residual(batch: Batch, image: Tensor) -> Tensor:
-    """Relative residual ``|M F S x - y| / |y|`` over all samples, ``(batch,)`` float32."""
-    scan = Measurement.of(batch)
-    error = scan.sample(image) - scan.measured
-    return error.flatten(1).norm(dim=1) / scan.measured.flatten(1).norm(dim=1)
+    """Compute the relative residual ``|M F S x - y| / |y|`` of all samples, ``(batch,)``."""
+    measurement = Measurement.of(batch)
+    error = measurement.sample(image) - measurement.measured
+    return error.flatten(1).norm(dim=1) / measurement.measured.flatten(1).norm(dim=1)
 
 
 def split_samples(
     batch: Batch, mask: Tensor, share: float, purpose: str, seed: int, calibration: str = "block"
 ) -> tuple[Tensor, Tensor]:
-    """Hold out a share of the samples, by a generator of each slice's own.
+    """Hold out a share of the samples of each slice, by `mrisem.physics.split.split_mask`.
+
+    Each slice has its own generator, so its split does not depend on the other slices.
 
     Args:
-        batch: whose files and slices seed the generators, with ``purpose`` and ``seed``.
-        mask: ``(batch, y, x)`` bool, the samples to be divided.
-        share: share that is held out.
-        purpose: what the split is for; splits of different purpose are independent.
+        batch: slices; file and slice seed the generator, together with ``purpose`` and ``seed``.
+        mask: ``(batch, y, x)`` bool, samples that are split.
+        share: share of the samples that is held out.
+        purpose: name of the split; splits with different names are independent.
         seed: seed of the run.
-        calibration: samples that are never held out: ``block``, the central 24 x 24, or ``lines``,
-            the calibration lines of the batch's mask with all their rows (Feng et al.,
+        calibration: samples that are never held out. ``block``: the central 24 x 24; ``lines``: the
+            calibration lines of the batch's mask with all their rows (Feng et al.,
             arXiv:2511.19641).
 
     Returns:
-        What is left and what is held out: disjoint, together ``mask``.
+        remaining and held-out samples, each ``(batch, y, x)`` bool: disjoint, with union ``mask``.
     """
     pairs = []
     for index, info in enumerate(batch.info):
+        # equal seeds give equal splits, whatever batch the slice is in
         generator = torch.Generator().manual_seed(stable_seed(purpose, info.file, info.slice, seed))
-        one = mask[index : index + 1].cpu()
+        slice_mask = mask[index : index + 1].cpu()
         lines = calibration_lines(batch.mask[index].any(dim=0).cpu())
-        kept = (mask.shape[1], lines) if calibration == "lines" else (24, 24)
-        pairs.append(split_mask(one, loss_share=share, generator=generator, calibration_size=kept))
+        block = (mask.shape[1], lines) if calibration == "lines" else (24, 24)
+        pairs.append(
+            split_mask(slice_mask, loss_share=share, generator=generator, calibration_size=block)
+        )
     left, held_out = (torch.cat(side) for side in zip(*pairs, strict=True))
     return left.to(mask.device), held_out.to(mask.device)

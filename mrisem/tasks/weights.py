@@ -1,4 +1,4 @@
-"""The trainable weights of a stacked network as one matrix, and Adam's steps on it."""
+"""Trainable weights of a stacked network as one matrix, and steps of Adam on it."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from torch.func import functional_call
 
 from mrisem.types import Batch, Reconstruction
 
-MAX_UNDONE = 10  # undone steps in a row after which a slice's fit is given up
-_BETAS, _EPSILON = (0.9, 0.999), 1e-8  # Adam's, as torch has them
+MAX_UNDONE = 10  # number of undone steps in a row after which the fit of a slice stops
+_BETAS, _EPSILON = (0.9, 0.999), 1e-8  # torch's defaults for Adam
 
 Groups = Callable[[nn.Module], list[dict[str, Any]]]
 
 
 class State(NamedTuple):
-    """What a step of Adam changes, each with the slices first.
+    """Tensors that a step of Adam changes.
 
     Args:
         weights: ``(slice, weight)``.
-        mean: moving average of the gradients, likewise.
-        square: that of their squares.
-        steps: ``(slice, 1)`` float64, number of steps taken: ``1 - .999`` is not 1e-3 in float32.
+        mean: ``(slice, weight)``, moving average of the gradients.
+        square: ``(slice, weight)``, moving average of the squared gradients.
+        steps: ``(slice, 1)`` float64, number of steps. In float32 ``1 - .999`` would not be 1e-3.
     """
 
     weights: Tensor
@@ -34,23 +34,25 @@ class State(NamedTuple):
     steps: Tensor
 
     def where(self, slices: Tensor, other: State) -> State:
-        """Return this state for some slices, ``(slice,)`` bool, and another for the rest."""
+        """Return this state for the slices of a mask ``(slice,)`` bool, the other for the rest."""
         chosen = slices[:, None]
         return State(*(torch.where(chosen, a, b) for a, b in zip(self, other, strict=True)))
 
 
 class SliceWeights:
-    """Adam on the weights of several slices at once; no slice's step depends on another's.
+    """Adam on the weights of several slices at once; the slices are independent.
 
-    When a slice's loss or gradient is not finite, its last step is undone, with Adam's moments, and
-    its learning rate is halved; after `MAX_UNDONE` such steps in a row the slice is given up. All
-    of this stays on the device: nothing waits for a value.
+    When the loss or gradient of a slice is not finite, its last step is undone together with Adam's
+    moments, and its learning rate is halved. After `MAX_UNDONE` such steps in a row the fit of the
+    slice stops. No value is read back from a GPU, which would make it wait.
 
     Args:
-        network: its trainable parameters have the slices first (`mrisem.networks.stacked.stack`).
-        learning_rate: learning rate of groups that name none.
-        halve_every: steps after which all rates are halved.
-        groups: the network -> parameter groups as Adam takes them; None: all that is trainable.
+        network: network whose trainable parameters have the slices as first axis
+            (`mrisem.networks.stacked.stack`).
+        learning_rate: learning rate of parameter groups that have none.
+        halve_every: number of steps after which all learning rates are halved.
+        groups: function of the network that returns parameter groups as Adam takes them; None: all
+            trainable parameters form one group.
     """
 
     def __init__(
@@ -62,25 +64,30 @@ class SliceWeights:
     ) -> None:
         self.network, self.halve_every = network, halve_every
         trainable = [p for p in network.parameters() if p.requires_grad]
-        named: list[dict[str, Any]] = groups(network) if groups else [{"params": trainable}]
+        parameter_groups: list[dict[str, Any]] = (
+            groups(network) if groups else [{"params": trainable}]
+        )
         rates: dict[int, float] = {
-            id(p): g.get("lr", learning_rate) for g in named for p in g["params"]
+            id(p): g.get("lr", learning_rate) for g in parameter_groups for p in g["params"]
         }
         self.parameters = {k: p for k, p in network.named_parameters() if id(p) in rates}
-        chosen = self.parameters.values()
-        self.sizes = [prod(p.shape[1:]) for p in chosen]
-        weights = torch.cat([p.detach().reshape(len(p), -1) for p in chosen], dim=1)
-        self.rates = torch.cat([p.new_full((p[0].numel(),), rates[id(p)]) for p in chosen])
-        one = weights.new_ones(len(weights))
-        zero = torch.zeros_like(weights)
-        self._state = self._before = State(weights, zero, zero, 0 * one[:, None].double())
-        self._factor, self._undone = one, 0 * one  # of the rate; undone steps in a row
-        self._fresh = self.given_up = one < 0  # the weights are those of an undone step
-        self._taken = 0
+        trained = self.parameters.values()
+        self.sizes = [prod(p.shape[1:]) for p in trained]
+        # one row for each slice, all parameters side by side: a step is a few operations on it
+        weights = torch.cat([p.detach().reshape(len(p), -1) for p in trained], dim=1)
+        self.rates = torch.cat([p.new_full((p[0].numel(),), rates[id(p)]) for p in trained])
+        ones = weights.new_ones(len(weights))
+        zeros = torch.zeros_like(weights)
+        self._state = self._before = State(weights, zeros, zeros, 0 * ones[:, None].double())
+        # of each slice: factor of the learning rate, number of undone steps in a row, whether the
+        # last step was undone, whether the fit has stopped
+        self._rate_factor, self._n_undone = ones, 0 * ones
+        self._is_undone = self.given_up = ones < 0
+        self._n_steps = 0
         self.leaf = weights.detach().requires_grad_()
 
     def __call__(self, batch: Batch, mask: Tensor | None) -> Reconstruction:
-        """Apply the network with the present weights."""
+        """Apply the network with the current weights."""
         parts = self.leaf.split(self.sizes, dim=1)
         weights = {
             name: part.reshape(p.shape)
@@ -90,39 +97,41 @@ class SliceWeights:
         return result
 
     def check(self, finite: Tensor) -> None:
-        """Undo the last step of slices whose values, ``(slice,)`` bool, are not finite."""
-        self._undone = torch.where(finite & ~self._fresh, 0, self._undone)
-        self._fresh = ~finite
-        bad = ~finite & ~self.given_up
-        self._state = self._before.where(bad, self._state)
-        self._undone = self._undone + bad
-        self._factor = torch.where(bad, 0.5 * self._factor, self._factor)
-        self.given_up = self.given_up | (self._undone >= MAX_UNDONE)
+        """Undo the last step of the slices that are not finite; ``finite`` is ``(slice,)`` bool."""
+        # finite values of a step that was not undone end a row of undone steps
+        self._n_undone = torch.where(finite & ~self._is_undone, 0, self._n_undone)
+        self._is_undone = ~finite
+        is_undone = ~finite & ~self.given_up
+        self._state = self._before.where(is_undone, self._state)
+        self._n_undone = self._n_undone + is_undone
+        self._rate_factor = torch.where(is_undone, 0.5 * self._rate_factor, self._rate_factor)
+        self.given_up = self.given_up | (self._n_undone >= MAX_UNDONE)
 
     def step(self, gradient: Tensor) -> None:
-        """Take a step of the slices whose last values were finite.
+        """Take a step of Adam for the slices whose last values were finite.
 
-        Adam (Kingma & Ba, arXiv:1412.6980), as `torch.optim.Adam` computes it.
+        Kingma & Ba, arXiv:1412.6980, in the order of operations of `torch.optim.Adam`.
 
         Args:
-            gradient: ``(slice, weight)``, of each slice's loss to its weights.
+            gradient: ``(slice, weight)``, gradient of each slice's loss.
         """
-        acts = ~self._fresh & ~self.given_up
-        self._before = self._state.where(acts, self._before)
+        # w - rate * m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps), for the active slices
+        takes_step = ~self._is_undone & ~self.given_up
+        self._before = self._state.where(takes_step, self._before)
         weights, mean, square, steps = self._state
         steps = steps + 1
         mean = torch.lerp(mean, gradient, 1 - _BETAS[0])
         square = _BETAS[1] * square + (1 - _BETAS[1]) * gradient.square()
         corrections = [(1 - beta**steps).to(mean.dtype) for beta in _BETAS]
-        rate = 0.5 ** (self._taken // self.halve_every) * self._factor[:, None] * self.rates
-        change = mean / corrections[0] / ((square / corrections[1]).sqrt() + _EPSILON)
-        stepped = State(weights - rate * change, mean, square, steps)
-        self._state = stepped.where(acts, self._state)
-        self._taken += 1
+        rate = 0.5 ** (self._n_steps // self.halve_every) * self._rate_factor[:, None] * self.rates
+        direction = mean / corrections[0] / ((square / corrections[1]).sqrt() + _EPSILON)
+        stepped = State(weights - rate * direction, mean, square, steps)
+        self._state = stepped.where(takes_step, self._state)
+        self._n_steps += 1
         self.leaf = self._state.weights.detach().requires_grad_()
 
     def keep(self, weights: Tensor | None = None) -> None:
-        """Write the weights, or others ``(slice, weight)``, back into the network."""
+        """Copy weights ``(slice, weight)`` into the network; None: the current weights."""
         values = self._state.weights if weights is None else weights
         with torch.no_grad():
             parts = values.split(self.sizes, dim=1)
@@ -131,9 +140,11 @@ class SliceWeights:
 
 
 class Best:
-    """The weights of each slice that predict its validation samples best.
+    """Weights of each slice that predict its validation samples best, for early stopping.
 
-    A slice is done after ``patience`` updates without improvement.
+    Args:
+        weights: ``(slice, weight)``, first weights.
+        patience: number of updates without improvement after which a slice stops.
     """
 
     def __init__(self, weights: Tensor, patience: int) -> None:
@@ -142,14 +153,14 @@ class Best:
         self.waited = torch.zeros_like(self.losses)
 
     def update(self, losses: Tensor, weights: Tensor) -> None:
-        """Keep the weights of the slices whose loss, of ``(slice,)``, is the lowest yet."""
+        """Keep the weights of slices whose loss is the lowest so far; ``losses``: ``(slice,)``."""
         running = ~self.done
-        better = running & (losses < self.losses)
-        self.waited = torch.where(better, 0, self.waited + running)
-        self.losses = torch.where(better, losses, self.losses)
-        self.weights = torch.where(better[:, None], weights.detach(), self.weights)
+        is_better = running & (losses < self.losses)
+        self.waited = torch.where(is_better, 0, self.waited + running)
+        self.losses = torch.where(is_better, losses, self.losses)
+        self.weights = torch.where(is_better[:, None], weights.detach(), self.weights)
 
     @property
     def done(self) -> Tensor:
-        """Which slices have waited long enough, ``(slice,)`` bool."""
+        """Mask ``(slice,)`` bool of the slices that have stopped."""
         return self.waited >= self.patience

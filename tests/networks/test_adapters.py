@@ -188,14 +188,16 @@ def test_attach_state_dict_round_trip(tmp_path):
     ],
 )
 def test_attach_to_nothing_is_an_error(layer):
-    with pytest.raises(InputError, match=r"^LoRA needs nn\.Conv2d .* with none; .*$"):
+    with pytest.raises(InputError, match=r"^LoRA needs nn\.Conv2d .* got none in .*$"):
         attach(nn.Sequential(layer, nn.ReLU()), LoRA(), seeded())
 
 
 @pytest.mark.parametrize("targets", ["encoder.*", ["layers.0", "query"], r".*up_transpose_conv.*"])
 def test_attach_target_that_matches_nothing_is_an_error(targets):
     network, _ = make_unet()
-    with pytest.raises(InputError, match=r"names none; there are 'down_sample_layers\.0") as error:
+    with pytest.raises(
+        InputError, match=r"names none; name some of 'down_sample_layers\.0"
+    ) as error:
         attach(network, LoRA(targets=targets), seeded())
     assert "\n" not in str(error.value)
     assert not adapted(network)

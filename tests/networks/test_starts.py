@@ -153,7 +153,7 @@ def test_start_from_fastmris_published_unet_says_that_it_takes_magnitudes(tmp_pa
     for network, name in ((Unet(4, 2), "unet"), (Unrolled(2, 4, 2), "unrolled")):
         message = refusal(network, path, name)
         assert "is (4, 1, 3, 3), expected (4, 2, 3, 3), and 2 others" in message
-        assert "magnitude images in 1 channel (fastMRI's published U-Net does)" in message
+        assert "magnitude images in 1 channel, as fastMRI's published U-Net does" in message
 
 
 def test_start_of_another_model_is_refused(tmp_path):

@@ -216,7 +216,9 @@ def test_gaussian_mask_refuses_options_without_meaning(options, message):
 
 
 def test_gaussian_mask_says_when_its_density_reaches_too_few_columns():
-    with pytest.raises(InputError, match=r"to be drawn, mask\.std_fraction=0\.001 reaches"):
+    with pytest.raises(
+        InputError, match=r"got 7 of 100 columns within reach of mask\.std_fraction=0\.001"
+    ):
         GaussianMask(2, 0, 0.001)(100, (0, 100), 0)
 
 
@@ -277,7 +279,7 @@ def test_paired_options_go_together_and_a_single_one_holds_for_each():
     ("options", "message"),
     [
         ({"acceleration": [4, 8], "calibration_lines": [24]}, "acceleration with 2, mask.calib"),
-        ({"acceleration": []}, "at least one value, got mask.acceleration with 0"),
+        ({"acceleration": []}, "the same length, at least 1, got mask.acceleration with 0"),
         ({"acceleration": [4, 0.5]}, r"at least 1, got 0\.5"),
     ],
 )

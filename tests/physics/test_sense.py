@@ -26,7 +26,7 @@ def case(request):
 @pytest.fixture(params=[2**21, 1])
 def cache(request, monkeypatch):
     """How many coils are transformed at once: all of them, or each alone."""
-    monkeypatch.setattr("mrisem.physics.sense._CACHE", request.param)
+    monkeypatch.setattr("mrisem.physics.coil_parts._CACHED_BYTES", request.param)
 
 
 def test_sense_equals_its_formula_under_every_mask(case, cache):

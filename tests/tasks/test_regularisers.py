@@ -119,8 +119,8 @@ def test_regulariser_descent_denoises():
 @pytest.mark.parametrize(
     ("wavelet", "rule"),
     [
-        ("db0", "discrete one of PyWavelets, got 'db0'"),
-        ("morl", "discrete one of PyWavelets"),
+        ("db0", "discrete wavelet of PyWavelets, got 'db0'"),
+        ("morl", "discrete wavelet of PyWavelets"),
         ("bior2.2", "must be orthogonal"),
     ],
 )

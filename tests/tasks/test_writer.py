@@ -107,7 +107,7 @@ def test_task_out_of_memory_goes_on_with_half_a_batch(monkeypatch):
             return Reconstruction(batch.masked_kspace[:, 0]), FitCurves()
 
     task, batch = Needs(), prediction([0, 1, 2]).batch
-    with pytest.warns(UserWarning, match=r"out of memory with \d slices at once, goes on with 1"):
+    with pytest.warns(UserWarning, match=r"out of memory with \d slices at once, continues with 1"):
         outputs = task.predict_step(batch)
     assert task.seen == (3, 1, 2, 1, 1)
     assert [output.batch.info[0].slice for output in outputs] == [0, 1, 2]

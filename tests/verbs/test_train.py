@@ -126,7 +126,7 @@ def test_train_goes_on_from_its_last_checkpoint(mrisem, data, tmp_path, monkeypa
     last = tmp_path / "t" / "checkpoints" / "last.ckpt"
     whole = last.read_bytes()
     last.write_bytes(whole[:-100])
-    with pytest.warns(UserWarning, match=r"last.ckpt must be .* goes on from before.ckpt"):
+    with pytest.warns(UserWarning, match=r"last.ckpt must be .* continues from before.ckpt"):
         assert find_saved(tmp_path / "t").epochs == 1
     code, out, err = mrisem(*train, f"output_dir={tmp_path}/t")
     assert code == 0, err

@@ -1,1 +1,1 @@
-"""The image route: embeddings of a vision encoder, compared with a bank of them."""
+"""Image route: embeddings of a vision encoder are compared with a bank."""

@@ -1,7 +1,7 @@
-"""Embedding banks: what good and bad images look like to the encoder.
+"""Embedding banks: embeddings of good and bad images at several levels of an encoder.
 
-A bank keeps, for each level, the PCA basis and the projected, normalised token embeddings of every
-positive and negative image - never the raw ones. `mrisem.prior.image.building` makes it.
+For each level a bank keeps the PCA basis and the projected, normalised token embeddings of every
+positive and negative image. Raw embeddings are not kept. `mrisem.prior.image.building` makes banks.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _TENSORS = ("mean", "components", "entries")
 
 @dataclass(frozen=True)
 class LevelBank:
-    """The bank of one level.
+    """Bank of one level.
 
     Args:
-        mean: ``(feature,)`` float32, subtracted before projection.
-        components: ``(feature, component)`` float32, orthonormal columns (PCA).
-        entries: ``(n, token * component)``, tokens projected and of unit length; positives first.
-        n_positives: how many entries are positives.
-        explained_variance: share of the tokens' variance inside the components.
+        mean: ``(feature,)`` float32, m of the PCA, subtracted before projection.
+        components: ``(feature, component)`` float32, P of the PCA, with orthonormal columns.
+        entries: ``(n, token * component)``, projected tokens of unit length; positives first.
+        n_positives: number of entries that are positives.
+        explained_variance: share of the variance of tokens that the components explain.
     """
 
     mean: Tensor
@@ -40,39 +40,48 @@ class LevelBank:
 
     @property
     def n_negatives(self) -> int:
-        """How many entries are negatives."""
+        """Number of entries that are negatives."""
         return len(self.entries) - self.n_positives
 
     def project(self, features: Tensor) -> Tensor:
-        """``(n, token, feature)`` -> ``(n, token, component)``, each token of unit length."""
+        """Project tokens, ``z_t = N(P^T (h_t - m))`` with N the normalisation to unit length.
+
+        ``(n, token, feature)`` -> ``(n, token, component)`` float32 (docs/method.md, image route).
+        """
         with torch.autocast(features.device.type, enabled=False):
             return normalize((features.float() - self.mean) @ self.components, dim=-1)
 
     def separation(self) -> float:
-        """Share of entries nearest to their own side's centroid, their own slice held out.
+        """Compute the share of entries that lie nearer to their own side's centroid.
 
-        Entry i of the positives and of the negatives is the same slice: both are left out of the
-        centroids that they are compared with. The PCA has seen them. NaN with a single slice.
+        Entry i of the positives and entry i of the negatives come from the same slice. Both are
+        left out of the centroids that they are compared with; the PCA includes them. NaN for a
+        single slice.
         """
         sides = self.entries[: self.n_positives].float(), self.entries[self.n_positives :].float()
-        totals, n = [side.sum(0) for side in sides], self.n_positives
-        right = 0
-        for own, pair in itertools.product((0, 1), zip(*sides, strict=True)):
-            centroids = [(total - e) / (n - 1) for total, e in zip(totals, pair, strict=True)]
-            distances = [(pair[own] - centroid).norm() for centroid in centroids]
-            right += int(distances[own] < distances[1 - own])
-        return right / (2 * n) if n > 1 else float("nan")
+        sums, n = [side.sum(0) for side in sides], self.n_positives
+        n_right = 0
+        for side, slice_entries in itertools.product((0, 1), zip(*sides, strict=True)):
+            centroids = [
+                (total - entry) / (n - 1) for total, entry in zip(sums, slice_entries, strict=True)
+            ]
+            distances = [(slice_entries[side] - centroid).norm() for centroid in centroids]
+            n_right += int(distances[side] < distances[1 - side])
+        return n_right / (2 * n) if n > 1 else float("nan")
 
 
 def _turned(bank: LevelBank, target: Target, seed: int) -> LevelBank:
-    """Exchange the sides, deal the labels anew, or put one random direction and its opposite."""
+    """Turn the bank of one level towards a target (see `EmbeddingBank.turned`)."""
     generator = torch.Generator().manual_seed(seed)
     entries, n = bank.entries, bank.n_positives
     if target == "negative":
+        # exchange the sides: the negatives come first
         entries, n = entries.roll(-n, 0), bank.n_negatives
     elif target == "shuffled":
+        # deal the labels anew among the same entries
         entries = entries[torch.randperm(len(entries), generator=generator)]
     elif target == "random":
+        # a bank of one random direction and its opposite
         n_tokens = entries.shape[1] // bank.components.shape[1]
         tokens = torch.randn(1, n_tokens, bank.components.shape[1], generator=generator)
         direction = normalize(tokens, dim=-1).flatten(1).to(entries)
@@ -82,10 +91,10 @@ def _turned(bank: LevelBank, target: Target, seed: int) -> LevelBank:
 
 @dataclass(frozen=True)
 class EmbeddingBank(Bank):
-    """Positives and negatives at every level.
+    """Bank of positives and negatives at every level.
 
     Args:
-        levels: encoder layer (1-based) -> its bank.
+        levels: encoder layer, counted from 1 -> bank of that level.
     """
 
     FORMAT = "mrisem embedding bank 1"
@@ -100,9 +109,11 @@ class EmbeddingBank(Bank):
         return replace(self, levels=levels)
 
     def turned(self, target: Target) -> EmbeddingBank:
-        """Return the bank that pulls towards ``target``; all but ``positive`` are controls.
+        """Return the bank whose loss pulls towards a target; all but ``positive`` are controls.
 
-        Draws are seeded by the level: equal banks give equal controls.
+        ``negative`` exchanges the sides, ``shuffled`` deals the labels anew among the same entries,
+        ``random`` replaces the bank by one random direction and its opposite. Draws are seeded by
+        the level, so equal banks give equal controls.
         """
         levels = {level: _turned(bank, target, level) for level, bank in self.levels.items()}
         return replace(self, levels=levels)
@@ -124,6 +135,7 @@ class EmbeddingBank(Bank):
             for level, bank in self.levels.items()
             for name in _TENSORS
         }
+        # the names of the tensors and these keys are the file's format: do not rename them
         numbers = {
             n: [bank.n_positives, bank.explained_variance] for n, bank in self.levels.items()
         }

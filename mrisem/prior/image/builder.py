@@ -1,4 +1,4 @@
-"""Image-route priors of a run: load the encoder, find or build each bank, make the loss."""
+"""Builder of image-route priors: loads the encoder, finds or builds banks, makes the losses."""
 
 from __future__ import annotations
 
@@ -26,22 +26,23 @@ PAPER_WEIGHTS = (0.005, 0.5, 1.0)  # w of three levels (Feng et al., arXiv:2511.
 
 
 class ImagePriorBuilder(BankPriorBuilder):
-    """Makes a `SemanticPrior` for each acquisition.
+    """Builder of a `SemanticPrior` for each acquisition.
 
     Args:
-        encoder: makes the encoder. It is called with ``levels`` where it takes them; another one
-            must offer the levels that are asked for.
+        encoder: function that makes the encoder. It is called with ``levels`` if it takes that
+            argument; otherwise its encoder must offer the levels that are asked for.
         folder: folder in which banks are cached.
-        contrast: auxiliary images of the scan's own contrast (``same``), of another one
-            (``cross``), or of every one (``mixed``).
-        levels: levels that are compared; None: the encoder's own.
-        components: PCA components of each level; None for all: 64; None at one: no PCA there.
-        level_weights: weight w of each level; None: the paper's for three levels, else 1.
+        contrast: contrast of the auxiliary images: that of the scan (``same``), another one
+            (``cross``), or every one (``mixed``).
+        levels: levels that are compared; None: all levels of the encoder.
+        components: number of PCA components of each level; None as an entry: no PCA at that level;
+            None: 64 at each level.
+        level_weights: weight w of each level; None: those of the paper for three levels, else 1.
         temperature: tau of InfoNCE, above 0 (paper: 0.07).
-        jitter: arguments of `Jitter`; None: the image as it is.
-        bank_dtype: ``float32`` or ``bfloat16`` of the stored bank.
-        target: what the loss pulls towards: the bank's ``positive`` side; as controls its
-            ``negative`` side, positives of ``shuffled`` labels, or a ``random`` direction.
+        jitter: arguments of `Jitter`; None: no jitter.
+        bank_dtype: dtype of the stored bank, ``float32`` or ``bfloat16``.
+        target: side towards which the loss pulls: the ``positive`` side of the bank; as controls
+            the ``negative`` side, the positives of ``shuffled`` labels, or a ``random`` direction.
     """
 
     BANK = EmbeddingBank
@@ -70,7 +71,8 @@ class ImagePriorBuilder(BankPriorBuilder):
         """Load the encoder with the levels that are compared.
 
         Raises:
-            InputError: when it does not offer them, or an option is for another number of levels.
+            InputError: when the encoder lacks such a level, or an option has another number of
+                levels.
         """
         takes_levels = "levels" in inspect.signature(self.make_encoder).parameters
         chosen = {"levels": [*self.levels]} if self.levels is not None and takes_levels else {}
@@ -84,8 +86,9 @@ class ImagePriorBuilder(BankPriorBuilder):
             if not set(self.levels) <= set(encoder.levels):
                 raise InputError(
                     f"prior.levels must be among the encoder's levels {[*encoder.levels]}, got "
-                    f"{[*self.levels]}; set prior.levels within them"
+                    f"{[*self.levels]}; set prior.levels to some of them"
                 )
+            # the encoder does not take ``levels``: select them from its outputs
             encoder = SomeLevels(encoder, tuple(self.levels))
         self._check_counts(encoder.levels)
         return encoder.to(device) if isinstance(encoder, nn.Module) else encoder
@@ -95,6 +98,7 @@ class ImagePriorBuilder(BankPriorBuilder):
     ) -> tuple[dict[str, Any], Callable[..., EmbeddingBank]]:
         """See `BankPriorBuilder`."""
         components = self.components or [min(COMPONENTS, width) for width in encoder.widths]
+        # these facts name cached banks: a change of them makes every bank anew
         facts = {
             "encoder": encoder.fingerprint,
             "levels": list(encoder.levels),
@@ -108,12 +112,15 @@ class ImagePriorBuilder(BankPriorBuilder):
 
     def make_prior(self, encoder: Encoder, bank: EmbeddingBank) -> SemanticPrior:
         """See `BankPriorBuilder`."""
-        n = len(encoder.levels)
-        weights = self.level_weights or (PAPER_WEIGHTS if n == len(PAPER_WEIGHTS) else (1.0,) * n)
-        turned = bank.turned(self.target)
-        return SemanticPrior(encoder, turned, [*weights], self.temperature, self.jitter)
+        n_levels = len(encoder.levels)
+        weights = self.level_weights or (
+            PAPER_WEIGHTS if n_levels == len(PAPER_WEIGHTS) else (1.0,) * n_levels
+        )
+        turned_bank = bank.turned(self.target)
+        return SemanticPrior(encoder, turned_bank, [*weights], self.temperature, self.jitter)
 
     def _check_counts(self, levels: Sequence[int]) -> None:
+        """Raise InputError unless components and weights have one entry for each level."""
         options = {"components": self.components, "level_weights": self.level_weights}
         for name, values in options.items():
             if values is not None and len(values) != len(levels):
@@ -124,16 +131,21 @@ class ImagePriorBuilder(BankPriorBuilder):
 
 
 class SomeLevels(nn.Module):
-    """An encoder of which some levels are used."""
+    """Encoder that returns only some levels of another encoder.
+
+    Args:
+        encoder: encoder with all levels.
+        levels: levels that are returned, in this order.
+    """
 
     def __init__(self, encoder: Encoder, levels: tuple[int, ...]) -> None:
         super().__init__()
         self.encoder, self.levels = encoder, levels
-        self._places = [encoder.levels.index(level) for level in levels]
-        self.widths = tuple(encoder.widths[place] for place in self._places)
+        self._indices = [encoder.levels.index(level) for level in levels]
+        self.widths = tuple(encoder.widths[index] for index in self._indices)
         self.n_tokens, self.fingerprint = encoder.n_tokens, encoder.fingerprint
 
     def forward(self, magnitude: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """See `Encoder`."""
         outputs = self.encoder(magnitude)
-        return tuple(outputs[place] for place in self._places)
+        return tuple(outputs[index] for index in self._indices)

@@ -1,4 +1,4 @@
-"""Building an embedding bank: two streaming passes over the auxiliary images."""
+"""Building of embedding banks in two passes over the auxiliary images."""
 
 from __future__ import annotations
 
@@ -30,49 +30,54 @@ def build_bank(
     batch_size: int = 8,
     unfinished: Unfinished | None = None,
 ) -> EmbeddingBank:
-    """Build a bank: second moments first (PCA), then projection.
+    """Build a bank: the first pass takes second moments for the PCA, the second pass projects.
 
-    No raw embedding outlives its batch: memory is one ``(feature, feature)`` float64 matrix a level
-    and the projected bank, which is filled in place.
+    Raw embeddings are dropped after their batch. Memory holds one ``(feature, feature)`` float64
+    matrix for each level, and the projected bank.
 
     Args:
         encoder: frozen encoder on ``device``.
         images: positive and negative of each auxiliary slice, ``(Y, X)`` float32.
-        components: PCA components of each level (paper: 64, 128, 256); None: no PCA there.
-        description: what the bank is made of.
-        device: where the encoder is.
+        components: number of PCA components of each level (paper: 64, 128, 256); None as an entry:
+            no PCA at that level.
+        description: facts on the bank, for people.
+        device: device of the encoder.
         dtype: dtype of the stored entries, float32 or bfloat16.
-        batch_size: most slices that are encoded at once.
-        unfinished: keeps the moments, and the entries so far, of a build that may be interrupted;
-            it continues from them, and the bank is the same, bit for bit.
+        batch_size: largest number of slices that are encoded at once.
+        unfinished: keeps the moments and the finished entries, from which an interrupted build
+            continues; the bank is then the same, bit for bit. None: nothing is kept.
 
     Raises:
-        InputError: no images; more components than the features have dimensions or tokens; an
-            encoder whose output is not finite.
+        InputError: when there are no images, a level has more components than dimensions or
+            tokens, or the encoder's output is not finite.
     """
     unfinished = unfinished or Unfinished()
     state = unfinished.read()
     if not state:
         state = _moments(encoder, images, device, batch_size)
         unfinished.save(state)
-    wanted = zip(components, encoder.levels, strict=True)
-    bases = [_Moments.of(state, i).basis(n, level) for i, (n, level) in enumerate(wanted)]
+    # The moments of all images are complete: fit one PCA for each level (docs/method.md).
+    requested = zip(components, encoder.levels, strict=True)
+    bases = [_Moments.of(state, i).basis(n, level) for i, (n, level) in enumerate(requested)]
+    # tensors of an unfinished state: entries of each level, and the number of finished slices
     names = [f"entries {i}" for i in range(len(bases))]
-    n, done = int(state["n"]), int(state.get("done", torch.tensor(0)))
+    n, n_done = int(state["n"]), int(state.get("done", torch.tensor(0)))
 
-    def so_far() -> dict[str, Tensor]:
-        return {**state, "done": torch.tensor(done)}
+    def current_state() -> dict[str, Tensor]:
+        return {**state, "done": torch.tensor(n_done)}
 
-    with unfinished.kept(so_far) as step:
-        for features in _encode(encoder, images, device, batch_size, "projection", done):
+    with unfinished.kept(current_state) as step:
+        for features in _encode(encoder, images, device, batch_size, "projection", n_done):
             count = features[0].shape[1]
             for name, feature, (mean, basis, _) in zip(names, features, bases, strict=True):
+                # z_t = N(P^T (h_t - m)), as `LevelBank.project` computes it for reconstructions
                 tokens = normalize((feature - mean.to(device)) @ basis.to(device), dim=-1)
                 if name not in state:
                     state[name] = torch.zeros((2, n, *tokens.shape[2:]), dtype=dtype)
-                state[name][:, done : done + count] = tokens.to("cpu", dtype)
-            done += count
+                state[name][:, n_done : n_done + count] = tokens.to("cpu", dtype)
+            n_done += count
             step()
+    # positives first, then negatives; the tokens of an entry as one row
     levels = {}
     for level, (mean, basis, share), name in zip(encoder.levels, bases, names, strict=True):
         flat = rearrange(state[name], "side n token feature -> (side n) (token feature)")
@@ -83,9 +88,9 @@ def build_bank(
 def _moments(
     encoder: Encoder, images: AuxiliaryImages, device: torch.device | str, batch_size: int
 ) -> dict[str, Tensor]:
-    """First pass: number of slices ``n``, and the moments of each level."""
+    """Run the first pass: count the slices (``n``) and sum the moments of each level."""
     if len(images) == 0:
-        raise InputError("a bank needs at least one auxiliary slice, got none; see auxiliary.root")
+        raise InputError("a bank needs at least one auxiliary slice, got none; set auxiliary.root")
     moments = [_Moments(width) for width in encoder.widths]
     n = 0
     for features in _encode(encoder, images, device, batch_size, "PCA"):
@@ -106,25 +111,36 @@ def _encode(
     title: str,
     skip: int = 0,
 ) -> Iterator[list[Tensor]]:
-    """Yield per level ``(side, n, token, feature)`` of up to ``batch_size`` slices of one size.
+    """Encode slices in batches of one image size.
 
-    The first ``skip`` slices, whose batches are done, are left out.
+    Args:
+        encoder: frozen encoder on ``device``.
+        images: positive and negative of each auxiliary slice.
+        device: device of the encoder.
+        batch_size: largest number of slices in a batch.
+        title: name of the pass, for the progress bar.
+        skip: number of first slices that are left out, since their batches are done.
+
+    Yields:
+        features of a batch: one ``(side, n, token, feature)`` float32 for each level.
     """
-    waiting: list[Tensor] = []
+    pairs: list[Tensor] = []
 
     @torch.no_grad()
-    def flush() -> list[Tensor]:
-        stacked = rearrange(waiting, "n side y x -> (side n) y x").to(device)
-        waiting.clear()
+    def encode_pairs() -> list[Tensor]:
+        stacked = rearrange(pairs, "n side y x -> (side n) y x").to(device)
+        pairs.clear()
         features = [
-            rearrange(f.float(), "(side n) token feature -> side n token feature", side=2)
-            for f in encoder(stacked)
+            rearrange(
+                level_features.float(), "(side n) token feature -> side n token feature", side=2
+            )
+            for level_features in encoder(stacked)
         ]
         for level, feature in zip(encoder.levels, features, strict=True):
             if not bool(torch.isfinite(feature).all()):
                 raise InputError(
                     f"an encoder's output must be finite, got NaN or infinity at level {level} "
-                    f"for slices of {tuple(stacked.shape[1:])} pixels; take encoder.dtype=float32"
+                    f"for slices of {tuple(stacked.shape[1:])} pixels; set encoder.dtype=float32"
                 )
         return features
 
@@ -135,16 +151,21 @@ def _encode(
                 "positive and negative of a slice must be prepared alike, got images of "
                 f"{tuple(positive.shape)} and {tuple(negative.shape)}; crop both to one size"
             )
+        # images of another size cannot share a batch
         pair = torch.stack([positive, negative])
-        if waiting and (len(waiting) == batch_size or waiting[0].shape != pair.shape):
-            yield flush()
-        waiting.append(pair)
-    if waiting:
-        yield flush()
+        if pairs and (len(pairs) == batch_size or pairs[0].shape != pair.shape):
+            yield encode_pairs()
+        pairs.append(pair)
+    if pairs:
+        yield encode_pairs()
 
 
 class _Moments:
-    """Exact first and second moments of tokens, accumulated in float64."""
+    """First and second moments of tokens, summed in float64: an exact PCA needs no more.
+
+    Args:
+        width: number of features of a token.
+    """
 
     def __init__(self, width: int) -> None:
         self.count = 0
@@ -153,14 +174,14 @@ class _Moments:
 
     @classmethod
     def of(cls, state: dict[str, Tensor], index: int) -> _Moments:
-        """Make the moments of level number ``index`` again from `tensors`."""
+        """Restore the moments of level number ``index`` from the result of `tensors`."""
         moments = cls(len(state[f"total {index}"]))
         moments.count = int(state[f"count {index}"])
         moments.total, moments.square = state[f"total {index}"], state[f"square {index}"]
         return moments
 
     def tensors(self, index: int) -> dict[str, Tensor]:
-        """Return the sums under names with the level's number."""
+        """Return the sums under names that contain the level's number."""
         count = torch.tensor(self.count)
         return {
             f"count {index}": count,
@@ -169,28 +190,29 @@ class _Moments:
         }
 
     def add(self, features: Tensor) -> None:
-        """Add ``(..., token, feature)``."""
+        """Add tokens ``(..., token, feature)``."""
         tokens = rearrange(features, "... feature -> (...) feature").double().cpu()
         self.count += len(tokens)
         self.total += tokens.sum(0)
         self.square += tokens.T @ tokens
 
     def basis(self, n_components: int | None, level: int) -> tuple[Tensor, Tensor, float]:
-        """Return mean, ``(feature, component)`` basis and the share of variance it explains."""
+        """Compute the PCA: mean, basis ``(feature, component)``, share of explained variance."""
         width = len(self.total)
         if n_components is None:
-            return torch.zeros(width), torch.eye(width), 1.0
-        most = min(self.count - 1, width)
-        if not 1 <= n_components <= most:
+            return torch.zeros(width), torch.eye(width), 1.0  # no PCA
+        largest_number = min(self.count - 1, width)
+        if not 1 <= n_components <= largest_number:
             raise InputError(
-                f"prior.components at level {level} must be 1 to {most} (the smaller of the "
-                f"embedding's width {width} and the tokens less one), got {n_components}"
+                f"prior.components at level {level} must be 1 to {largest_number} (the embedding's "
+                f"width {width}, or the number of tokens less one), got {n_components}; lower it"
             )
+        # covariance = E[h h^T] - m m^T; its eigenvectors with the largest eigenvalues are P
         mean = self.total / self.count
         covariance = self.square / self.count - torch.outer(mean, mean)
         values, vectors = torch.linalg.eigh(covariance)  # ascending
         basis = vectors.flip(1)[:, :n_components]
         largest = basis.gather(0, basis.abs().argmax(0, keepdim=True))
-        basis = basis * largest.sign()  # an eigenvector's sign is free: fix it
+        basis = basis * largest.sign()  # the sign of an eigenvector is arbitrary: fix it
         share = values.flip(0)[:n_components].sum() / values.sum()
         return mean.float(), basis.float(), float(share)

@@ -1,7 +1,7 @@
-"""Frozen encoders: magnitude images -> token embeddings, differentiably.
+"""Frozen encoders: differentiable maps from magnitude images to token embeddings.
 
-`Encoder` is what the image route needs; `FrozenEncoder` is how every encoder of this package
-gives it, and `load_encoder` makes one of a checkpoint of transformers.
+`Encoder` is the interface that the image route needs. `FrozenEncoder` implements it for every
+encoder of this package; `load_encoder` makes one from a checkpoint of transformers.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mrisem.prior.image.families import HiddenStates, input_grid, load_tower, to
 from mrisem.prior.image.levels import Dtype, torch_dtype
 from mrisem.prior.image.preparation import Preparation
 
-# Fingerprints spell these names in their older form, so that the banks on disk stay valid.
+# Earlier names of weights. Fingerprints use them, so that banks on disk stay valid.
 _OLDER_NAMES = {
     "tower.embeddings.": "embeddings.0.",
     "tower.encoder.layers.": "layers.",
@@ -28,13 +28,13 @@ _OLDER_NAMES = {
 
 
 class Encoder(Protocol):
-    """What the image route needs of an encoder; any object of this form serves.
+    """Interface of an encoder in the image route.
 
     Attributes:
-        levels: names (numbers) of the levels, in the order of the outputs.
-        widths: features of a token at each level.
-        n_tokens: tokens of an image, the same at every level.
-        fingerprint: hash of all that the output depends on; it names cached banks.
+        levels: numbers that name the levels, in the order of the outputs.
+        widths: number of features of a token at each level.
+        n_tokens: number of tokens of an image, the same at every level.
+        fingerprint: hash of all on which the output depends; it names cached banks.
     """
 
     levels: tuple[int, ...]
@@ -46,23 +46,23 @@ class Encoder(Protocol):
         """Embed images, differentiably.
 
         Args:
-            magnitude: ``(n, y, x)`` float32, any unit, not negative.
+            magnitude: ``(n, y, x)`` float32 in any unit, not negative.
 
         Returns:
-            one ``(n, token, feature)`` for each level.
+            embedding ``(n, token, feature)`` of each level.
         """
 
 
 class FrozenEncoder(nn.Module):
-    """Network with frozen weights: gradients flow to the image and nowhere else.
+    """Encoder with frozen weights: gradients reach the image only.
 
     Args:
-        network: pixels ``(n, channel, y, x)`` -> one ``(n, token, feature)`` for each level.
-        prepare: magnitude images -> pixels.
-        levels: names (numbers) of the levels, in the order of the outputs.
-        widths: features of a token at each level.
-        n_tokens: tokens of an image.
-        facts: what the output depends on, beside the weights and the preparation.
+        network: map of pixels ``(n, channel, y, x)`` to one ``(n, token, feature)`` a level.
+        prepare: map of magnitude images to pixels.
+        levels: numbers that name the levels, in the order of the outputs.
+        widths: number of features of a token at each level.
+        n_tokens: number of tokens of an image.
+        facts: values on which the output depends beside the weights and the preparation.
     """
 
     def __init__(
@@ -78,11 +78,12 @@ class FrozenEncoder(nn.Module):
         self.network, self.prepare = network, prepare
         self.levels, self.widths, self.n_tokens = levels, widths, n_tokens
         self.requires_grad_(False).eval()
-        weights = {_older_name(name): w for name, w in network.state_dict().items()}
+        # the hash of the weights names the bank: other weights never read it
+        weights = {_older_name(name): weight for name, weight in network.state_dict().items()}
         self.fingerprint = fingerprint(repr((*facts, *prepare.facts())), weights)
 
     def train(self, mode: bool = True) -> FrozenEncoder:
-        """Stay in evaluation mode, whatever the surrounding task is in."""
+        """Stay in evaluation mode, also within a task that is trained."""
         return super().train(False)
 
     def forward(self, magnitude: Tensor) -> tuple[Tensor, ...]:
@@ -93,7 +94,7 @@ class FrozenEncoder(nn.Module):
 
 
 def fingerprint(facts: str, weights: Mapping[str, Tensor]) -> str:
-    """Hash facts and weights by name, dtype, shape and value."""
+    """Hash facts, and names, dtypes, shapes and values of weights."""
     digest = hashlib.sha256(facts.encode())
     for name, weight in sorted(weights.items()):
         digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
@@ -108,31 +109,31 @@ def freeze_tower(
     pad_value: float | None = None,
     input_size: int | None = None,
 ) -> FrozenEncoder:
-    """Make an encoder of a vision model of transformers.
+    """Make an encoder from a vision model of transformers.
 
     Level ``l`` is the output of transformer layer ``l``, counted from 1, before the tower's final
     norm: ``hidden_states[l]`` in transformers (Feng et al., arXiv:2511.19641; levels 1, 13 and 24
-    of Janus-Pro). Prefix tokens (class token, registers) take part in the layers and are dropped
-    from what is returned: token ``t`` is patch ``t``, row by row.
+    of Janus-Pro). Prefix tokens (class token, registers) pass through the layers but are not
+    returned: token ``t`` is patch ``t``, row by row.
 
     Args:
-        tower: vision model, on the CPU; layers behind the deepest level would run in vain.
-        levels: layers whose outputs are wanted, counted from 1.
-        normalisation: mean and std, from [0, 1] to the tower's input range.
-        pad_value: value around an image smaller than the input (see `Preparation`).
-        input_size: side to which the input is reduced; None: the tower's own.
+        tower: vision model on the CPU; layers beyond the deepest level would only take time.
+        levels: layers whose outputs are returned, counted from 1.
+        normalisation: mean and std that map [0, 1] to the tower's input range.
+        pad_value: value around an image that is smaller than the input (see `Preparation`).
+        input_size: side to which the input is reduced, pixels; None: the tower's own.
 
     Raises:
-        InputError: the tower's patches do not fill an input of that size, or it is no smaller.
+        InputError: when the input size is not a multiple of the patch, or not below the tower's.
     """
     config = tower.config
     side, n_tokens = input_grid(config)
     if input_size is not None:
-        patch = round(side / n_tokens**0.5)
+        patch = round(side / n_tokens**0.5)  # pixels; the grid of patches is square
         if input_size % patch or not patch <= input_size < side:
             raise InputError(
-                f"encoder.input_size must be a multiple of the patch, {patch}, below {side}, got "
-                f"{input_size}; set null for the encoder's own size"
+                f"encoder.input_size must be a multiple of the patch ({patch}) below {side}, got "
+                f"{input_size}; set encoder.input_size=null for the encoder's own size"
             )
         n_tokens = (input_size // patch) ** 2
     return FrozenEncoder(
@@ -158,19 +159,19 @@ def load_encoder(
     Args:
         path: ``janus_mini``, a folder, or a hub name such as ``deepseek-community/Janus-Pro-1B``;
             its model_type is one of `mrisem.prior.image.families.FAMILIES`.
-        levels: transformer layers whose outputs are wanted, counted from 1.
-        dtype: dtype of weights and embeddings; ``auto``: bfloat16 where torch finds a CUDA device,
+        levels: transformer layers whose outputs are returned, counted from 1.
+        dtype: dtype of weights and embeddings; ``auto``: bfloat16 if torch finds a CUDA device,
             else float32.
-        pad_value: value around small images, in normalised units; None is black.
-        revision: commit, tag or branch of a hub name (None: its main branch).
-        input_size: side to which the input is reduced, in pixels: fewer tokens, at less cost; the
+        pad_value: value around small images, in normalised units; None: black.
+        revision: commit, tag or branch of a hub name; None: its main branch.
+        input_size: side to which the input is reduced, pixels: fewer tokens take less time. The
             tower's position embeddings are interpolated. None: the tower's own.
 
     Returns:
-        the encoder, on the CPU.
+        encoder on the CPU.
 
     Raises:
-        InputError: when path, checkpoint or levels do not serve.
+        InputError: when the path, the checkpoint or the levels cannot be used.
     """
     folder, chosen = resolve_checkpoint(path, revision), tuple(levels)
     tower = load_tower(folder, chosen, torch_dtype(dtype))
@@ -178,6 +179,7 @@ def load_encoder(
 
 
 def _older_name(name: str) -> str:
+    """Return the earlier name of a weight, or its name if it did not change."""
     for prefix, older in _OLDER_NAMES.items():
         if name.startswith(prefix):
             return older + name.removeprefix(prefix)

@@ -1,7 +1,7 @@
-"""Vision towers of transformers behind one form: pixels -> hidden states of the levels.
+"""Vision towers of transformers with a common interface: pixels -> hidden states of levels.
 
-A family is one entry of `FAMILIES`. Image size, patch grid, channels and depth are read from the
-checkpoint's own configuration. Of the weights only those up to the deepest level are read.
+A family is one entry of `FAMILIES`. Image size, patch grid, channels and depth come from the
+checkpoint's configuration. Only the weights up to the deepest level are read.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from mrisem.prior.checkpoints import read_model_type
 from mrisem.prior.image.levels import check_levels
 from mrisem.prior.weights import load_config, load_model
 
-# model_type of a whole model, or of a tower saved alone -> class of the tower, its final norm
+# model_type of a whole model, or of a tower saved alone -> class of the tower, name of its final
+# norm
 FAMILIES = {
     "janus": ("JanusVisionModel", "post_layernorm"),
-    "siglip": ("SiglipVisionModel", "post_layernorm"),  # and SigLIP 2 of fixed resolution
+    "siglip": ("SiglipVisionModel", "post_layernorm"),  # also SigLIP 2 of fixed resolution
     "siglip_vision_model": ("SiglipVisionModel", "post_layernorm"),
     "clip": ("CLIPVisionModel", "post_layernorm"),
     "clip_vision_model": ("CLIPVisionModel", "post_layernorm"),
@@ -29,25 +30,35 @@ FAMILIES = {
     "dinov2_with_registers": ("Dinov2WithRegistersModel", "layernorm"),
     "dinov3_vit": ("DINOv3ViTModel", "norm"),
 }
-_NAMES = {r"^(model\.)?vision_model\.": ""}  # of the tower's weights in a checkpoint of the whole
+# Prefix of the tower's weights in the checkpoint of a whole model -> prefix in the tower.
+_NAMES = {r"^(model\.)?vision_model\.": ""}
 _NAFLEX = ("siglip2", "siglip2_vision_model")
+# Configuration values on which outputs depend and which the weights do not show.
 _FACTS = ("model_type", "num_attention_heads", "hidden_act", "layer_norm_eps")
 _FACTS_OF_SOME = ("rope_theta", "rope_parameters")
 
 
 class HiddenStates(nn.Module):
-    """Outputs of some layers (from 1) of a vision tower, without class token and registers."""
+    """Outputs of some layers of a vision tower, without class token and registers.
+
+    Args:
+        tower: vision model of transformers.
+        levels: layers, counted from 1.
+        n_tokens: number of patches of an image.
+    """
 
     def __init__(self, tower: nn.Module, levels: tuple[int, ...], n_tokens: int) -> None:
         super().__init__()
         self.tower, self.levels, self.n_tokens = tower, levels, n_tokens
+        # another image size needs interpolated position embeddings
         other_size = n_tokens != input_grid(tower.config)[1]
-        takes = "interpolate_pos_encoding" in inspect.signature(tower.forward).parameters
-        # towers without this option take any size as they are
-        self.options = {"interpolate_pos_encoding": True} if other_size and takes else {}
+        can_interpolate = "interpolate_pos_encoding" in inspect.signature(tower.forward).parameters
+        # towers without this option take images of any size
+        self.options = {"interpolate_pos_encoding": True} if other_size and can_interpolate else {}
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        """``(n, channel, s, s)`` -> ``(n, token, feature)`` for each level, before the norm."""
+        """Map pixels ``(n, channel, s, s)`` to ``(n, token, feature)`` for each level."""
+        # hidden_states[0] is the patch embedding; class token and registers come first
         states = self.tower(pixels, output_hidden_states=True, **self.options).hidden_states
         return tuple(states[level][:, -self.n_tokens :] for level in self.levels)
 
@@ -56,7 +67,7 @@ def load_tower(folder: Path, levels: tuple[int, ...], dtype: torch.dtype) -> nn.
     """Load the vision tower of a checkpoint up to the deepest level, without its final norm.
 
     Raises:
-        InputError: when the checkpoint is of another family, lacks weights or is not that deep.
+        InputError: when the checkpoint has another family, lacks weights or has too few layers.
     """
     import transformers
 
@@ -65,8 +76,9 @@ def load_tower(folder: Path, levels: tuple[int, ...], dtype: torch.dtype) -> nn.
     config = load_config(tower_class.config_class, folder)
     input_grid(config)
     check_levels(levels, config.num_hidden_layers, folder)
+    # the deeper layers and the final norm are neither read nor run
     config.num_hidden_layers = max(levels)
-    config.vision_use_head = False  # SigLIP's pooling, behind the last layer
+    config.vision_use_head = False  # SigLIP's pooling after the last layer
     tower: nn.Module = load_model(tower_class, folder, config, dtype, _NAMES, (norm, "mask_token"))
     setattr(tower, norm, nn.Identity())
     return tower
@@ -79,12 +91,13 @@ def input_grid(config: Any) -> tuple[int, int]:
 
 
 def tower_facts(config: Any) -> tuple[str, ...]:
-    """List what a tower's output depends on and its weights do not show."""
+    """List the configuration values on which outputs depend, for the fingerprint."""
     names = (*_FACTS, *(name for name in _FACTS_OF_SOME if hasattr(config, name)))
     return tuple(f"{name}={getattr(config, name)}" for name in names)
 
 
 def _family(folder: Path) -> tuple[str, str]:
+    """Look up the family of a checkpoint: class of the tower and name of its final norm."""
     model_type = read_model_type(folder)
     if model_type in _NAFLEX:
         raise InputError(
@@ -100,6 +113,7 @@ def _family(folder: Path) -> tuple[str, str]:
 
 
 def _side(config: Any, name: str) -> int:
+    """Read a size that is one number, or equal along y and x."""
     value = getattr(config, name)
     sides = {value} if isinstance(value, int) else set(value)
     if len(sides) != 1:

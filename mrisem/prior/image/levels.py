@@ -1,4 +1,4 @@
-"""What encoders share: their levels, and the tokens of feature maps."""
+"""Common parts of encoders: dtypes, checks of levels, and tokens of feature maps."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from mrisem.errors import InputError
 
-# auto: bfloat16 where torch finds a CUDA device, else float32
+# auto: bfloat16 if torch finds a CUDA device, else float32
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 def torch_dtype(name: Dtype) -> torch.dtype:
-    """Return the dtype of that name.
+    """Return the torch dtype with a given name.
 
     >>> torch_dtype("bfloat16")
     torch.bfloat16
@@ -29,26 +29,31 @@ def torch_dtype(name: Dtype) -> torch.dtype:
 
 
 def check_levels(levels: tuple[int, ...], depth: int, network: str | Path) -> None:
-    """Raise an InputError unless the levels are different ones of a network's layers."""
+    """Raise InputError unless the levels are different integers from 1 to ``depth``.
+
+    Args:
+        levels: levels that are asked for.
+        depth: number of layers of the network.
+        network: name or folder of the network, for the message.
+    """
     allowed = range(1, depth + 1)
     if not levels or len(set(levels)) != len(levels) or not set(levels) <= {*allowed}:
         raise InputError(
             f"levels must be different integers from 1 to the encoder's depth {depth}, got "
-            f"{list(levels)} for {network}; set encoder.levels within it"
+            f"{list(levels)} for {network}; set encoder.levels within this range"
         )
 
 
 def map_tokens(features: Tensor, grid: int | None) -> Tensor:
     """Turn feature maps into tokens, row by row.
 
-    Adaptive average pooling: of ``grid x grid`` tokens, ``(i, j)`` is the mean of the rows from
-    ``floor(i Y / grid)`` to before ``ceil((i + 1) Y / grid)``, and of the columns alike. Windows
-    share pixels where the size is no multiple of the grid; a map smaller than the grid gives some
-    pixels to several tokens.
+    Adaptive average pooling to ``grid x grid`` tokens: token ``(i, j)`` is the mean over the rows
+    from ``floor(i Y / grid)`` to just before ``ceil((i + 1) Y / grid)``, and over columns likewise.
+    Windows overlap where the size is not a multiple of the grid.
 
     Args:
         features: ``(n, feature, y, x)``.
-        grid: number of tokens along y and x; None: one token a pixel.
+        grid: number of tokens along y and x; None: one token for each pixel.
 
     Returns:
         ``(n, token, feature)``.

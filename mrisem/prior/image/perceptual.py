@@ -1,4 +1,4 @@
-"""VGG16 and AlexNet as encoders: feature maps of convolutions, averaged to a grid of tokens."""
+"""VGG16 and AlexNet as encoders: feature maps, averaged to a grid of tokens."""
 
 from __future__ import annotations
 
@@ -18,14 +18,20 @@ from mrisem.prior.image.preparation import Preparation
 
 
 class BlockTokens(nn.Module):
-    """Tokens of the last activations of some blocks, counted from 1."""
+    """Tokens of the last activations of some blocks.
+
+    Args:
+        layers: convolutional layers of the network.
+        levels: blocks, counted from 1.
+        grid: number of tokens along y and x.
+    """
 
     def __init__(self, layers: ConvolutionalLayers, levels: tuple[int, ...], grid: int) -> None:
         super().__init__()
         self.layers, self.levels, self.grid = layers, levels, grid
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        """``(n, 3, y, x)`` -> ``(n, token, feature)`` for each level."""
+        """Map pixels ``(n, 3, y, x)`` to ``(n, token, feature)`` for each level."""
         maps = self.layers(pixels)
         return tuple(map_tokens(maps[level - 1], self.grid) for level in self.levels)
 
@@ -38,32 +44,32 @@ def load_perceptual(
     random_seed: int | None = None,
     dtype: Dtype = "auto",
 ) -> FrozenEncoder:
-    """Load VGG16 or AlexNet as an encoder, up to the deepest level. The image keeps its own size.
+    """Load VGG16 or AlexNet as an encoder, up to the deepest level; images keep their size.
 
     Args:
         network: ``vgg16`` (levels 1 to 5: relu1_2, relu2_2, relu3_3, relu4_3, relu5_3) or
             ``alexnet`` (relu1 to relu5).
         levels: blocks whose last activations are compared.
         grid: number of tokens along y and x (see `map_tokens`).
-        weights: path of a state dict of torchvision's network; None: the weights found on this
-            machine (`mrisem.imagenet.weights.read_weights`). Nothing is downloaded.
-        random_seed: seed of random weights, for a control of what training gives; None: trained
+        weights: file with a state dict of torchvision's network; None: the weights on this machine
+            (`mrisem.imagenet.weights.read_weights`). Nothing is downloaded.
+        random_seed: seed of random weights, a control for the effect of training; None: trained
             weights.
-        dtype: dtype of weights and embeddings; ``auto``: bfloat16 where torch finds a CUDA device,
+        dtype: dtype of weights and embeddings; ``auto``: bfloat16 if torch finds a CUDA device,
             else float32.
 
     Returns:
-        the encoder, on the CPU.
+        encoder on the CPU.
 
     Raises:
-        InputError: when network, levels or weights do not serve.
+        InputError: when the network, the levels or the weights cannot be used.
     """
     widths, chosen = architecture(network).widths, tuple(levels)
     check_levels(chosen, len(widths), network)
     if weights is not None and random_seed is not None:
         raise InputError(
-            f"weights are either read or random, got weights={weights} and "
-            f"random_seed={random_seed}; set one of them"
+            f"weights are either read or random, got encoder.weights={weights} and "
+            f"encoder.random_seed={random_seed}; set one of them to null"
         )
     if random_seed is None:
         values = read_weights(network, weights)

@@ -1,4 +1,4 @@
-"""Magnitude images -> the input of a vision encoder, differentiably."""
+"""Preparation of magnitude images for a vision encoder, differentiable."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from mrisem.prior.checkpoints import Normalisation
 
 
 class Preparation(nn.Module):
-    """Divide by the maximum, normalise, crop or pad to a square, repeat to the input's channels.
+    """Division by the maximum, normalisation, crop or padding to a square, repeated channels.
 
     Args:
-        image_size: side of the square input in pixels; None: the image's own size is kept.
-        n_channels: channels of the input.
-        normalisation: mean and std, from [0, 1] to the encoder's input range.
-        pad_value: what surrounds an image smaller than the input, in normalised units; None is
-            black, which is -1 for a mean and std of .5 (the paper's released code pads with 0).
-        resized: side to which that square is reduced, antialiased; None: it is left as it is.
+        image_size: side of the square input, pixels; None: images keep their size.
+        n_channels: number of channels of the input.
+        normalisation: mean and std that map [0, 1] to the encoder's input range.
+        pad_value: value around an image that is smaller than the input, in normalised units; None:
+            black, which is -1 for a mean and std of .5 (the released scripts pad with 0).
+        resized: side to which the square is reduced with antialiasing, pixels; None: not reduced.
 
     Raises:
-        InputError: when the normalisation is for another number of channels.
+        InputError: when the normalisation has another number of channels.
     """
 
     mean: Tensor
@@ -51,15 +51,14 @@ class Preparation(nn.Module):
     def forward(self, magnitude: Tensor) -> Tensor:
         """Prepare magnitude images.
 
-        Each image is divided by its own maximum over all its pixels (plainly: the gradient also
-        runs through the maximum). Pixel ``n // 2`` stays the centre. An image of zeros becomes
-        black.
+        Each image is divided by its maximum over all pixels; the gradient passes through the
+        maximum, too. Pixel ``n // 2`` stays the centre. An image of zeros becomes black.
 
         Args:
-            magnitude: ``(n, y, x)`` real, any unit, not negative.
+            magnitude: ``(n, y, x)`` real in any unit, not negative.
 
         Returns:
-            ``(n, channel, s, s)`` float32, or ``(n, channel, y, x)`` where no size is set.
+            ``(n, channel, s, s)`` float32, or ``(n, channel, y, x)`` without a fixed size.
 
         Raises:
             InputError: when the images are not ``(n, y, x)`` or not real.
@@ -69,6 +68,7 @@ class Preparation(nn.Module):
                 f"magnitude must be real floating point (n, y, x), got {magnitude.dtype} "
                 f"{tuple(magnitude.shape)}; take abs() and combine the coils first"
             )
+        # the clamp keeps an image of zeros from 0 / 0
         peak = magnitude.amax(dim=(-2, -1), keepdim=True)
         relative = magnitude / peak.clamp_min(torch.finfo(magnitude.dtype).tiny)
         pixels = (relative.unsqueeze(1).to(self.mean.dtype) - self.mean) / self.std
@@ -79,23 +79,26 @@ class Preparation(nn.Module):
         return interpolate(pixels, (self.resized, self.resized), mode="bilinear", antialias=True)
 
     def facts(self) -> tuple:
-        """Return what an encoder's output depends on, for its fingerprint."""
+        """Return the settings on which an encoder's output depends, for its fingerprint."""
         values = [value.flatten().tolist() for value in (self.mean, self.std, self.frame)]
         return self.image_size, values, *([] if self.resized is None else [self.resized])
 
     def _framed(self, pixels: Tensor, side: int) -> Tensor:
+        """Crop or pad about the centre to a square."""
         height, width = (min(n, side) for n in pixels.shape[-2:])
         left, top = side // 2 - width // 2, side // 2 - height // 2
         margins = (left, side - width - left, top, side - height - top)
-        around = self.frame * pad(self.frame.new_zeros((height, width)), margins, value=1.0)
-        return pad(center_crop(pixels, (height, width)), margins) + around
+        # 1 in the margins, 0 in the image: the frame's value is added there only
+        frame = self.frame * pad(self.frame.new_zeros((height, width)), margins, value=1.0)
+        return pad(center_crop(pixels, (height, width)), margins) + frame
 
 
 def _channels(values: float | Sequence[float], n_channels: int, name: str) -> Tensor:
+    """Expand one value, or one for each channel, to ``(channel, 1, 1)``."""
     stated = torch.tensor(values, dtype=torch.float32).reshape(-1)
     if len(stated) not in (1, n_channels):
         raise InputError(
-            f"{name} must have one value or one a channel, {n_channels}, got {values}; "
-            "save the model's own image processor beside it"
+            f"{name} must have 1 value or one for each of {n_channels} channels, got {values}; "
+            "save the model's own image processor in its folder"
         )
     return stated.expand(n_channels)[:, None, None].clone()

@@ -1,4 +1,4 @@
-"""The semantic prior: an encoder and a bank make a loss on magnitude images."""
+"""Semantic prior of the image route: a loss on magnitude images from an encoder and a bank."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from mrisem.prior.prior import Prior
 
 
 class SemanticPrior(Prior):
-    """``L_sem = sum_l w_l L_l`` over the bank's levels (Feng et al., arXiv:2511.19641).
+    """Loss ``L_sem = sum_l w_l L_l`` over the bank's levels (Feng et al., arXiv:2511.19641).
 
-    Not an nn.Module on purpose: a task that holds it has neither the frozen encoder nor the bank in
-    its state_dict.
+    ``L_l`` is the InfoNCE loss of level l, on similarities ``s_n`` to the bank's entries n. The
+    class is not an nn.Module, so that checkpoints of a task contain neither encoder nor bank.
 
     Args:
-        encoder: frozen; gradients pass to its input only.
-        bank: positives and negatives at the encoder's levels, on its device.
-        level_weights: ``w``, one for each level (paper: 0.005, 0.5, 1).
-        temperature: tau (paper: 0.07).
-        jitter: average embeddings over shifts and noise; None: the image as it is.
+        encoder: frozen encoder; gradients reach its input only.
+        bank: positives and negatives at the encoder's levels, on the encoder's device.
+        level_weights: w of each level (paper: 0.005, 0.5, 1).
+        temperature: tau of InfoNCE (paper: 0.07).
+        jitter: shifts and noise over which embeddings are averaged; None: no jitter.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class SemanticPrior(Prior):
         self.level_weights, self.temperature = tuple(level_weights), temperature
 
     def similarities(self, magnitude: Tensor, iteration: int = 0) -> dict[int, Tensor]:
-        """Return level -> similarity to each bank entry, ``(batch, n)``, the positives first."""
+        """Compute level -> similarity to each bank entry, ``(batch, n)``, the positives first."""
         features = self._features(magnitude, iteration)
         return {
             level: token_similarity(bank.project(feature), bank.entries)
@@ -51,41 +51,47 @@ class SemanticPrior(Prior):
     def losses(self, magnitude: Tensor, iteration: int = 0) -> dict[str, Tensor]:
         """See `Prior`: ``semantic`` is the weighted sum of ``semantic_<level>``.
 
-        ``positives_<level>`` and ``negatives_<level>`` are mean similarities to the bank's sides.
+        ``positives_<level>`` and ``negatives_<level>`` are mean similarities to the two sides of
+        the bank.
         """
         named, weighted = {}, []
-        for weight, (level, s) in zip(
+        for weight, (level, similarity) in zip(
             self.level_weights, self.similarities(magnitude, iteration).items(), strict=True
         ):
-            n = self.bank.levels[level].n_positives
-            sides = s[:, :n], s[:, n:]
+            n_positives = self.bank.levels[level].n_positives
+            # L_l = -log( sum_pos exp(s / tau) / sum_all exp(s / tau) )
+            sides = similarity[:, :n_positives], similarity[:, n_positives:]
             named[f"semantic_{level}"] = info_nce(*sides, (self.temperature, self.temperature))
-            named[f"positives_{level}"], named[f"negatives_{level}"] = (p.mean(1) for p in sides)
+            named[f"positives_{level}"], named[f"negatives_{level}"] = (
+                side.mean(1) for side in sides
+            )
             weighted.append(weight * named[f"semantic_{level}"])
         return {"semantic": torch.stack(weighted).sum(0), **named}
 
     def signature(self, magnitude: Tensor) -> dict[str, Tensor]:
-        """See `Prior`: each image's mean projected token, ``(batch, component)`` float32."""
+        """See `Prior`: mean of the projected tokens of an image, ``(batch, component)`` float32."""
         with torch.no_grad():
             features = self.encoder(magnitude)
         banks = self.bank.levels.items()
         return {
-            str(level): bank.project(f).mean(1)
-            for (level, bank), f in zip(banks, features, strict=True)
+            str(level): bank.project(level_features).mean(1)
+            for (level, bank), level_features in zip(banks, features, strict=True)
         }
 
     def bank_signature(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """See `Prior`: the same of the bank's entries."""
+        """See `Prior`: mean of the projected tokens of each bank entry."""
         sides = {}
         for level, bank in self.bank.levels.items():
-            d = bank.components.shape[1]
-            means = rearrange(bank.entries, "n (token d) -> n token d", d=d).float().mean(1)
+            pattern, n = "n (token component) -> n token component", bank.components.shape[1]
+            means = rearrange(bank.entries, pattern, component=n).float().mean(1)
             sides[str(level)] = (means[: bank.n_positives], means[bank.n_positives :])
         return sides
 
     def _features(self, magnitude: Tensor, iteration: int) -> tuple[Tensor, ...]:
+        """Embed images, averaged over the copies of the jitter if there is one."""
         if self.jitter is None:
             return self.encoder(magnitude)
+        # the mean over the copies, before projection
         pattern, n = "(batch copies) token feature -> batch token feature", self.jitter.copies
         features = self.encoder(self.jitter(magnitude, iteration))
         return tuple(reduce(f.float(), pattern, "mean", copies=n) for f in features)

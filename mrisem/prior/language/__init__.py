@@ -1,1 +1,1 @@
-"""The image-language route: answers of a vision-language model, compared with a bank."""
+"""Image-language route: answers of a vision-language model are compared with a bank."""

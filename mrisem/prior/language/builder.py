@@ -1,4 +1,4 @@
-"""Image-language priors of a run: load the model, find or build each bank, make the loss."""
+"""Builder of image-language priors: loads the model, finds or builds banks, makes the losses."""
 
 from __future__ import annotations
 
@@ -24,29 +24,31 @@ from mrisem.prior.prior import Contrast
 
 
 class LanguagePriorBuilder(BankPriorBuilder):
-    """Makes a `LanguagePrior` for each acquisition.
+    """Builder of a `LanguagePrior` for each acquisition.
 
     Args:
-        path: Janus checkpoint: ``janus_mini``, a folder, or a hub name; None: no such encoder.
-        prompt: the question, its answers, and which images show them.
+        path: Janus checkpoint: ``janus_mini``, a folder, or a hub name; None (an encoder without a
+            language model) is refused.
+        prompt: question, its two answers, and images that show them.
         folder: folder in which banks are cached.
         contrast: contrast of the auxiliary images (see `ImagePriorBuilder`).
-        revision: commit, tag or branch of a hub name.
-        pad_value: frame around small images (see `mrisem.prior.image.preparation`).
-        temperature_positive: tau_pos, of the wanted side, above 0.
-        temperature_negative: tau_neg, of the unwanted side, above 0.
-        center: subtract the bank's mean; false: the released loss.
-        n_perturbations: perturbed responses of each auxiliary image (Eq. 10-11).
+        revision: commit, tag or branch of a hub name; None: its main branch.
+        pad_value: value around small images (see `mrisem.prior.image.preparation`).
+        temperature_positive: tau_pos of the wanted side, above 0.
+        temperature_negative: tau_neg of the unwanted side, above 0.
+        center: subtract the bank's mean from responses; false: the released loss.
+        n_perturbations: number of perturbed responses for each auxiliary image (Eq. 10-11).
         sigma: standard deviation of the noise on text embeddings (Eq. 10-11).
-        seed: seed of that noise.
-        batch_size: perturbations in one pass of the language model; no matter for the result.
-        dtype: ``float32`` or ``bfloat16`` of the language model's stored weights.
-        gradient_checkpointing: less memory for more time.
-        jitter: arguments of `Jitter`; None: the image as it is.
-        log_answer_every: iterations between two decoded answers.
+        seed: seed of the noise.
+        batch_size: number of perturbations in one pass of the language model; it does not change
+            the result.
+        dtype: dtype of the language model's stored weights, ``float32`` or ``bfloat16``.
+        gradient_checkpointing: recompute activations in the backward pass: less memory, more time.
+        jitter: arguments of `Jitter`; None: no jitter.
+        log_answer_every: number of iterations between two decoded answers.
 
     Raises:
-        InputError: when no checkpoint is named.
+        InputError: when there is no checkpoint.
     """
 
     BANK = LanguageBank
@@ -95,7 +97,9 @@ class LanguagePriorBuilder(BankPriorBuilder):
     def recipe(
         self, encoder: ResponseEncoder, device: torch.device
     ) -> tuple[dict[str, Any], Callable[..., LanguageBank]]:
-        """See `BankPriorBuilder`; the prompt's target, which swaps the sides, is not a fact."""
+        """See `BankPriorBuilder`."""
+        # The batch size does not change the bank, nor does the prompt's target, which only
+        # exchanges the sides: neither is a fact.
         noise = asdict(self.perturbation)
         del noise["batch_size"]
         facts = {

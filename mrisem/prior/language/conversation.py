@@ -1,4 +1,4 @@
-"""Conversations about an image, as the checkpoint's own processor and chat template build them."""
+"""Conversations about an image, built by the checkpoint's own processor and chat template."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ from mrisem.errors import InputError
 
 
 class Conversations:
-    """Questions -> token ids: system prompt, image placeholders, question, open assistant turn.
+    """Conversion of questions to token ids.
+
+    A conversation consists of system prompt, image placeholders, question and the open turn of the
+    assistant.
 
     Args:
         folder: Janus checkpoint with tokenizer, processor and chat template.
-        image_token_id: what the model takes for the place of an image token.
+        image_token_id: id of the placeholder of an image token.
         n_image_tokens: number of tokens of one image.
-        image_size: side of the model's input in pixels.
+        image_size: side of the model's input image, pixels.
 
     Raises:
         InputError: when the folder holds no tokenizer with image tokens.
@@ -37,22 +40,23 @@ class Conversations:
         """Tokenise the conversation that asks one question about one image.
 
         Returns:
-            ids, ``(length,)``; and which of them are the image's, ``(length,)`` bool.
+            ids ``(length,)``, and a mask ``(length,)`` bool of those that are the image's.
 
         Raises:
-            InputError: when the image does not get as many places as it has tokens.
+            InputError: when the number of image placeholders is not that of image tokens.
         """
         if question not in self._cache:
             self._cache[question] = self._tokenise(question)
         return self._cache[question]
 
     def decode(self, ids: list[int]) -> str:
-        """Turn generated ids, up to the end token, into text without surrounding white space."""
-        said = ids[: ids.index(self.end_id)] if self.end_id in ids else ids
-        text: str = self.processor.tokenizer.decode(said, skip_special_tokens=True)
+        """Decode generated ids, up to the end token, to text without surrounding white space."""
+        answer_ids = ids[: ids.index(self.end_id)] if self.end_id in ids else ids
+        text: str = self.processor.tokenizer.decode(answer_ids, skip_special_tokens=True)
         return text.strip()
 
     def _tokenise(self, question: str) -> tuple[Tensor, Tensor]:
+        """Run chat template and processor; a blank image makes them insert its placeholders."""
         content = [{"type": "image"}, {"type": "text", "text": question}]
         turns = [{"role": "user", "content": content}]
         text = self.processor.apply_chat_template(turns, add_generation_prompt=True)
@@ -69,21 +73,22 @@ class Conversations:
 
 
 def _load_processor(folder: Path) -> Any:
+    """Load the processor (tokenizer, image processor, chat template) of a checkpoint."""
     from transformers import JanusProcessor
 
     try:
         processor = JanusProcessor.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False
         )
-    except AttributeError as error:  # the processor asks its tokenizer for them
+    except AttributeError as error:  # the processor reads these tokens from its tokenizer
         raise InputError(
             f"the tokenizer must have image tokens (image_token, boi_token, eoi_token), got one "
             f"without in {folder}; use the processor of a Janus checkpoint"
         ) from error
     except (OSError, ValueError) as error:
         raise InputError(
-            f"the language route needs tokenizer, processor and chat template, got none that "
-            f"loads in {folder} ({str(error).splitlines()[0]}); fetch the checkpoint again"
+            f"the language route needs tokenizer, processor and chat template, those in {folder} "
+            f"cannot be loaded ({str(error).splitlines()[0]}); fetch the checkpoint again"
         ) from error
     if not processor.chat_template:
         raise InputError(

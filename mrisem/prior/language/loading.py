@@ -1,4 +1,4 @@
-"""Loads what the image-language route needs of a Janus checkpoint, and nothing else."""
+"""Loading of the parts of a Janus checkpoint that the image-language route needs."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ from mrisem.prior.language.model import ResponseEncoder
 from mrisem.prior.language.precision import freeze_linears
 from mrisem.prior.weights import load_config, load_model, read_tensors, weight_files
 
-_NAMES = {r"^model\.": ""}  # of the weights in a checkpoint with output head
-_HEADS = (r"^lm_head\.weight$", r"language_model\.embed_tokens\.weight$")  # its own, or a tied one
+_NAMES = {r"^model\.": ""}  # prefix of weights in a checkpoint with output head -> in the model
+# Names of the output head: its own weight, or the token embedding with which it is tied.
+_HEADS = (r"^lm_head\.weight$", r"language_model\.embed_tokens\.weight$")
+# Parts of Janus that generate images.
 _GENERATOR = ("vqmodel", "generation_embeddings", "generation_aligner", "generation_head")
 
 
@@ -30,21 +32,21 @@ def load_language_model(
     pad_value: float | None = None,
     gradient_checkpointing: bool = False,
 ) -> ResponseEncoder:
-    """Load vision tower, aligner and language model; neither output head nor image generator.
+    """Load vision tower, aligner and language model, without output head and image generator.
 
     Args:
         path: ``janus_mini``, a folder, or a hub name such as ``deepseek-community/Janus-Pro-1B``.
-        dtype: dtype in which the language model's matrices are kept; all else is kept, and
-            everything computes, in float32.
-        revision: commit, tag or branch of a hub name; a folder has none.
+        dtype: dtype in which the matrices of the language model are stored. All other weights are
+            float32, and all computation is in float32.
+        revision: commit, tag or branch of a hub name; None: its main branch.
         pad_value: value around small images (see `mrisem.prior.image.encoder.load_encoder`).
-        gradient_checkpointing: less memory for more time.
+        gradient_checkpointing: recompute activations in the backward pass: less memory, more time.
 
     Returns:
-        the frozen model, on the CPU.
+        frozen model on the CPU.
 
     Raises:
-        InputError: when checkpoint or tokenizer do not serve.
+        InputError: when the checkpoint or its tokenizer cannot be used.
     """
     from transformers import JanusConfig
 
@@ -55,16 +57,16 @@ def load_language_model(
             f"{folder}; set encoder=janus_mini, janus_pro_1b or janus_pro_7b"
         )
     config = load_config(JanusConfig, folder)
-    weight_files(folder)  # a folder without weights is refused as such, whatever else it lacks
+    weight_files(folder)  # checked first: missing weights are the clearest error of a folder
     side, n_tokens = input_grid(config.vision_config)
     conversations = Conversations(folder, config.image_token_id, n_tokens, side)
     model = load_model(_without_generator(), folder, config, getattr(torch, dtype), _NAMES)
     tower, norm = model.vision_model, model.vision_model.post_layernorm
     tower.post_layernorm = nn.Identity()
     freeze_linears(model.language_model)
-    last = (config.vision_config.num_hidden_layers,)
+    last_layer = (config.vision_config.num_hidden_layers,)
     return ResponseEncoder(
-        freeze_tower(tower, last, read_normalisation(folder), pad_value),
+        freeze_tower(tower, last_layer, read_normalisation(folder), pad_value),
         norm,
         model.aligner,
         model.language_model,
@@ -75,7 +77,7 @@ def load_language_model(
 
 
 def _without_generator() -> Any:
-    """Make the class of a Janus that takes no memory for its image generator."""
+    """Make a class of Janus that allocates no memory for the image generator."""
     from transformers import JanusModel
 
     class JanusWithoutGenerator(JanusModel):
@@ -83,15 +85,15 @@ def _without_generator() -> Any:
             super().__init__(config)
             for name in _GENERATOR:
                 delattr(self, name)
-            # What stays in float32 where the rest is loaded in bfloat16: all but the language
-            # model's matrices, that is, also its norms and biases.
+            # Modules that stay in float32 when the rest is loaded in bfloat16: all but the
+            # matrices of the language model. Its norms and biases are among them.
             self._keep_in_fp32_modules_strict = {"vision_model", "aligner", "norm", "bias"}
 
     return JanusWithoutGenerator
 
 
 def _read_head(folder: Path) -> Tensor:
-    """Read the output head, ``(vocabulary, width)``; a tied one is the token embedding."""
+    """Read the output head, ``(vocabulary, width)``; a tied head is the token embedding."""
     files = weight_files(folder)
     heads = (read_tensors(file, pattern) for pattern in _HEADS for file in files)
     return next(weight for head in heads for weight in head.values())

@@ -1,7 +1,7 @@
-"""Float32 where it matters: whatever precision surrounds it, and with weights stored in bfloat16.
+"""Float32 computation within code of lower precision, and with weights stored in bfloat16.
 
-Response embeddings of one model differ by cosines of .003 (`docs/method.md`): bfloat16, which
-resolves .004, would lose what the language loss compares.
+The cosines between response embeddings of one model differ by .003 (`docs/method.md`). bfloat16
+resolves .004 near 1, so the language loss could not tell them apart.
 """
 
 from __future__ import annotations
@@ -17,46 +17,55 @@ from torch.autograd.function import once_differentiable
 
 @contextmanager
 def full_float32(device_type: str) -> Iterator[None]:
-    """Keep float32 matrix products and convolutions exact inside.
+    """Compute matrix products and convolutions in full float32 within the context.
 
-    No autocast; no TensorFloat-32 and no bfloat16 behind a float32 product, whether it was asked
-    for by `torch.set_float32_matmul_precision`, by `torch.backends`, or is the default (cuDNN).
+    It disables autocast, and TensorFloat-32 or bfloat16 within float32 products. These may be set
+    by `torch.set_float32_matmul_precision` or `torch.backends`, or be the default (cuDNN).
     """
-    kinds: Any = torch.backends
-    places = (kinds.cuda.matmul, kinds.cudnn.conv, kinds.mkldnn.matmul, kinds.mkldnn.conv)
-    reduced = [(p, p.fp32_precision) for p in places if p.fp32_precision not in ("ieee", "none")]
+    backends: Any = torch.backends
+    settings = (
+        backends.cuda.matmul,
+        backends.cudnn.conv,
+        backends.mkldnn.matmul,
+        backends.mkldnn.conv,
+    )
+    reduced = [
+        (setting, setting.fp32_precision)
+        for setting in settings
+        if setting.fp32_precision not in ("ieee", "none")
+    ]
     try:
-        for place, _ in reduced:
-            place.fp32_precision = "ieee"
+        for setting, _ in reduced:
+            setting.fp32_precision = "ieee"
         with torch.autocast(device_type, enabled=False):
             yield
     finally:
-        for place, before in reduced:
-            place.fp32_precision = before
+        for setting, precision in reduced:
+            setting.fp32_precision = precision
 
 
 class IndependentValues(torch.autograd.Function):
-    """Values of a function of single images in full float32, forwards and backwards.
+    """Values of a function of single images, with values and gradients in full float32.
 
-    Autograd runs the backward pass under the precision of whoever asks for it, not of the forward
-    pass. The gradient is therefore taken here, at once, image by image: memory does not grow with
-    the batch, and the graph behind a value is one stored gradient.
+    Autograd runs the backward pass in the precision that holds when it is called, not in that of
+    the forward pass. The gradient is therefore computed in the forward pass, image by image. Memory
+    does not grow with the batch, and only one gradient for each image is stored.
 
-    ``apply`` takes ``(batch, y, x)`` images and a function ``(1, y, x)`` float32 -> ``(1, k)``. It
+    ``apply`` takes images ``(batch, y, x)`` and a function ``(1, y, x)`` float32 -> ``(1, k)``. It
     returns ``(batch, k)`` float32; the first column is differentiable (once) in the images.
     """
 
     @staticmethod
     def forward(ctx: Any, images: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
-        """Evaluate the images and keep the gradients of their first values."""
-        ctx.dtype, wanted = images.dtype, ctx.needs_input_grad[0]
+        """Evaluate the images; keep the gradients of their first values."""
+        ctx.dtype, needs_gradient = images.dtype, ctx.needs_input_grad[0]
         values, gradients = [], []
         with full_float32(images.device.type):
-            for chunk in images.detach().float().split(1):
-                with torch.set_grad_enabled(wanted):
-                    leaf = chunk.clone().requires_grad_(wanted)
+            for image in images.detach().float().split(1):
+                with torch.set_grad_enabled(needs_gradient):
+                    leaf = image.clone().requires_grad_(needs_gradient)
                     value = function(leaf)
-                    if wanted:
+                    if needs_gradient:
                         gradients += torch.autograd.grad(value[:, 0].sum(), leaf)
                 values.append(value.detach())
         ctx.save_for_backward(*gradients)
@@ -65,15 +74,19 @@ class IndependentValues(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        """Scale the kept gradients."""
+        """Multiply the stored gradients with the incoming ones."""
         images = torch.cat(ctx.saved_tensors) * gradient[:, 0, None, None]
         return images.to(ctx.dtype), None
 
 
 class FrozenLinear(nn.Module):
-    """``x W^T + b`` in the precision of ``x``, whatever ``W`` is stored in; no gradient to ``W``.
+    """Linear layer ``x W^T + b``, computed in the dtype of ``x``; W is frozen.
 
-    Autograd keeps ``W`` as it is stored, not its converted copy.
+    W may be stored in another dtype. For the backward pass the stored W is kept, not its converted
+    copy, which would take twice the memory.
+
+    Args:
+        linear: layer with W and b.
     """
 
     def __init__(self, linear: nn.Linear) -> None:
@@ -81,12 +94,14 @@ class FrozenLinear(nn.Module):
         self.weight, self.bias = linear.weight, linear.bias
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(..., in)`` -> ``(..., out)`` in the dtype of ``x``."""
+        """Map ``(..., in)`` to ``(..., out)`` in the dtype of ``x``."""
         product: Tensor = _FrozenProduct.apply(x, self.weight)
         return product if self.bias is None else product + self.bias.to(x.dtype)
 
 
 class _FrozenProduct(torch.autograd.Function):
+    """Product ``x W^T`` without a gradient to W."""
+
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(weight)
@@ -100,7 +115,7 @@ class _FrozenProduct(torch.autograd.Function):
 
 
 def freeze_linears(module: nn.Module) -> None:
-    """Replace every nn.Linear inside by a `FrozenLinear` with the same weights and names."""
+    """Replace every nn.Linear in a module by a `FrozenLinear` of the same weights and names."""
     for name, child in module.named_children():
         if isinstance(child, nn.Linear):
             setattr(module, name, FrozenLinear(child))

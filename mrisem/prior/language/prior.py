@@ -1,4 +1,4 @@
-"""The image-language prior: a prompt, a model and a bank of its responses make a loss on images."""
+"""Prior of the image-language route: a loss from a prompt, a model and a bank of responses."""
 
 from __future__ import annotations
 
@@ -22,22 +22,21 @@ logger = logging.getLogger(__name__)
 
 
 class LanguagePrior(Prior):
-    """Cosine InfoNCE between the response to an image and a bank of responses.
+    """InfoNCE on the cosines between the response to an image and a bank of responses.
 
-    Centred (the default), the bank's mean is subtracted from every response before the cosine:
-    all responses of one model point the same way, and the released loss (``center=False``) is flat
-    (`docs/method.md`). Loss and gradient are computed in full float32, whatever surrounds them.
-
-    Not an nn.Module on purpose: a task that holds it has neither model nor bank in its state_dict.
+    By default the bank's mean is subtracted from every response before the cosine. All responses of
+    one model point nearly the same way, so the released loss (``center=False``) is very flat
+    (docs/method.md, Centring). Loss and gradient are computed in full float32. The class is not an
+    nn.Module, so that checkpoints of a task contain neither model nor bank.
 
     Args:
-        encoder: frozen; gradients pass to its images only.
-        prompt: the question; its target says which side of the bank is wanted.
-        bank: responses to the prompt on auxiliary images, on the encoder's device.
-        temperatures: tau_pos of the wanted side, tau_neg of the unwanted one.
+        encoder: frozen model; gradients reach its images only.
+        prompt: question, with the target that names the wanted side of the bank.
+        bank: responses to the prompt about auxiliary images, on the encoder's device.
+        temperatures: tau_pos of the wanted side, tau_neg of the unwanted side.
         center: subtract the bank's mean.
-        jitter: average responses over shifts and noise; None: the image as it is.
-        answer_every: iterations between two decoded answers.
+        jitter: shifts and noise over which responses are averaged; None: no jitter.
+        answer_every: number of iterations between two decoded answers.
     """
 
     def __init__(
@@ -58,10 +57,10 @@ class LanguagePrior(Prior):
         self.wanted, self.unwanted = entries if prompt.target == "positive" else entries[::-1]
 
     def losses(self, magnitude: Tensor, iteration: int = 0) -> dict[str, Tensor]:
-        """See `Prior`: ``semantic`` and ``semantic_response`` are the same loss.
+        """See `Prior`; ``semantic`` and ``semantic_response`` are the same value.
 
-        It alone is differentiable. ``positives_response`` and ``negatives_response`` are the mean
-        similarities to the wanted and the unwanted responses.
+        Only the loss is differentiable. ``positives_response`` and ``negatives_response`` are the
+        mean similarities to the wanted and the unwanted responses.
         """
         evaluate = partial(self._evaluate, iteration=iteration)
         loss, positives, negatives = IndependentValues.apply(magnitude, evaluate).unbind(1)
@@ -73,21 +72,22 @@ class LanguagePrior(Prior):
         }
 
     def diagnose(self, magnitude: Tensor, iteration: int | None) -> dict[str, Tensor]:
-        """Ask for the answer in words, every ``answer_every`` iterations, and log it.
+        """Decode the answer in words every ``answer_every`` iterations, and log it.
 
         Returns:
-            ``says_wanted``, ``(batch,)``: 1 where the answer is the wanted word; else nothing.
+            ``says_wanted``, ``(batch,)``: 1 where the answer is the wanted word, else 0; in other
+            iterations nothing.
         """
         if iteration is not None and iteration % self.answer_every:
             return {}
         answers = self.encoder.answer(magnitude, self.prompt)
-        when = "at the end" if iteration is None else f"iteration {iteration}"
-        logger.info("%s the model says %s", when, answers)
-        said = [float(self.prompt.says_wanted(answer)) for answer in answers]
-        return {"says_wanted": torch.tensor(said, device=magnitude.device)}
+        moment = "at the end" if iteration is None else f"iteration {iteration}"
+        logger.info("%s the model answers %s", moment, answers)
+        matches = [float(self.prompt.says_wanted(answer)) for answer in answers]
+        return {"says_wanted": torch.tensor(matches, device=magnitude.device)}
 
     def signature(self, magnitude: Tensor) -> dict[str, Tensor]:
-        """See `Prior`: what the loss compares, unit responses ``(batch, width)``."""
+        """See `Prior`: (centred) responses of unit length, ``(batch, width)``."""
         with torch.no_grad():
             responses = self.encoder(magnitude, self.prompt)
             return {"response": normalize(responses - self.mean, dim=-1)}
@@ -97,12 +97,13 @@ class LanguagePrior(Prior):
         return {"response": (self.wanted, self.unwanted)}
 
     def _evaluate(self, images: Tensor, iteration: int) -> Tensor:
-        """``(n, y, x)`` -> ``(n, 3)``: loss, mean similarity to wanted and unwanted responses."""
+        """Compute ``(n, 3)``: loss, mean similarities to wanted and to unwanted responses."""
         copies = 1 if self.jitter is None else self.jitter.copies
-        varied = images if self.jitter is None else self.jitter(images, iteration)
-        responses = self.encoder(varied, self.prompt)
+        inputs = images if self.jitter is None else self.jitter(images, iteration)
+        responses = self.encoder(inputs, self.prompt)
+        # average over the copies of the jitter, then the cosine with each bank entry
         mean = reduce(responses, "(n copies) width -> n width", "mean", copies=copies)
-        unit = normalize(mean - self.mean, dim=-1)
-        positives, negatives = unit @ self.wanted.T, unit @ self.unwanted.T
+        directions = normalize(mean - self.mean, dim=-1)
+        positives, negatives = directions @ self.wanted.T, directions @ self.unwanted.T
         loss = info_nce(positives, negatives, self.temperatures)
         return torch.stack([loss, positives.mean(1), negatives.mean(1)], 1)

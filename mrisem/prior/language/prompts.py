@@ -1,4 +1,4 @@
-"""Prompts: a question with an opposing pair of answers, and which images show which answer."""
+"""Prompts: a question with two opposing answers, and the images that show each answer."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from torch import Tensor
 from mrisem.errors import InputError
 from mrisem.physics.fourier import fft2c, ifft2c
 
-BLUR = 2.0  # pixels: standard deviation; about where `janus_mini` learnt to say "blurred"
+BLUR = 2.0  # pixels, standard deviation: about the blur that `janus_mini` learnt to call blurred
 
 
 def gaussian_blur(magnitude: Tensor, sigma: float = BLUR) -> Tensor:
-    """Convolve with a Gaussian (cyclic edges), by its transform ``exp(-2 pi^2 sigma^2 f^2)``.
+    """Convolve with a Gaussian by its Fourier transform ``exp(-2 pi^2 sigma^2 f^2)``; cyclic edges.
 
     Args:
         magnitude: ``(..., y, x)`` real, not negative.
-        sigma: standard deviation in pixels.
+        sigma: standard deviation, pixels.
 
     >>> flat = torch.ones(8, 8)
     >>> torch.allclose(gaussian_blur(flat), flat, atol=1e-6)
@@ -32,29 +32,30 @@ def gaussian_blur(magnitude: Tensor, sigma: float = BLUR) -> Tensor:
     return ifft2c(fft2c(magnitude.to(torch.complex64)) * y[:, None] * x).real.clamp_min(0)
 
 
-# name -> image of an auxiliary pair (fully sampled, zero-filled); a new one is one entry here
+# Name -> function of an auxiliary pair (fully sampled, zero-filled) that gives the image to show.
+# A new kind of image is one entry here.
 IMAGES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "fully_sampled": lambda full, aliased: full,
-    "zero_filled": lambda full, aliased: aliased,
-    "blurred": lambda full, aliased: gaussian_blur(full),
+    "fully_sampled": lambda fully_sampled, zero_filled: fully_sampled,
+    "zero_filled": lambda fully_sampled, zero_filled: zero_filled,
+    "blurred": lambda fully_sampled, zero_filled: gaussian_blur(fully_sampled),
 }
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A question, its two answers, the images that show each, and the answer that is wanted.
+    """Question with two answers, the images that show each answer, and the wanted answer.
 
     Args:
-        name: name of the pair, such as ``high_low_quality``.
-        question: what the model is asked about the image.
+        name: name of the pair of answers, such as ``high_low_quality``.
+        question: question that the model is asked about the image.
         positive: answer word of the first side.
         negative: answer word of the second side.
-        target: which side is wanted; swapping it turns the steering round.
-        positive_images: one of `IMAGES`: what shows the first side.
-        negative_images: one of `IMAGES`: what shows the second side.
+        target: wanted side; exchanging it reverses the steering.
+        positive_images: name in `IMAGES` of the images that show the first answer.
+        negative_images: name in `IMAGES` of the images that show the second answer.
 
     Raises:
-        InputError: when images are none of the choices, or both words are the same.
+        InputError: when a name is not in `IMAGES`, or both answers are the same.
     """
 
     name: str
@@ -69,17 +70,23 @@ class Prompt:
         """Check the choices."""
         for side in ("positive_images", "negative_images"):
             if (name := getattr(self, side)) not in IMAGES:
-                raise InputError(f"prompt.{side} must be one of {', '.join(IMAGES)}, got {name!r}")
+                raise InputError(
+                    f"prompt.{side} must be one of {', '.join(IMAGES)}, got {name!r}; set one of "
+                    "them"
+                )
         if self.positive == self.negative:
-            raise InputError(f"a prompt needs two different answers, got {self.positive!r} twice")
+            raise InputError(
+                f"a prompt needs two different answers, got {self.positive!r} twice; change "
+                "prompt.negative"
+            )
 
     @property
     def wanted(self) -> str:
-        """The answer word that the image shall come to."""
+        """Answer word of the wanted side."""
         return self.positive if self.target == "positive" else self.negative
 
     def says_wanted(self, answer: str) -> bool:
-        """Tell whether a decoded answer is the wanted word; case and punctuation do not count.
+        """Tell whether a decoded answer is the wanted word, ignoring case and punctuation.
 
         >>> Prompt("q", "?", "high-quality", "low-quality").says_wanted(" High-quality.")
         True
@@ -91,13 +98,13 @@ class Prompt:
 
         Args:
             full: ``(y, x)`` float32, fully sampled magnitude.
-            aliased: ``(y, x)`` float32, the same slice zero-filled.
+            aliased: ``(y, x)`` float32, zero-filled magnitude of the same slice.
         """
-        makers = IMAGES[self.positive_images], IMAGES[self.negative_images]
-        return makers[0](full, aliased), makers[1](full, aliased)
+        functions = IMAGES[self.positive_images], IMAGES[self.negative_images]
+        return functions[0](full, aliased), functions[1](full, aliased)
 
     def facts(self) -> dict[str, Any]:
-        """Return what a bank depends on: not the target, which only swaps the sides."""
+        """Return the facts on which a bank depends; the target only exchanges its sides."""
         return {
             "question": self.question,
             "positive_images": self.positive_images,
@@ -122,6 +129,8 @@ def make_prompt(
         InputError: when there is no such wording.
     """
     if not 0 <= wording < len(wordings):
-        raise InputError(f"prompt.wording must be 0 to {len(wordings) - 1}, got {wording}")
+        raise InputError(
+            f"prompt.wording must be 0 to {len(wordings) - 1}, got {wording}; set one of these"
+        )
     question = wordings[wording]
     return Prompt(name, question, positive, negative, target, positive_images, negative_images)

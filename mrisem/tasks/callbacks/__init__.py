@@ -1,1 +1,1 @@
-"""Lightning callbacks: the embedding bank, and the writer of reconstructions."""
+"""Lightning callbacks: priors, writers of reconstructions and checkpoints, logging, signals."""

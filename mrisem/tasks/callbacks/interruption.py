@@ -1,4 +1,4 @@
-"""Ends a run on a signal when the present batch is kept."""
+"""Callback that ends a run on a signal once the current batch is written."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mrisem.signals import hold, release
 
 
 class Interruption(pl.Callback):
-    """Lets signals wait for the end of a batch; stands last, after what keeps the batch."""
+    """Delays signals until the end of a batch; must be the last callback, after the writers."""
 
     def on_predict_batch_start(self, *_: Any) -> None:
         """Begin a batch."""

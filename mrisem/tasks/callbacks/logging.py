@@ -1,4 +1,4 @@
-"""Sends what `predict` finds to the trainer's logger: Lightning itself logs only in training."""
+"""Callback that logs results of `predict`; Lightning itself logs only during training."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from mrisem.physics.fourier import center_crop
 from mrisem.tasks.base import Prediction
 
-N_PICTURES = 8  # of a run: the first slice of each of the first batches
+N_PICTURES = 8  # pictures of a run: the first slice of each of the first batches
 
 
 class PredictionLogger(pl.Callback):
     """Logs curves of per-scan fits and pictures of reconstructions.
 
-    Each slice has a number, ``scan``, in the order of reconstruction; its curves are logged over
-    ``iteration`` together with it. The table ``scans`` says which is which.
+    Each slice has a number, ``scan``, in the order of reconstruction. Its curves are logged with
+    ``scan`` and ``iteration``. The table ``scans`` lists file and slice of each number.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class PredictionLogger(pl.Callback):
         outputs: Any,
         *_: Any,
     ) -> None:
-        """Log one batch."""
+        """Log curves and pictures of one batch."""
         if trainer.logger is None:
             return
         for prediction in (output for output in outputs if isinstance(output, Prediction)):
@@ -44,11 +44,12 @@ class PredictionLogger(pl.Callback):
                 self._log_picture(trainer.logger, prediction)
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Log which scan is which."""
+        """Log the table of scans."""
         if trainer.logger is not None:
             log_table(trainer.logger, "scans", ["scan", "file", "slice"], self._scans)
 
     def _log_curves(self, logger: Logger, prediction: Prediction, file: str, number: int) -> None:
+        """Log the curves of one slice, iteration by iteration."""
         scan = len(self._scans)
         self._scans.append((scan, file, number))
         steps: dict[int, dict[str, float]] = {}
@@ -61,6 +62,7 @@ class PredictionLogger(pl.Callback):
             self._step += 1
 
     def _log_picture(self, logger: Logger, prediction: Prediction) -> None:
+        """Log the magnitude of the first slice of a batch, up to its 99.5th percentile."""
         batch, info = prediction.batch, prediction.batch.info[0]
         image = center_crop(prediction.reconstruction.image[0].abs(), batch.crop).float().cpu()
         figure = Figure(figsize=(4, 4 * image.shape[0] / image.shape[1]))
@@ -73,7 +75,7 @@ class PredictionLogger(pl.Callback):
 
 
 def metric_name(curve: str) -> str:
-    """Return the name under which a curve of a fit is logged.
+    """Return the name in the logger of a curve of a fit.
 
     >>> metric_name("data_consistency"), metric_name("positives_24")
     ('loss/data_consistency', 'similarity/24/positives')
@@ -87,13 +89,13 @@ def metric_name(curve: str) -> str:
 
 
 def log_table(logger: Logger, key: str, columns: Sequence[str], rows: Sequence[Any]) -> None:
-    """Log a table where the logger has tables; the run folder's CSV files hold it anyway."""
+    """Log a table if the logger has tables; the CSV files of the run folder hold it, too."""
     if isinstance(logger, WandbLogger):
         logger.log_table(key, columns=list(columns), data=[list(row) for row in rows])
 
 
 def log_picture(logger: Logger, key: str, figure: Figure, caption: str, step: int) -> None:
-    """Log a figure where the logger has pictures."""
+    """Log a figure if the logger has pictures."""
     if isinstance(logger, WandbLogger):
         logger.log_image(key, images=[figure], caption=[caption])
     elif isinstance(logger, TensorBoardLogger):

@@ -1,4 +1,4 @@
-"""What training over a dataset writes: checkpoints and ``metrics.csv``, epoch by epoch."""
+"""Files of training over a dataset: checkpoints and ``metrics.csv``, written every epoch."""
 
 from __future__ import annotations
 
@@ -23,14 +23,15 @@ Row = dict[str, float]
 
 
 class TrainingWriter(pl.Callback):
-    """Writes ``metrics.csv`` and ``checkpoints/last.ckpt`` after each epoch, whole.
+    """Writes ``metrics.csv`` and ``checkpoints/last.ckpt`` after each epoch, as whole files.
 
-    ``before.ckpt`` is the one of the epoch before; ``best.ckpt`` the one with the lowest score on
-    validation subjects. A row of ``metrics.csv`` is a step, or an epoch with its means.
+    ``before.ckpt`` is the checkpoint of the previous epoch, ``best.ckpt`` the one with the lowest
+    score on validation subjects. A row of ``metrics.csv`` holds the values of a step, or the means
+    of an epoch.
 
     Args:
-        folder: the run folder.
-        monitor: name of the score that selects ``best.ckpt``; None: nothing is selected.
+        folder: run folder.
+        monitor: name of the score that selects ``best.ckpt``; None: there is no ``best.ckpt``.
     """
 
     def __init__(self, folder: Path, monitor: str | None) -> None:
@@ -40,23 +41,23 @@ class TrainingWriter(pl.Callback):
         self._rows: list[Row] = []
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the best score so far from a checkpoint."""
+        """Restore the best score so far from a checkpoint."""
         self.best = state_dict["best"]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps of it."""
+        """Return the best score so far, for a checkpoint."""
         return {"best": self.best}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Read the rows of the epochs before, where a training is continued."""
+        """Read the rows of earlier epochs, if a training is continued."""
         path = self.folder / "metrics.csv"
         if trainer.current_epoch and path.is_file():
-            self._rows = [r for r in read_rows(path) if r["epoch"] < trainer.current_epoch]
+            self._rows = [row for row in read_rows(path) if row["epoch"] < trainer.current_epoch]
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *_: Any
     ) -> None:
-        """Keep a step's values, and slices that could not be read."""
+        """Keep the values of a step, and the slices that could not be read."""
         self._fail(batch)
         if not isinstance(batch, FailedScan):
             self._keep(trainer, "_step")
@@ -64,13 +65,16 @@ class TrainingWriter(pl.Callback):
     def on_validation_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *_: Any
     ) -> None:
-        """Keep slices that could not be read."""
+        """Keep the slices that could not be read."""
         self._fail(batch)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the rows, then the checkpoints that say how far they go."""
+        """Write the rows, then the checkpoints.
+
+        In this order: a training that continues from a checkpoint drops the rows of later epochs.
+        """
         self._keep(trainer, "_epoch")
-        # none without validation, or where no validation slice could be read
+        # NaN without validation, or if no validation slice could be read
         score = float(trainer.callback_metrics.get(self.monitor or "", math.nan))
         improved = math.isfinite(score) and (self.best is None or score < self.best)
         if improved:
@@ -83,33 +87,41 @@ class TrainingWriter(pl.Callback):
         self._save(trainer, last)
 
     def _save(self, trainer: pl.Trainer, path: Path) -> None:
+        """Write a checkpoint as a whole file; keep the previous ``last.ckpt``."""
         if not trainer.is_global_zero:
-            trainer.save_checkpoint(path)  # takes part, and writes nothing
+            trainer.save_checkpoint(path)  # every process must call it; only process 0 writes
             return
         with whole(path) as partial:
             trainer.save_checkpoint(partial)
+            # the previous checkpoint stays until the new one is complete
             if path.name == "last.ckpt" and path.is_file():
                 path.replace(path.with_name("before.ckpt"))
 
     def _keep(self, trainer: pl.Trainer, kind: str) -> None:
+        """Add a row of the values whose names end in ``kind``."""
         values = trainer.callback_metrics.items()
         per_epoch = kind == "_epoch"
-        row = {k: float(v) for k, v in values if k.endswith(kind) or (per_epoch and "val/" in k)}
+        row = {
+            name: float(value)
+            for name, value in values
+            if name.endswith(kind) or (per_epoch and "val/" in name)
+        }
         facts = {"epoch": trainer.current_epoch, "step": trainer.global_step - 1}
         self._rows.append(facts | row)
 
     def _fail(self, batch: Batch | FailedScan) -> None:
+        """Note slices that could not be read."""
         for scan in [batch] if isinstance(batch, FailedScan) else batch.failed:
             self.failed[scan.file, scan.slices] = scan
 
 
 @dataclass(frozen=True)
 class Saved:
-    """A checkpoint that a training continues from.
+    """Checkpoint from which a training continues.
 
     Args:
-        path: path of the file.
-        epochs: number of epochs behind it.
+        path: file of the checkpoint.
+        epochs: number of completed epochs.
     """
 
     path: Path
@@ -117,10 +129,10 @@ class Saved:
 
 
 def find_saved(folder: Path) -> Saved | None:
-    """Return the last whole checkpoint of a run folder; a damaged one is passed over, and said so.
+    """Find the last whole checkpoint of a run folder; skip a damaged one with a warning.
 
     Raises:
-        InputError: when there are checkpoints, but none of them is whole.
+        InputError: when there are checkpoints, but all are damaged.
     """
     paths = [folder / "checkpoints" / f"{name}.ckpt" for name in ("last", "before")]
     errors = []
@@ -131,7 +143,7 @@ def find_saved(folder: Path) -> Saved | None:
             errors.append(str(error))
             continue
         for text in errors:
-            warnings.warn(f"{text}: goes on from {path.name}", stacklevel=2)
+            warnings.warn(f"{text}: continues from {path.name}", stacklevel=2)
         return saved
     if errors:
         raise InputError(f"{errors[0]}; remove it to train from the start")
@@ -139,7 +151,7 @@ def find_saved(folder: Path) -> Saved | None:
 
 
 def _read(path: Path) -> int:
-    """Return the number of epochs of a checkpoint, every byte of which is checked."""
+    """Read the number of epochs of a checkpoint, and check the file's checksums."""
     with reading(path, "a whole checkpoint of mrisem train", "the one before is looked at"):
         with zipfile.ZipFile(path) as archive:
             if (damaged := archive.testzip()) is not None:
@@ -150,7 +162,7 @@ def _read(path: Path) -> int:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Read the rows of ``metrics.csv``; empty cells are left out."""
+    """Read the rows of ``metrics.csv`` without empty cells."""
     with (
         reading(path, "the table of a training", "remove it to go on without its history"),
         path.open(newline="", encoding="utf-8") as stream,
@@ -160,6 +172,7 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def _as_csv(rows: list[Row]) -> str:
+    """Write rows as CSV with the columns epoch, step, and all names in alphabetical order."""
     names = sorted({name for row in rows for name in row} - {"epoch", "step"})
     stream = io.StringIO()
     table = csv.DictWriter(stream, ["epoch", "step", *names], lineterminator="\n")

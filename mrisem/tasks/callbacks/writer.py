@@ -1,4 +1,4 @@
-"""Writes reconstructions as they come, so that an interrupted run goes on where it stopped."""
+"""Callback that writes each reconstruction, so that an interrupted run can be continued."""
 
 from __future__ import annotations
 
@@ -19,17 +19,20 @@ from mrisem.types import FailedScan
 
 
 class ReconstructionWriter(pl.Callback):
-    """Keeps each slice in the run folder, and finishes each volume that it completes.
+    """Writes each slice into the run folder, and a volume's file when its slices are complete.
 
-    Dataset ``reconstruction`` (slice, y, x) float32 is in the target's units and size; beside it,
-    per slice: ``image`` (slice, y, x) complex64, what it is the cropped magnitude of; ``mask``
-    (slice, y, x) bool, the samples it was made from (both at the size of the batch's k-space);
-    ``coarse_maps`` (slice, coil, g, g) complex64 (`mrisem.physics.coils.interpolate_maps`) and
-    ``readout``, the rows of the field of view that these cover; ``slices`` (index in the input),
-    ``acceleration``, ``data_consistency`` (relative residual) and ``seconds``.
+    The dataset ``reconstruction`` (slice, y, x) float32 has the target's unit and size. Beside it
+    are, for each slice:
+
+    * ``image`` (slice, y, x) complex64, whose cropped magnitude is ``reconstruction``, and ``mask``
+      (slice, y, x) bool, the samples that were used; both have the size of the batch's k-space;
+    * ``coarse_maps`` (slice, coil, g, g) complex64 (`mrisem.physics.coils.interpolate_maps`), and
+      ``readout``, number of rows of the field of view that the maps cover;
+    * ``slices`` (index in the input), ``acceleration``, ``data_consistency`` (relative residual)
+      and ``seconds``.
 
     Args:
-        run: the run folder, which is held.
+        run: run folder, locked by this process.
     """
 
     def __init__(self, run: RunFolder) -> None:
@@ -42,17 +45,19 @@ class ReconstructionWriter(pl.Callback):
         outputs: Any,
         *_: Any,
     ) -> None:
-        """Keep the slices of a batch; an image that is not finite counts as failed."""
+        """Write the slices of a batch; an image that is not finite counts as failed."""
         for output in outputs:
             if isinstance(output, FailedScan):
                 self.run.fail(output)
             else:
                 self._keep(output)
+        # a volume's file is written when the last of its slices is there
         for file in {output.file for output in outputs}:
             if file in self.run.plan:
                 self.run.finish(file)
 
     def _keep(self, prediction: Prediction) -> None:
+        """Write the slices of a prediction with their curves and embeddings."""
         batch, image = prediction.batch, prediction.reconstruction.image
         magnitude = center_crop(image.abs(), batch.crop) * batch.scale[:, None, None]
         residual = data_consistency_residual(batch, image)
@@ -63,6 +68,7 @@ class ReconstructionWriter(pl.Callback):
             if not bool(magnitude[index].isfinite().all()):
                 self.run.fail(FailedScan(info.file, "its image is not finite", (info.slice,)))
                 continue
+            # back to the units of the input file
             part: Part = {
                 "reconstruction": _array(magnitude[index].float()),
                 "image": _array((image[index] * batch.scale[index]).to(torch.complex64)),
@@ -75,19 +81,20 @@ class ReconstructionWriter(pl.Callback):
             if batch.coarse_maps is not None:
                 part["coarse_maps"] = _array(batch.coarse_maps[index])
                 part["readout"] = np.asarray(batch.readout or batch.mask.shape[1])
-            rows = [r[1:] for r in prediction.curves.rows if r[:2] == (info.file, info.slice)]
+            rows = [row[1:] for row in prediction.curves.rows if row[:2] == (info.file, info.slice)]
             if paths:
                 self._keep_path(info.file, info.slice, paths[index])
             self.run.keep(info.file, info.slice, part, np.array(rows, CURVE))
 
     def _keep_path(self, file: str, index: int, arrays: dict[str, np.ndarray]) -> None:
+        """Write the embeddings of one slice."""
         target = self.run.folder / "embeddings" / file / f"{index}.npz"
         with whole(target) as partial, partial.open("wb") as stream:
             np.savez(stream, allow_pickle=False, **arrays)
 
 
 def paths_of(curves: FitCurves, n: int) -> list[dict[str, np.ndarray]]:
-    """Return where bank, zero-filled image and reconstruction of each slice stand, for UMAP."""
+    """Return the embeddings of bank, zero-filled image and reconstructions of each slice."""
     if not curves.paths:
         return []
     shared = {"iterations": np.array([iteration for iteration, _ in curves.paths])}
