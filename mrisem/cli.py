@@ -16,6 +16,7 @@ VERBS = {
     "reconstruct": "reconstruct scans by any method",
     "evaluate": "score reconstructions against targets",
     "report": "one self-contained page from one or many run folders",
+    "export": "reconstructions as NIfTI, DICOM or ISMRMRD",
     "doctor": "what is installed, which weights and data are found",
 }
 _COMPLETION = {"-sc", "--shell-completion"}

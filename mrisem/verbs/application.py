@@ -24,6 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from mrisem.config.compose import CONF, prepare, written_keys
 from mrisem.config.overrides import parse, quote_paths, repair
 from mrisem.errors import InputError
+from mrisem.progress import close_all
 from mrisem.signals import Interrupted, listen, release
 from mrisem.verbs.jobs import JobRecord, SweepSummary, accept, in_sweep
 
@@ -168,6 +169,7 @@ def _run_job(verb: str, config: DictConfig, debug: bool) -> tuple[int, float | N
             raise
         return _report(verb, error, debug), None
     finally:
+        close_all()
         _close_logs()
     record.end(code)
     return code, score

@@ -10,6 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from mrisem.errors import InputError
+from mrisem.progress import track
 from mrisem.verbs.loggers import log_scores
 from mrisem.verbs.scores import load_scores
 
@@ -60,7 +61,7 @@ def draw_audit(found: Evaluation, most_slices: int) -> dict[str, bytes]:
     from mrisem.results.evaluation import audit_picture
 
     pictures = {}
-    for pair in find_pairs(found.runs)[0]:
+    for pair in track(find_pairs(found.runs)[0], "maps", "pairs of runs"):
         guided, plain = pair.guided, pair.plain
         rows = [row for row in found.audited if row["run"] == str(guided.folder)]
         folders = (plain.folder, guided.folder, found.targets[guided.folder])

@@ -10,13 +10,13 @@ import torch
 from einops import rearrange
 from torch import Tensor
 from torch.nn.functional import normalize
-from tqdm.auto import tqdm
 
 from mrisem.errors import InputError
 from mrisem.prior.cache import Unfinished
 from mrisem.prior.image.bank import EmbeddingBank, LevelBank
 from mrisem.prior.image.encoder import Encoder
 from mrisem.prior.prior import AuxiliaryImages
+from mrisem.progress import Bar, progress
 
 
 def build_bank(
@@ -52,27 +52,29 @@ def build_bank(
     """
     unfinished = unfinished or Unfinished()
     state = unfinished.read()
-    if not state:
-        state = _moments(encoder, images, device, batch_size)
-        unfinished.save(state)
-    wanted = zip(components, encoder.levels, strict=True)
-    bases = [_Moments.of(state, i).basis(n, level) for i, (n, level) in enumerate(wanted)]
-    names = [f"entries {i}" for i in range(len(bases))]
-    n, done = int(state["n"]), int(state.get("done", torch.tensor(0)))
+    before = len(images) + int(state.get("done", 0)) if state else 0
+    with progress("bank", 2 * len(images), "slices encoded", before) as bar:  # two passes
+        if not state:
+            state = _moments(encoder, images, device, batch_size, bar)
+            unfinished.save(state)
+        wanted = zip(components, encoder.levels, strict=True)
+        bases = [_Moments.of(state, i).basis(n, level) for i, (n, level) in enumerate(wanted)]
+        names = [f"entries {i}" for i in range(len(bases))]
+        n, done = int(state["n"]), int(state.get("done", torch.tensor(0)))
 
-    def so_far() -> dict[str, Tensor]:
-        return {**state, "done": torch.tensor(done)}
+        def so_far() -> dict[str, Tensor]:
+            return {**state, "done": torch.tensor(done)}
 
-    with unfinished.kept(so_far) as step:
-        for features in _encode(encoder, images, device, batch_size, "projection", done):
-            count = features[0].shape[1]
-            for name, feature, (mean, basis, _) in zip(names, features, bases, strict=True):
-                tokens = normalize((feature - mean.to(device)) @ basis.to(device), dim=-1)
-                if name not in state:
-                    state[name] = torch.zeros((2, n, *tokens.shape[2:]), dtype=dtype)
-                state[name][:, done : done + count] = tokens.to("cpu", dtype)
-            done += count
-            step()
+        with unfinished.kept(so_far) as step:
+            for features in _encode(encoder, images, device, batch_size, bar, done):
+                count = features[0].shape[1]
+                for name, feature, (mean, basis, _) in zip(names, features, bases, strict=True):
+                    tokens = normalize((feature - mean.to(device)) @ basis.to(device), dim=-1)
+                    if name not in state:
+                        state[name] = torch.zeros((2, n, *tokens.shape[2:]), dtype=dtype)
+                    state[name][:, done : done + count] = tokens.to("cpu", dtype)
+                done += count
+                step()
     levels = {}
     for level, (mean, basis, share), name in zip(encoder.levels, bases, names, strict=True):
         flat = rearrange(state[name], "side n token feature -> (side n) (token feature)")
@@ -81,14 +83,18 @@ def build_bank(
 
 
 def _moments(
-    encoder: Encoder, images: AuxiliaryImages, device: torch.device | str, batch_size: int
+    encoder: Encoder,
+    images: AuxiliaryImages,
+    device: torch.device | str,
+    batch_size: int,
+    bar: Bar,
 ) -> dict[str, Tensor]:
     """First pass: number of slices ``n``, and the moments of each level."""
     if len(images) == 0:
         raise InputError("a bank needs at least one auxiliary slice, got none; see auxiliary.root")
     moments = [_Moments(width) for width in encoder.widths]
     n = 0
-    for features in _encode(encoder, images, device, batch_size, "PCA"):
+    for features in _encode(encoder, images, device, batch_size, bar):
         n += features[0].shape[1]
         for moment, feature in zip(moments, features, strict=True):
             moment.add(feature)
@@ -103,12 +109,12 @@ def _encode(
     images: AuxiliaryImages,
     device: torch.device | str,
     batch_size: int,
-    title: str,
+    bar: Bar,
     skip: int = 0,
 ) -> Iterator[list[Tensor]]:
     """Yield per level ``(side, n, token, feature)`` of up to ``batch_size`` slices of one size.
 
-    The first ``skip`` slices, whose batches are done, are left out.
+    The first ``skip`` slices, whose batches are done, are left out. The bar counts the others.
     """
     waiting: list[Tensor] = []
 
@@ -126,10 +132,10 @@ def _encode(
                     f"an encoder's output must be finite, got NaN or infinity at level {level} "
                     f"for slices of {tuple(stacked.shape[1:])} pixels; take encoder.dtype=float32"
                 )
+        bar.advance(stacked.shape[0] // 2)
         return features
 
-    slices = islice(tqdm(images, f"bank, {title}", unit="slice"), skip, None)
-    for positive, negative, _ in slices:
+    for positive, negative, _ in islice(images, skip, None):
         if positive.shape != negative.shape:
             raise InputError(
                 "positive and negative of a slice must be prepared alike, got images of "
