@@ -62,11 +62,13 @@ class Bar:
         return f"{self.done}{of} {self.unit}".strip()
 
     def left(self) -> str:
-        """Time that is left at the pace so far; empty where nothing tells."""
+        """Time that is left at the pace so far, in the end the time taken; empty at first."""
         share, before = self.share(), self._before / (self.total or 1)
         seconds = time.monotonic() - self._began
         if share <= before or seconds < _SETTLED:
             return ""
+        if share >= 1:
+            return duration(seconds)
         return f"{duration(seconds * (1 - share) / (share - before))} left"
 
 

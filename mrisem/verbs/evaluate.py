@@ -13,6 +13,7 @@ from mrisem.errors import InputError
 from mrisem.progress import track
 from mrisem.verbs.loggers import log_scores
 from mrisem.verbs.scores import load_scores
+from mrisem.verbs.tables import show_scores
 
 if TYPE_CHECKING:
     from mrisem.results.evaluation import Evaluation
@@ -28,7 +29,6 @@ def run(config: DictConfig) -> int:
     from mrisem.results.inside import one_line
     from mrisem.results.runs import find_runs
     from mrisem.results.scores import target_folder
-    from mrisem.results.tables import as_text
 
     if OmegaConf.is_missing(config, "output_dir") or not config.output_dir:
         raise InputError("output_dir must be the run folder to score, got none; add output_dir=RUN")
@@ -44,8 +44,7 @@ def run(config: DictConfig) -> int:
     told = found.summary({"crop": config.crop, "command": command})
     found.write(told, draw_audit(found, config.audit_slices))
     log_scores(config.logger, runs, found.scored.slices, targets)
-    for table in found.tables(told):
-        print(as_text(table), end="\n\n")
+    show_scores(found.tables(told))
     for entry in found.failed:
         which = f"slices {', '.join(map(str, entry.slices))}" if entry.slices else "the whole scan"
         print(one_line(f"failed: {entry.run}: {entry.file}, {which}: {entry.message}"))

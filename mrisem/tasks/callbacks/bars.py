@@ -72,8 +72,11 @@ class Bars(pl.callbacks.ProgressBar):
         """Count an epoch, and show its means."""
         if self._whole is None or self._epoch is None:
             return
-        means = trainer.progress_bar_metrics.items()
-        shown = [f"{name} {value:.3g}" for name, value in means if not name.endswith("_step")]
+        shown = [
+            f"{name.removeprefix('train/').removesuffix('_epoch')} {value:.3g}"
+            for name, value in trainer.progress_bar_metrics.items()
+            if not name.endswith("_step")
+        ]
         self._epoch.close()
         self._whole.rename(", ".join(["train", *shown]))
         self._whole.advance()
