@@ -24,6 +24,29 @@ def test_cli_unknown_verb_is_one_line(mrisem):
     assert "reconstruct" in err
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--nope"],
+        ["nope"],
+        ["reconstruct", "--nope"],
+        ["reconstruct", "-x", "model=unet"],
+        ["reconstruct", "--nope=3"],
+        ["reconstruct", "--cfg", "nope"],
+        ["reconstruct", "--cfg"],
+        ["reconstruct", "--help", "--nope"],
+        ["reconstruct", "--help", "mask.acelleration=4"],
+        ["-sc", "nope"],
+    ],
+)
+def test_cli_wrong_flags_are_one_line(mrisem, words):
+    code, out, err = mrisem(*words)
+    assert code == 1
+    assert out == ""
+    assert err.count("\n") == 1
+    assert err.startswith("mrisem")
+
+
 def says(mrisem, tmp_path, expected, *arguments):
     """A bad call ends with 1, says what is wrong in one line, and leaves nothing behind."""
     folder = tmp_path / "run"

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    from mrisem.results.tables import Cell, Table
+    from mrisem.results.tables import Cell, Table, TableRow
 
 _GAP = 3  # characters between two columns
 
@@ -58,7 +58,7 @@ def show_pairs(rows: Sequence[tuple[str, str]], plain: Sequence[str]) -> None:
 
 def _blocks(table: Table, width: int) -> Iterator[RichTable]:
     """Yield rich tables, each with the methods and as many columns as fit."""
-    first = max(len(row.method) for row in table.rows) + _GAP
+    first = max(len(line) for row in table.rows for line in _method_lines(row)) + _GAP
     counts = len("subjects") + len(table.counted) + 2 * _GAP
     start, room = 0, width - first - counts
     for index in range(len(table.columns)):
@@ -92,9 +92,10 @@ def _block(table: Table, indices: range) -> RichTable:
     for index in indices:
         block.add_column(Text(one_line(table.columns[index].heading)), justify="right")
     for row in table.rows:
-        method = Text(one_line(row.method))
-        if row.reference is not None and any(len(_lines(row.cells[i])) > 1 for i in indices):
-            method.append(f"\n  against {one_line(row.reference)}", "dim")
+        name, *against = _method_lines(row)
+        method = Text(name)
+        if against and any(len(_lines(row.cells[i])) > 1 for i in indices):
+            method.append(f"\n{against[0]}", "dim")
         counts = [str(row.n_subjects), str(row.n)] if indices.start == 0 else []
         block.add_row(method, *counts, *(_cell(row.cells[index]) for index in indices))
     return block
@@ -109,6 +110,14 @@ def _cell(cell: Cell) -> Text:
     for line in more:
         text.append(f"\n{line}", "dim")
     return text
+
+
+def _method_lines(row: TableRow) -> list[str]:
+    """A method, and what it was tested against."""
+    from mrisem.results.inside import one_line
+
+    against = [] if row.reference is None else [f"  against {one_line(row.reference)}"]
+    return [one_line(row.method), *against]
 
 
 def _lines(cell: Cell) -> list[str]:
