@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from mrisem.results.tables import Cell, Table, TableRow
 
-_GAP = 3  # characters between two columns
+_GAP, _EDGES = 3, 2  # characters between two columns, and around all of them
 
 
 def show_scores(tables: Sequence[Table]) -> None:
@@ -60,14 +60,15 @@ def _blocks(table: Table, width: int) -> Iterator[RichTable]:
     """Yield rich tables, each with the methods and as many columns as fit."""
     first = max(len(line) for row in table.rows for line in _method_lines(row)) + _GAP
     counts = len("subjects") + len(table.counted) + 2 * _GAP
-    start, room = 0, width - first - counts
+    width -= _EDGES
+    start, room, counted = 0, width - first - counts, True
     for index in range(len(table.columns)):
         need = _column_width(table, index)
-        if index > start and need > room:
-            yield _block(table, range(start, index))
-            start, room = index, width - first
+        if need > room and (index > start or counted):
+            yield _block(table, range(start, index), counted)
+            start, room, counted = index, width - first, False
         room -= need
-    yield _block(table, range(start, len(table.columns)))
+    yield _block(table, range(start, len(table.columns)), counted)
 
 
 def _column_width(table: Table, index: int) -> int:
@@ -77,17 +78,18 @@ def _column_width(table: Table, index: int) -> int:
     return max([len(one_line(table.columns[index].heading)), *cells]) + _GAP
 
 
-def _block(table: Table, indices: range) -> RichTable:
+def _block(table: Table, indices: range, counted: bool) -> RichTable:
+    """A rich table of some columns; the first one has title and counts as well."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table as RichTable
     from rich.text import Text
 
     from mrisem.results.inside import one_line
 
-    title = Text(one_line(table.title)) if indices.start == 0 else None
+    title = Text(one_line(table.title)) if counted else None
     block = RichTable(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
     block.add_column("method", overflow="fold")
-    for name in ("subjects", table.counted) if indices.start == 0 else ():
+    for name in ("subjects", table.counted) if counted else ():
         block.add_column(name, justify="right")
     for index in indices:
         block.add_column(Text(one_line(table.columns[index].heading)), justify="right")
@@ -96,7 +98,7 @@ def _block(table: Table, indices: range) -> RichTable:
         method = Text(name)
         if against and any(len(_lines(row.cells[i])) > 1 for i in indices):
             method.append(f"\n{against[0]}", "dim")
-        counts = [str(row.n_subjects), str(row.n)] if indices.start == 0 else []
+        counts = [str(row.n_subjects), str(row.n)] if counted else []
         block.add_row(method, *counts, *(_cell(row.cells[index]) for index in indices))
     return block
 

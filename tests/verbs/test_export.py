@@ -56,16 +56,15 @@ def lies_on(image, volume):
     like = likeness(values, volume.affine, image)
     flipped = [likeness(np.flip(values, axis), volume.affine, image) for axis in range(3)]
     assert like > 0.95
-    assert like > max(flipped) + 0.02
+    assert 1 - like < (1 - max(flipped)) / 2
 
 
 @pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
 def test_a_scan_of_an_oblique_image_is_exported_onto_it(mrisem, tmp_path, write_nifti, plane):
     turned = [(0.4, -2.4, 0.3), (2.4, 0.4, -0.2), (0.2, 0.3, 3.1)]
     write_nifti(tmp_path / "images" / "head.nii.gz", columns=turned)
-    ((image, volume),) = exported(
-        mrisem, tmp_path / "images", tmp_path / "out", f"source_plane={plane}"
-    )
+    words = f"source_plane={plane}", "source_slice_step=12"
+    ((image, volume),) = exported(mrisem, tmp_path / "images", tmp_path / "out", *words)
     lies_on(image, volume)
 
 
@@ -105,6 +104,7 @@ def test_the_header_gives_sizes_where_the_file_states_no_place(simulated, tmp_pa
     np.testing.assert_allclose(volume.affine, expected, atol=1e-3)
 
 
+@pytest.mark.filterwarnings("default:position and orientation")
 def test_an_export_needs_the_size_of_voxels(mrisem, run_folders):
     run_folders.targets()
     run = run_folders.add("a")
@@ -112,13 +112,15 @@ def test_an_export_needs_the_size_of_voxels(mrisem, run_folders):
     assert code == 1
     assert "voxel_mm=" in err
     assert err.count("\n") == 1
-    code, _, err = mrisem("export", f"output_dir={run}", "voxel_mm=[0.7,0.8,5]", "format=nifti")
+    code, _, err = mrisem("export", f"output_dir={run}", "voxel_mm=[0.7,0.8,5]")
     assert code == 0
-    assert "position and orientation of 2 scans are not known" in err
+    assert "warning: position and orientation of 2 scans are not known" in err
+    assert err.count("\n") == 1
     image = nibabel.load(run / "export" / "a.nii.gz")
     np.testing.assert_allclose(image.header.get_zooms(), (0.7, 0.8, 5), rtol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:position and orientation")
 @pytest.mark.parametrize(
     ("format_", "name"),
     [("nifti", "a.nii.gz"), ("dicom", "a/0004.dcm"), ("ismrmrd", "a.mrd")],
