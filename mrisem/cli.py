@@ -16,6 +16,7 @@ VERBS = {
     "reconstruct": "reconstruct scans by any method",
     "evaluate": "score reconstructions against targets",
     "report": "one self-contained page from one or many run folders",
+    "export": "reconstructions as NIfTI, DICOM or ISMRMRD",
     "doctor": "what is installed, which weights and data are found",
 }
 _COMPLETION = {"-sc", "--shell-completion"}
@@ -44,7 +45,7 @@ def main() -> None:
         sys.exit(1)
     from mrisem.verbs.application import run
 
-    sys.exit(run(verb, overrides, debug))
+    sys.exit(run(verb, overrides, debug, VERBS[verb]))
 
 
 def _complete(action: list[str]) -> int:
@@ -77,8 +78,8 @@ def _usage() -> str:
     return (
         "mrisem VERB [overrides]   undersampled MRI guided by a vision-language model\n\n"
         f"{verbs}\n\n"
-        "Each verb: --help (its options), --cfg job (the composed configuration), --multirun\n"
-        "(a sweep), --debug (tracebacks). Exit codes: 0 done, 1 bad input, 2 some scans failed,\n"
+        "Each verb: --help (its main options), --cfg job (all of them), --multirun (a sweep),\n"
+        "--debug (tracebacks). Exit codes: 0 done, 1 bad input, 2 some scans failed,\n"
         "130 or 143 interrupted; the same command continues.\n"
         'Completion of verbs and options in bash: eval "$(mrisem -sc install=bash)"'
     )

@@ -8,7 +8,7 @@ from mrisem.cli import VERBS
 def test_cli_help_of_every_verb(mrisem, verb):
     code, out, _ = mrisem(verb, "--help")
     assert code == 0
-    assert "Override anything" in out
+    assert "Examples" in out
 
 
 def test_cli_without_a_verb_lists_them(mrisem):
@@ -22,6 +22,29 @@ def test_cli_unknown_verb_is_one_line(mrisem):
     assert code == 1
     assert err.count("\n") == 1
     assert "reconstruct" in err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--nope"],
+        ["nope"],
+        ["reconstruct", "--nope"],
+        ["reconstruct", "-x", "model=unet"],
+        ["reconstruct", "--nope=3"],
+        ["reconstruct", "--cfg", "nope"],
+        ["reconstruct", "--cfg"],
+        ["reconstruct", "--help", "--nope"],
+        ["reconstruct", "--help", "mask.acelleration=4"],
+        ["-sc", "nope"],
+    ],
+)
+def test_cli_wrong_flags_are_one_line(mrisem, words):
+    code, out, err = mrisem(*words)
+    assert code == 1
+    assert out == ""
+    assert err.count("\n") == 1
+    assert err.startswith("mrisem")
 
 
 def says(mrisem, tmp_path, expected, *arguments):

@@ -54,6 +54,7 @@ class Subject(SimulatedSubject):
     """
 
     field_of_view, stream, in_air = 236.0, 2, True
+    across, half_range = 2, _HALF_RANGE_Z
     sequences, acquisitions = ACQUISITIONS, tuple(ACQUISITIONS)
     brightest = ("fat", "csf")
 

@@ -53,6 +53,7 @@ class Subject(SimulatedSubject):
     """
 
     field_of_view, stream, in_air = 150.0, 4, False
+    across, half_range = 1, _HALF_RANGE
     sequences, acquisitions = ACQUISITIONS, tuple(ACQUISITIONS)
     brightest = ("fat", "fluid")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -11,11 +11,13 @@ from torch.nn.functional import interpolate, pad
 
 from mrisem.anatomy.fields import child
 from mrisem.anatomy.lesions import Lesion, label_lesions
-from mrisem.anatomy.tissue import Layer, Sequence, Tissue, compose
+from mrisem.anatomy.tissue import Layer, Tissue, compose
+from mrisem.anatomy.tissue import Sequence as PulseSequence
 from mrisem.errors import InputError
 from mrisem.physics.fourier import center_crop
 
 _GRAIN = 77  # number of the random stream of fine structure
+_SINGLE = 5.0  # mm, thickness of a slice that has no neighbour
 _LOWEST = 1 / 25  # cycles per mm; below, the power of fine structure is constant
 
 
@@ -28,10 +30,12 @@ class SimulatedSubject:
     """
 
     field_of_view: ClassVar[float]  # edge of the square, mm
-    sequences: ClassVar[dict[str, Sequence]]
+    sequences: ClassVar[dict[str, PulseSequence]]
     brightest: ClassVar[tuple[str, str]]  # tissues of which the brighter one gets the signal 1
     stream: ClassVar[int]  # number of the texture's random stream
     in_air: ClassVar[bool]  # whether the square field of view holds the whole object
+    across: ClassVar[int]  # world axis across the slices: 1 of coronal, 2 of axial ones
+    half_range: ClassVar[float]  # mm from the middle to slice position 1
     tissues: dict[str, Tissue]
     lesions: list[Lesion]
     shift: tuple[float, float]  # world coordinates (upwards, rightwards) of the centre, mm
@@ -86,6 +90,25 @@ class SimulatedSubject:
         if not self.lesions:
             return torch.zeros(len(positions), self.size, self.size, dtype=torch.uint8)
         return label_lesions(self.lesions, self._painted(positions, (self.size, self.size)))
+
+    def affine(self, positions: Sequence[float]) -> Tensor:
+        """``(4, 4)`` float64: (column, row, slice) of images to mm to the right, front and head.
+
+        In the frame in which the subject was drawn, before it was bent and turned.
+
+        Args:
+            positions: evenly spaced slice positions; a single slice counts as 5 mm thick.
+        """
+        affine, up = torch.eye(4, dtype=torch.float64), 3 - self.across
+        first, step = positions[0] * self.half_range, _SINGLE
+        if len(positions) > 1:
+            step = (positions[1] - positions[0]) * self.half_range
+        affine[:3, :3] = 0
+        affine[0, 0], affine[up, 1], affine[self.across, 2] = self.pixel, -self.pixel, step
+        middle = self.size // 2 * self.pixel
+        affine[0, 3], affine[up, 3] = self.shift[1] - middle, self.shift[0] + middle
+        affine[self.across, 3] = first
+        return affine
 
     def _layers(self, positions: tuple[float, ...], shape: tuple[int, int]) -> list[Layer]:
         """Paint all tissues in the slices, bottom first."""

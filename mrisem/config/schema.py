@@ -386,6 +386,14 @@ class Report(Verb):
     embedding_slices: int = Field(ge=0)
 
 
+class Export(Verb):
+    """``mrisem export``."""
+
+    format: Literal["nifti", "dicom", "ismrmrd"]
+    voxel_mm: Annotated[list[Length], Field(min_length=3, max_length=3)] | None
+    skip_existing: bool
+
+
 VERBS: dict[str, type[Verb]] = {
     "simulate": Simulate,
     "bank": Bank,
@@ -393,6 +401,7 @@ VERBS: dict[str, type[Verb]] = {
     "reconstruct": Reconstruct,
     "evaluate": Evaluate,
     "report": Report,
+    "export": Export,
     "doctor": Reconstruct,  # says what would run
 }
 

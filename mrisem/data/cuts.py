@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -119,6 +120,33 @@ def cut_slice(voxels: Voxels, plane: Plane, index: int, size: int) -> tuple[np.n
     )
     square = rows @ pixels.astype(np.float64) @ columns.T
     return np.abs(square).astype(np.float32), edge
+
+
+def affine_of_slices(voxels: Voxels, plane: Plane, indices: Sequence[int], size: int) -> np.ndarray:
+    """Return the affine ``(4, 4)`` float64 of slices that `cut_slice` makes, to mm (RAS+).
+
+    Slices are taken as evenly spaced: where their indices are rounded, by half a voxel at most.
+
+    Args:
+        voxels: the image.
+        plane: orientation of the slices.
+        indices: their indices in the image.
+        size: pixels along the edge of a slice.
+    """
+    axis, n = PLANES[plane], voxels.values.shape
+    across, up = sorted({0, 1, 2} - {axis})
+    edge = max(n[k] * voxels.spacing[k] for k in (across, up)) / size
+    to_voxel = np.zeros((4, 4))  # (column, row, slice) to indices of the image
+    to_voxel[3, 3] = 1
+    for column, k in enumerate((across, up)):
+        step = edge / voxels.spacing[k]
+        to_voxel[k, column] = -step  # both axes are flipped, and the centre stays
+        to_voxel[k, 3] = (n[k] - 1) / 2 + step * (size - 1) / 2
+    last = max(1, len(indices) - 1)
+    single = SLICE_STEP / voxels.spacing[axis]
+    to_voxel[axis, 2] = (indices[-1] - indices[0]) / last if len(indices) > 1 else single
+    to_voxel[axis, 3] = np.mean(indices) - to_voxel[axis, 2] * (len(indices) - 1) / 2
+    return voxels.affine @ to_voxel
 
 
 @lru_cache(maxsize=4)  # the two axes of the slices of an image

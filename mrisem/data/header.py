@@ -18,6 +18,7 @@ from mrisem.errors import InputError
 _OVERSAMPLED = 1.5
 _MAX_HEADER = 2**24  # bytes; fastMRI's have about 50 000
 _MAX_LENGTH = 2**20  # of an axis
+_SHORTEST, _LONGEST = 0.01, 1000.0  # edges of voxels that a header may state, mm
 
 
 @dataclass(frozen=True)
@@ -29,12 +30,14 @@ class Header:
         recon: ``(Y, X)`` of reconstructed images.
         padding: first acquired phase-encode column and the one after the last.
         channels: number of receiver coils.
+        voxel_mm: mm from column to column, from row to row, and across a slice.
     """
 
     encoded: tuple[int, int] | None = None
     recon: tuple[int, int] | None = None
     padding: tuple[int, int] | None = None
     channels: int | None = None
+    voxel_mm: tuple[float, float, float] | None = None
 
 
 def header_bytes(file: h5py.File) -> bytes:
@@ -79,7 +82,9 @@ def read_header(file: h5py.File) -> Header:
     if encoded is not None and center is not None and last is not None:
         left = encoded[1] // 2 - center
         padding = left, left + last + 1
-    return Header(encoded, recon, padding, _number(root, "receiverChannels", 1))
+    voxels = [_voxel_mm(root, space) for space in ("reconSpace", "encodedSpace")]
+    stated = next((voxel for voxel in voxels if voxel is not None), None)
+    return Header(encoded, recon, padding, _number(root, "receiverChannels", 1), stated)
 
 
 def _matrix(root: Element, space: str) -> tuple[int, int] | None:
@@ -88,15 +93,32 @@ def _matrix(root: Element, space: str) -> tuple[int, int] | None:
     return None if rows is None or columns is None else (rows, columns)
 
 
+def _voxel_mm(root: Element, space: str) -> tuple[float, float, float] | None:
+    """Edges of a space's voxels: field of view over matrix; None where that makes no sense."""
+    axes = "yxz"  # phase encodes are our columns, the readout our rows
+    sizes = [_value(root, f"encoding//{space}//matrixSize//{axis}") for axis in axes]
+    lengths = [_value(root, f"encoding//{space}//fieldOfView_mm//{axis}") for axis in axes]
+    if not all(size >= 1 for size in sizes):
+        return None
+    column, row, across = (length / size for length, size in zip(lengths, sizes, strict=True))
+    sensible = all(_SHORTEST <= edge <= _LONGEST for edge in (column, row, across))
+    return (column, row, across) if sensible else None
+
+
 def _number(root: Element, path: str, least: int) -> int | None:
     """Whole number of the first such element; None where there is none in the sensible range."""
-    element = root.find(".//{*}" + path.replace("//", "//{*}"))
-    try:
-        value = float((element.text if element is not None else None) or "nan")
-    except ValueError:
-        return None
+    value = _value(root, path)
     whole = math.isfinite(value) and value.is_integer() and least <= value <= _MAX_LENGTH
     return int(value) if whole else None
+
+
+def _value(root: Element, path: str) -> float:
+    """Number of the first such element; NaN where there is none."""
+    element = root.find(".//{*}" + path.replace("//", "//{*}"))
+    try:
+        return float((element.text if element is not None else None) or "nan")
+    except ValueError:
+        return math.nan
 
 
 def complete_header(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
@@ -59,10 +59,12 @@ class Voxels:
         values: ``(x, y, z)`` float32, not negative; x to the right, y to the front, z to the head
             of the patient, each by the nearest axis of the image.
         spacing: mm from voxel to voxel along each of them.
+        affine: ``(4, 4)``, maps indices of ``values`` to mm (RAS+); oblique where the image is.
     """
 
     values: np.ndarray
     spacing: tuple[float, float, float]
+    affine: np.ndarray = field(default_factory=lambda: np.eye(4))
 
 
 def find_images(root: Path, on_error: str = "raise") -> list[Image]:
@@ -122,7 +124,7 @@ def load(image: Image) -> Voxels:
         InputError: when it is no single image of a volume, or its values are no magnitudes.
     """
     from nibabel.affines import voxel_sizes
-    from nibabel.orientations import apply_orientation, io_orientation
+    from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 
     place = image.paths[0]
     values, affine = image.read(image.paths)
@@ -149,7 +151,9 @@ def load(image: Image) -> Voxels:
             f"times the shortest, got {edges} mm in {place}; correct its header"
         )
     turned = apply_orientation(values, turn).clip(min=0)
-    return Voxels(np.ascontiguousarray(turned), (spacing[0], spacing[1], spacing[2]))
+    place_of = affine @ inv_ornt_aff(turn, values.shape)
+    sides = (float(spacing[0]), float(spacing[1]), float(spacing[2]))
+    return Voxels(np.ascontiguousarray(turned), sides, place_of)
 
 
 def _files(root: Path) -> list[Path]:

@@ -20,7 +20,7 @@ from mrisem.files import remove_partial, write_text
 # A file that changed this recently may change again under the same time stamp: it is not kept.
 UNSETTLED = 2.0  # seconds: FAT's time stamps, the coarsest
 # Modules whose code decides what the facts are.
-_READERS = ("auxiliary", "contents", "header", "volumes")
+_READERS = ("auxiliary", "contents", "geometry", "header", "volumes")
 _READ = ("kspace", "reconstruction_rss", "reconstruction_esc", "ismrmrd_header", "mask")
 Facts = dict[str, Any]  # JSON
 

@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 
 from mrisem.data.contents import as_complex64, complex_type, dataset
+from mrisem.data.geometry import Affine, affine_of_voxels, as_affine, read_affine
 from mrisem.data.header import Header, complete_header, header_bytes, read_header
 from mrisem.data.index import FileIndex
 from mrisem.errors import InputError
@@ -58,6 +59,9 @@ class VolumeInfo:
         kspace_center: where the zero frequency lies in the file.
         has_patient_id: whether the file names its subject.
         simulation: how the file says that it was simulated; empty where it says nothing.
+        affine: maps (column, row, slice) of the images to mm to the right, front and head (RAS+):
+            the attribute ``affine``, else the header's sizes (see ``placed``); None: neither.
+        placed: whether the file says where its voxels lie. A header says how large they are alone.
         index: knows what was read of the file before.
     """
 
@@ -70,6 +74,8 @@ class VolumeInfo:
     kspace_center: Center = "middle"
     has_patient_id: bool = True
     simulation: str = ""
+    affine: Affine | None = None
+    placed: bool = False
     index: FileIndex = field(default_factory=FileIndex, compare=False, repr=False)
 
     @property
@@ -135,6 +141,7 @@ def inspect_volume(
 
     facts = index.fact(path, f"volume, centre in the {kspace_center}", read)
     facts = {name: tuple(v) if isinstance(v, list) else v for name, v in facts.items()}
+    facts["affine"] = as_affine(facts["affine"])  # JSON knows no tuples
     return VolumeInfo(path=path, kspace_center=kspace_center, index=index, **facts)
 
 
@@ -147,6 +154,7 @@ def _read_facts(file: h5py.File, path: Path, kspace_center: Center) -> dict[str,
     size = None if target is None else target[1:]
     padding, recon = complete_header(file, header, shape, size, kspace_center)
     acquisition = _text(file.attrs.get("acquisition", ""))
+    affine = read_affine(file)
     return {
         "acquisition": acquisition or UNNAMED,
         "subject": patient_id(file) or path.stem,
@@ -155,6 +163,8 @@ def _read_facts(file: h5py.File, path: Path, kspace_center: Center) -> dict[str,
         "shape": shape,
         "padding": padding,
         "crop": size or _narrowed(recon, shape),
+        "affine": affine or affine_of_voxels(header.voxel_mm),
+        "placed": affine is not None,
     }
 
 

@@ -70,6 +70,7 @@ def write_volume(
     pixel_mm: float = 1.0,
     simulation: str | None = None,
     lesions: np.ndarray | None = None,
+    affine: np.ndarray | None = None,
 ) -> None:
     """Write one volume; the file appears whole or not at all.
 
@@ -84,6 +85,7 @@ def write_volume(
         simulation: how the data were simulated, kept as an attribute of that name.
         lesions: ``(slice, Y, X)`` uint8 on the target's pixels: 0, or a lesion's number. Readers of
             fastMRI files pass over it.
+        affine: ``(4, 4)`` float64 that maps (column, row, slice) of the target to mm (RAS+).
 
     Raises:
         InputError: when shapes or types do not fit together.
@@ -92,6 +94,8 @@ def write_volume(
     _check_array("target", target, "float32", (len(kspace), "Y", "X"))
     if lesions is not None:
         _check_array("lesions", lesions, "uint8", target.shape)
+    if affine is not None:
+        _check_array("affine", affine, "float64", (4, 4))
     if not 0 <= padding[0] < padding[1] <= kspace.shape[-1]:
         raise InputError(
             f"padding must be 0 <= left < right <= {kspace.shape[-1]} columns, got {padding}; "
@@ -111,6 +115,8 @@ def write_volume(
         file.attrs["patient_id"] = patient_id
         if simulation is not None:
             file.attrs["simulation"] = simulation
+        if affine is not None:
+            file.attrs["affine"] = affine
 
 
 def _check_array(name: str, array: np.ndarray, dtype: str, shape: tuple[int | str, ...]) -> None:

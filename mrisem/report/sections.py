@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig
 
 from mrisem.files import reading
+from mrisem.progress import track
 from mrisem.report import embedding, panels, plots
 from mrisem.report.changes import difference_window, load_changes
 from mrisem.report.figures import Drawn, as_png, drawn
@@ -64,7 +65,7 @@ def make_sections(
         return Section(title, runs_of(rows, runs), rows, pictures)
 
     groups, shown = [], []
-    for rows in group_rows(found.rows).values():
+    for rows in track(group_rows(found.rows).values(), "report", "groups of runs"):
         summary = summary_of(rows, found.columns, runs, config.reference)["groups"][0]
         table = build_table(summary, found.columns)
         group = _group(section(table.title, rows), table.columns, found, config)
@@ -116,10 +117,13 @@ def _group(
         "pair": _pair(section, config.reference),
         "audits": audit_tables(audit_summary(audit)),
         "lesions": page_tables(lesion_tables(lesions, section.runs, config.reference)),
-        "panels": [draw_panel(section, key, found, config.error_window) for key in chosen],
+        "panels": [
+            draw_panel(section, key, found, config.error_window)
+            for key in track(chosen, "panels", "slices")
+        ],
         "dots": [
             (column, section.draw("dots", column.name, plots.paired_dots(rows, column)))
-            for column in compared
+            for column in track(compared, "dots", "scores")
         ],
         "n_open": sum(column.name in _OPEN for column in compared),
         "sweeps": draw_sweeps(section, find_sweeps(section.runs, rows, config.reference), columns),
@@ -167,7 +171,7 @@ def draw_sweeps(
     shown = []
     for sweep in sweeps:
         figures = []
-        for column in columns:
+        for column in track(columns, f"sweep of {sweep.parameter}", "scores"):
             if points := sweep.points(column):
                 figure = plots.sweep_curves(sweep, column, points)
                 image = section.draw("sweep", f"{sweep.parameter} {column.name}", figure)
@@ -195,7 +199,7 @@ def draw_fits(section: Section) -> list[tuple[str, Drawn]]:
         plans.append((f"similarity_{level}", title, sides))
     return [
         (title, section.draw("loss", name, plots.fit_curves(title, lines, labels)))
-        for name, title, lines in plans
+        for name, title, lines in track(plans, "fits", "curves")
     ]
 
 
@@ -205,7 +209,7 @@ def draw_maps(section: Section, audit: Sequence[Row], found: Evaluated) -> list[
     Where image files are gone, the page shows that picture.
     """
     shown = []
-    for run in section.runs:
+    for run in track(section.runs, "maps", "runs"):
         rows = [row for row in audit if row["run"] == str(run.folder)]
         if run.folder not in found.pictures or not rows:
             continue

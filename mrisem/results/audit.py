@@ -14,6 +14,7 @@ from mrisem.errors import InputError
 from mrisem.files import reading
 from mrisem.metrics.hallucination import image_change, kspace_change
 from mrisem.metrics.statistics import summarise
+from mrisem.progress import track
 from mrisem.results.labels import without_prior
 from mrisem.results.reading import Samples, Volume, read_samples, read_target, read_volume
 from mrisem.results.rows import GROUP_COLUMNS, Column, Row, group_rows, subject_of
@@ -69,7 +70,7 @@ def audit(pair: Pair, targets: Path) -> list[Row]:
         InputError: the runs were made from different scans or samples.
     """
     rows: list[Row] = []
-    for file in pair.guided.files:
+    for file in track(pair.guided.files, pair.guided.label, "scans"):
         partner = pair.plain.output(file.name)
         if partner.is_file():
             rows += _audit_file(pair, (read_volume(file), read_volume(partner)), targets)

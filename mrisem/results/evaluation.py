@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from mrisem.files import reading, write_bytes, write_text
 from mrisem.metrics.score import Score
+from mrisem.progress import track
 from mrisem.results import audit, lesions
 from mrisem.results.inside import FileName, inside, slug
 from mrisem.results.labels import check_reference
@@ -169,7 +170,7 @@ def evaluate(
     evaluation.without_subject = _without_subject(evaluation)
     warn_without_subject(evaluation.without_subject)
     pairs, evaluation.alone = audit.find_pairs(evaluation.runs)
-    for pair in pairs:
+    for pair in track(pairs, "audit", "pairs of runs"):
         evaluation.audited += audit.audit(pair, evaluation.targets[pair.guided.folder])
     return evaluation
 

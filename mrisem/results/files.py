@@ -19,6 +19,7 @@ import h5py
 import numpy as np
 
 from mrisem.data.contents import dataset, open_scan
+from mrisem.data.geometry import Affine
 from mrisem.errors import InputError
 from mrisem.files import reading, remove_partial, whole, write_text
 from mrisem.results.record import Record, Scan
@@ -42,12 +43,16 @@ class Planned:
         acquisition: fastMRI's name of the sequence.
         slices: indices of the slices to be reconstructed.
         simulation: how the file says that it was simulated; empty where it says nothing.
+        affine: maps (column, row, slice of the input) to mm (RAS+); None: the file does not say.
+        placed: whether the file says where its voxels lie, beside their size.
     """
 
     scan: Scan
     acquisition: str
     slices: frozenset[int]
     simulation: str = ""
+    affine: Affine | None = None
+    placed: bool = False
 
 
 class RunFolder:
@@ -302,6 +307,9 @@ class RunFolder:
             content.attrs["failed"] = json.dumps(failed)
             content.attrs["acquisition"] = planned.acquisition
             content.attrs["simulation"] = planned.simulation
+            if planned.affine is not None:
+                content.attrs["affine"] = np.array(planned.affine)
+                content.attrs["placed"] = planned.placed
             content.attrs["method"] = self.record.method
             content.attrs["mask"] = self.record.mask
 

@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import BaseModel, NonNegativeInt, TypeAdapter
 
 from mrisem.data.contents import dataset
+from mrisem.data.geometry import Affine, read_affine
 from mrisem.data.volumes import patient_id, target_name
 from mrisem.errors import InputError
 from mrisem.files import reading
@@ -23,6 +24,7 @@ if TYPE_CHECKING:  # torch is imported where a volume is read: `mrisem report` r
     from torch import Tensor
 
 _FACTS = ("slices", "acceleration", "data_consistency", "seconds", "readout")
+_TEXTS = ("acquisition", "record", "failed", "simulation")
 _MAX_BYTES = 2**31  # of a dataset: a few megabytes of a file can claim any shape
 
 
@@ -56,6 +58,9 @@ class Volume:
         record: what made it; None: another program or an earlier version.
         scan: what it was made from; None: not recorded.
         failed: slices that could not be reconstructed.
+        affine: maps (column, row, slice of the input) to mm (RAS+); None: not known.
+        placed: whether the input says where its voxels lie, beside their size.
+        simulation: how the input says that it was simulated; empty where it says nothing.
     """
 
     path: Path
@@ -65,6 +70,9 @@ class Volume:
     record: Record | None = None
     scan: Scan | None = None
     failed: tuple[Failure, ...] = ()
+    affine: Affine | None = None
+    placed: bool = False
+    simulation: str = ""
 
     @property
     def slices(self) -> list[int]:
@@ -165,7 +173,7 @@ def read_volume(path: Path) -> Volume:
         if data is None or data.dtype.kind not in "biuf":
             raise InputError(f"{path} must hold a dataset reconstruction (slice, y, x); remake it")
         images = torch.from_numpy(data[()].astype(np.float32))
-        text = {name: text_of(content, name) for name in ("acquisition", "record", "failed")}
+        text = {name: text_of(content, name) for name in _TEXTS}
         return Volume(
             path,
             images,
@@ -174,6 +182,9 @@ def read_volume(path: Path) -> Volume:
             Record.parse(text["record"]) if text["record"] else None,
             scan_of(content, path),
             FAILURES.validate_json(text["failed"]) if text["failed"] else (),
+            read_affine(content),
+            bool(content.attrs.get("placed", False)),
+            text["simulation"],
         )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from mrisem.errors import InputError
 from mrisem.metrics.lesions import score_lesions
+from mrisem.progress import track
 from mrisem.results.curves import final_similarities
 from mrisem.results.reading import Failure, Volume, read_target, read_volume
 from mrisem.results.rows import Row
@@ -80,12 +81,12 @@ def score_runs(
         anatomy: anatomy of runs that recorded none.
     """
     scored = Scored()
-    for run in runs:
+    for run in track(runs, "score", "runs"):
         facts = {"method": run.label, "anatomy": run.anatomy or anatomy, "mask": run.mask}
         facts |= {"run": str(run.folder)}
         similarities = final_similarities(run)
         told: set[tuple[Any, Any]] = set()
-        for file in run.files:
+        for file in track(run.files, run.label, "scans"):
             volume = read_volume(file)
             if volume.record is not None and volume.record.key != run.record.key:
                 raise InputError(

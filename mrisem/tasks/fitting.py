@@ -9,11 +9,11 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from mrisem.networks.adapters import LoRA
 from mrisem.physics.sense import Measurement
 from mrisem.physics.solvers import solve_data_consistency
+from mrisem.progress import track
 from mrisem.tasks.curves import FitCurves
 from mrisem.tasks.guidance import Guidance
 from mrisem.tasks.objectives import Placement, gradients_at
@@ -112,9 +112,9 @@ class ScanFit:
         def data_term(image: Tensor) -> dict[str, Tensor]:
             return {"data_consistency": data_consistency_loss(self.batch, image, mask_loss)}
 
-        info = self.batch.info
-        title = f"{info[0].file} slices {[slice_info.slice for slice_info in info]}"
-        for step in tqdm(range(settings.iterations), title, disable=not settings.progress):
+        info, steps = self.batch.info, range(settings.iterations)
+        title = f"{info[0].file} slices {', '.join(str(part.slice) for part in info)}"
+        for step in track(steps, title, "steps") if settings.progress else steps:
             result = weights(self.batch, mask_dc)
             values, images, gradients = gradients_at(
                 result, data_term, regulariser, guidance, self._first + step, self.placement

@@ -9,14 +9,17 @@ import os
 import sys
 import traceback
 import warnings
+from argparse import Namespace
 from collections.abc import Callable
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
+from typing import NoReturn
 
 import hydra
 import yaml
 from hydra._internal.hydra import Hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException, HydraException
 from hydra.types import RunMode
@@ -26,6 +29,7 @@ from omegaconf.errors import OmegaConfBaseException
 from mrisem.config.compose import CONF, prepare, written_keys
 from mrisem.config.overrides import adds, parse, quote_paths, repair
 from mrisem.errors import InputError
+from mrisem.progress import close_all
 from mrisem.signals import Interrupted, listen, release
 from mrisem.verbs.jobs import JobRecord, SweepSummary, accept, in_sweep
 
@@ -43,8 +47,15 @@ _FIXES = {
 }
 
 
-def run(verb: str, arguments: list[str], debug: bool) -> int:
-    """Run one verb (or a sweep of it) through Hydra and return the exit code."""
+def run(verb: str, arguments: list[str], debug: bool, does: str = "") -> int:
+    """Run one verb (or a sweep of it) through Hydra and return the exit code.
+
+    Args:
+        verb: key of the schema's `VERBS`.
+        arguments: the words behind it.
+        debug: whether errors come with their traceback.
+        does: what the verb does, for its help.
+    """
     codes: list[int] = []
 
     def job(config: DictConfig) -> float | None:
@@ -54,6 +65,9 @@ def run(verb: str, arguments: list[str], debug: bool) -> int:
 
     SweepSummary.exit_code = SweepSummary.under_way = None
     try:
+        if _flags(verb, arguments).help:
+            print(_help(verb, does, arguments))
+            return 0
         _start(verb, arguments, job)
     except _EXPECTED as error:
         return _report(verb, error, debug)
@@ -132,16 +146,53 @@ def _start(verb: str, arguments: list[str], job: Callable[[DictConfig], float | 
         except ConfigCompositionException:
             if SweepSummary.under_way is not None:  # of a job: it is not begun again
                 raise
-    folders = [
-        str(Path(value).expanduser().resolve())
-        for flag, value in pairwise(arguments)
-        if flag in ("--config-dir", "-cd")
-    ]
+    folders = _config_folders(arguments)
     overrides = [words[index] for index in places]
     for index, text in zip(places, repair(verb, overrides, CONF, folders), strict=True):
         words[index] = text
     sys.argv = [f"mrisem {verb}", *words]
     _hydra_main(verb, job)
+
+
+def _flags(verb: str, arguments: list[str]) -> Namespace:
+    """Return Hydra's flags.
+
+    Raises:
+        InputError: there is no such flag, or it lacks its word.
+    """
+    parser = get_args_parser()
+
+    def refuse(message: str) -> NoReturn:
+        raise InputError(f"{message}; see mrisem {verb} --help")
+
+    parser.error = refuse  # type: ignore[method-assign]
+    places = _places(arguments)
+    flags, unknown = parser.parse_known_args(
+        [word for index, word in enumerate(arguments) if index not in places]
+    )
+    if unknown:
+        raise InputError(
+            f"flags are --help, --cfg job, --multirun, --config-dir DIR and --debug, got "
+            f"{unknown[0]}; an option has no dashes: key=value"
+        )
+    return flags
+
+
+def _help(verb: str, does: str, arguments: list[str]) -> str:
+    from mrisem.config.help import help_text
+
+    words = quote_paths(arguments, multirun=False)
+    overrides = [words[index] for index in _places(words)]
+    return help_text(verb, does, overrides, _config_folders(arguments))
+
+
+def _config_folders(arguments: list[str]) -> list[str]:
+    """Return the folders of YAML files that flags name."""
+    return [
+        str(Path(value).expanduser().resolve())
+        for flag, value in pairwise(arguments)
+        if flag in ("--config-dir", "-cd")
+    ]
 
 
 def _places(words: list[str]) -> list[int]:
@@ -183,6 +234,7 @@ def _run_job(verb: str, config: DictConfig, debug: bool) -> tuple[int, float | N
             raise
         return _report(verb, error, debug), None
     finally:
+        close_all()
         _close_logs()
     record.end(code)
     return code, score

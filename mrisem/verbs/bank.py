@@ -8,6 +8,7 @@ import torch
 from omegaconf import DictConfig
 
 from mrisem.errors import InputError
+from mrisem.progress import progress
 from mrisem.verbs.pieces import has_prior, make_datamodule
 from mrisem.verbs.priors import make_prior_builder
 
@@ -28,6 +29,8 @@ def run(config: DictConfig) -> int:
     data = make_datamodule(config, config.scale.fit.slices_at_once)
     data.setup("predict")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    for text in builder.describe(data, device):
-        print(text)
+    with progress("banks", len(data.reconstructed_acquisitions), "contrasts") as bar:
+        for text in builder.describe(data, device):
+            print(text)
+            bar.advance()
     return 0

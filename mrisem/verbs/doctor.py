@@ -19,6 +19,7 @@ from mrisem.config.check import asks_of_a_run
 from mrisem.config.compose import written_keys
 from mrisem.config.overrides import parse
 from mrisem.errors import InputError
+from mrisem.verbs.tables import show_pairs
 
 _PACKAGES = (
     *("torch", "torchvision", "pytorch-lightning", "hydra-core", "transformers", "peft"),
@@ -39,9 +40,9 @@ class Findings:
     def say(self, title: str, find: Callable[[], str]) -> None:
         """Print what a finder says, or why it fails."""
         try:
-            print(f"{title:<11} {find()}")
+            show(title, find())
         except InputError as error:
-            print(f"{title:<11} MISSING: {error}")
+            show(title, f"MISSING: {error}")
             self.missing.append(title)
 
     def package(self, name: str) -> str:
@@ -59,29 +60,33 @@ def run(config: DictConfig) -> int:
     findings = Findings()
     print(f"mrisem {mrisem.__version__}, Python {platform.python_version()}, {platform.system()}")
     for name in (*_PACKAGES, *_OPTIONAL):
-        print(f"package     {findings.package(name)}")
+        show("package", findings.package(name))
     findings.say("device", find_device)
     cache = Path(config.paths.cache)
-    print(f"cache       {cache} ({len(list((cache / 'banks').glob('*.safetensors')))} banks)")
+    show("cache", f"{cache} ({len(list((cache / 'banks').glob('*.safetensors')))} banks)")
     findings.say("weights", find_weights)
     if asks_of_a_run(written_keys(parse(HydraConfig.get().overrides.task))):
         from mrisem.verbs.plan import Plan  # imports Lightning, which takes seconds
 
         plan = Plan(config)
-        print(f"method      {config.model.name}, fit={config.fit.name}, prior={config.prior.name}")
+        show("method", f"{config.model.name}, fit={config.fit.name}, prior={config.prior.name}")
         findings.say("start", plan.start)
         findings.say("encoder", plan.find_encoder)
         findings.say("data", plan.data)
         findings.say("estimate", plan.estimate)
     else:
-        print(
-            "a run       none named; what it needs and costs: doctor data.root=DIR experiment=..."
-        )
+        show("a run", "none named; what it needs and costs: doctor data.root=DIR experiment=...")
     if findings.missing:
         missing = ", ".join(findings.missing)
         raise InputError(f"missing: {missing}; what is said above names the fix")
     print("all that was asked for is here")
     return 0
+
+
+def show(title: str, text: str) -> None:
+    """Print a finding; further lines of its text stand below its first."""
+    lines = text.replace("\n", "\n" + " " * 12)
+    show_pairs([(title, text)], [f"{title:<11} {lines}"])
 
 
 def find_device() -> str:

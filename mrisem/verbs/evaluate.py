@@ -10,8 +10,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from mrisem.errors import InputError
+from mrisem.progress import track
 from mrisem.verbs.loggers import log_scores
 from mrisem.verbs.scores import load_scores
+from mrisem.verbs.tables import show_scores
 
 if TYPE_CHECKING:
     from mrisem.results.evaluation import Evaluation
@@ -27,7 +29,6 @@ def run(config: DictConfig) -> int:
     from mrisem.results.inside import one_line
     from mrisem.results.runs import find_runs
     from mrisem.results.scores import target_folder
-    from mrisem.results.tables import as_text
 
     if OmegaConf.is_missing(config, "output_dir") or not config.output_dir:
         raise InputError("output_dir must be the run folder to score, got none; add output_dir=RUN")
@@ -43,8 +44,7 @@ def run(config: DictConfig) -> int:
     told = found.summary({"crop": config.crop, "command": command})
     found.write(told, draw_audit(found, config.audit_slices))
     log_scores(config.logger, runs, found.scored.slices, targets)
-    for table in found.tables(told):
-        print(as_text(table), end="\n\n")
+    show_scores(found.tables(told))
     for entry in found.failed:
         which = f"slices {', '.join(map(str, entry.slices))}" if entry.slices else "the whole scan"
         print(one_line(f"failed: {entry.run}: {entry.file}, {which}: {entry.message}"))
@@ -60,7 +60,7 @@ def draw_audit(found: Evaluation, most_slices: int) -> dict[str, bytes]:
     from mrisem.results.evaluation import audit_picture
 
     pictures = {}
-    for pair in find_pairs(found.runs)[0]:
+    for pair in track(find_pairs(found.runs)[0], "maps", "pairs of runs"):
         guided, plain = pair.guided, pair.plain
         rows = [row for row in found.audited if row["run"] == str(guided.folder)]
         folders = (plain.folder, guided.folder, found.targets[guided.folder])

@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 
-from mrisem.data.cuts import Cut, choose_plane, choose_slices, cut_slice
+from mrisem.data.cuts import Cut, affine_of_slices, choose_plane, choose_slices, cut_slice
 from mrisem.data.images import Image, find_images, load
 from mrisem.data.volumes import FROM_IMAGES
 from mrisem.errors import InputError
 from mrisem.physics.masks import stable_seed
+from mrisem.progress import track
 from mrisem.verbs.scans import (
     ScanFile,
     Slices,
@@ -42,8 +43,6 @@ def run(config: DictConfig) -> int:
     Raises:
         InputError: when there are no images, one is bad, or the acquisition is of another anatomy.
     """
-    from tqdm import tqdm
-
     images = find_images(Path(config.source))
     acquisition = _acquisition(config)
     files = [
@@ -58,7 +57,7 @@ def run(config: DictConfig) -> int:
         if not (is_there(file, config.skip_existing) and config.skip_existing)
     ]
     check_space(len(todo), config, "n_slices, n_coils")
-    for image, file in tqdm(todo, desc="simulate", unit="file", disable=not todo):
+    for image, file in track(todo, "simulate", unit="files"):
         _write(image, file, config)
     subjects = {image.subject for image in images}
     print(
@@ -114,4 +113,4 @@ def _slices(image: Image, config: DictConfig) -> Slices:
     top, left = shape[0] // 2 - size // 2, shape[1] // 2 - size // 2  # as fastMRI's crop
     encoded = torch.zeros(len(made), *shape)
     encoded[:, top : top + size, left : left + size] = torch.from_numpy(pixels / pixels.max())
-    return Slices(encoded, made[0][1])
+    return Slices(encoded, made[0][1], affine_of_slices(voxels, plane, indices, size))

@@ -36,6 +36,7 @@ from omegaconf import DictConfig, OmegaConf
 import mrisem
 from mrisem.config.compose import SWEPT, swept_keys
 from mrisem.files import reading, remove_partial, write_text
+from mrisem.verbs.tables import show_pairs
 
 RAY = "hydra_plugins.mrisem_ray"  # name by which `mrisem.verbs.ray_launcher` registers
 SWEEP = "MRISEM_SWEEP"  # names the multirun in its jobs' processes, which inherit it
@@ -185,7 +186,9 @@ class SweepSummary(Callback):
         counts = {state: sum(job["state"] == state for job in jobs) for state in STATES.values()}
         counts = {state: n for state, n in counts.items() if n or state != "interrupted"}
         bad = [job for job in jobs if job["state"] != "done"]
-        print("\n".join([f"{len(jobs)} jobs: {count_text(counts)}", *map(_line, bad)]))
+        print(f"{len(jobs)} jobs: {count_text(counts)}", flush=True)
+        if bad:
+            show_pairs([_told(job) for job in bad], [f"  {': '.join(_told(job))}" for job in bad])
         facts = {"command": _command(config), "counts": counts, "jobs": jobs}
         write_text(folder / "sweep.json", json.dumps(facts, indent=1) + "\n")
         SweepSummary.exit_code = 1 if counts["failed"] else 2 if counts["incomplete"] else 0
@@ -245,5 +248,6 @@ def _command(config: DictConfig) -> str:
     return shlex.join(["mrisem", name, "--multirun", *config.hydra.overrides.task])
 
 
-def _line(job: dict[str, Any]) -> str:
-    return f"  {job['state']}: {job['folder']}: {job['message'] or 'some scans were skipped'}"
+def _told(job: dict[str, Any]) -> tuple[str, str]:
+    """State of a job, and which one it is with what it said."""
+    return job["state"], f"{job['folder']}: {job['message'] or 'some scans were skipped'}"

@@ -63,7 +63,7 @@ class Plan:
             n, wanted = len(slices.describe()["subjects"]), config.auxiliary.n_subjects
             short = f" of {wanted} wanted" if n < wanted else ""
             lines.append(f"bank for {acquisition}: {n} subjects{short}, {len(slices)} slices")
-        return "\n            ".join(lines)
+        return "\n".join(lines)
 
     def estimate(self) -> str:
         """Operations, hours and memory of the fits, from one slice's step."""

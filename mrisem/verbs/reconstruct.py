@@ -16,9 +16,11 @@ from omegaconf import DictConfig
 
 from mrisem.errors import InputError
 from mrisem.files import held
+from mrisem.progress import silence
 from mrisem.results.files import Planned, RunFolder
 from mrisem.results.record import Scan
 from mrisem.signals import Interrupted
+from mrisem.tasks.callbacks.bars import Bars
 from mrisem.tasks.callbacks.interruption import Interruption
 from mrisem.tasks.callbacks.logging import PredictionLogger
 from mrisem.tasks.callbacks.writer import ReconstructionWriter
@@ -108,7 +110,9 @@ def plan(data: FastMRI) -> tuple[dict[str, Planned], list[FailedScan]]:
             try:
                 scan = Scan(file=volume.file, **asdict(volume.content))
                 taken = frozenset(slices)
-                planned[volume.file] = Planned(scan, volume.acquisition, taken, volume.simulation)
+                place = volume.affine, volume.placed
+                said = volume.acquisition, taken, volume.simulation
+                planned[volume.file] = Planned(scan, *said, *place)
             except InputError as error:
                 if data.on_error == "raise":
                     raise
@@ -128,6 +132,10 @@ def _predict(
         return
     folder = Path(config.output_dir)
     options = NO_LOGGER if place.rank else config.logger
+    if config.trainer.get("enable_progress_bar", True):
+        callbacks.insert(-2, Bars([part.volume.file for part in data.slices]))
+    if place.rank:
+        silence()
     with open_logger(options, "reconstruct", folder, without(config)) as log:
         if log is not None:
             callbacks.insert(0, PredictionLogger())

@@ -7,6 +7,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from mrisem.errors import InputError
+from mrisem.verbs.tables import show_scores
 
 
 def run(config: DictConfig) -> int:
@@ -15,7 +16,6 @@ def run(config: DictConfig) -> int:
     from mrisem.results.evaluated import read_evaluated
     from mrisem.results.labels import check_reference
     from mrisem.results.runs import find_runs
-    from mrisem.results.tables import as_text
 
     listed = [config.runs] if isinstance(config.runs, str) else config.runs
     if not listed:
@@ -33,7 +33,6 @@ def run(config: DictConfig) -> int:
     output = Path(config.output_dir).expanduser().resolve()
     folder = output if output.name == "report" else output / "report"
     page.write(folder)
-    for table in page.tables:
-        print(as_text(table), end="\n\n")
+    show_scores(page.tables)
     print(folder / "index.html")
     return 0

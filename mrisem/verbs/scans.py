@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from omegaconf import DictConfig
 from torch import Tensor
@@ -44,11 +45,13 @@ class Slices:
     Args:
         image: ``(slice, y, x)`` float32 magnitudes on the encoded field of view.
         pixel_mm: edge length of a pixel.
+        affine: ``(4, 4)`` float64, maps (column, row, slice) of the target to mm (RAS+).
         lesions: ``(slice, Y, X)`` uint8 on the target's pixels; None: not marked.
     """
 
     image: Tensor
     pixel_mm: float
+    affine: np.ndarray
     lesions: Tensor | None = None
 
 
@@ -135,6 +138,7 @@ def write_scan(
         pixel_mm=slices.pixel_mm,
         simulation=file.simulation,
         lesions=None if slices.lesions is None else slices.lesions.numpy(),
+        affine=slices.affine,
     )
 
 

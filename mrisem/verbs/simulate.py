@@ -13,6 +13,7 @@ import torch
 from omegaconf import DictConfig
 
 from mrisem.errors import InputError
+from mrisem.progress import track
 from mrisem.verbs.scans import (
     ScanFile,
     Slices,
@@ -50,8 +51,6 @@ def run(config: DictConfig) -> int:
     Raises:
         InputError: for an unknown anatomy or numbers that give no data.
     """
-    from tqdm import tqdm
-
     if config.source is not None:
         from mrisem.verbs.image_scans import run as run_images
 
@@ -64,7 +63,7 @@ def run(config: DictConfig) -> int:
     ]
     check_space(len(todo), config, "n_train, n_val, n_slices")
     subjects: dict[tuple[str, int], Any] = {}  # the present one
-    for plan in tqdm(todo, desc="simulate", unit="file", disable=not todo):
+    for plan in track(todo, "simulate", unit="files"):
         key = (plan.anatomy, plan.seed)
         if key not in subjects:
             subjects = {key: _anatomy(plan.anatomy).Subject(plan.seed, config.size, plan.lesions)}
@@ -125,5 +124,6 @@ def _write(plan: Plan, subject: Any, config: DictConfig) -> None:
     )
     positions = slice_positions(config.n_slices)
     image = subject.images(acquisition, positions, encoded_shape(config.size))
-    slices = Slices(image, subject.pixel, subject.lesion_labels(positions))
+    affine = subject.affine(positions).numpy()
+    slices = Slices(image, subject.pixel, affine, subject.lesion_labels(positions))
     write_scan(plan.file, slices, config, generator)

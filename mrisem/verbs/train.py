@@ -15,6 +15,7 @@ from mrisem.errors import InputError
 from mrisem.files import held, remove_partial
 from mrisem.results.record import Record
 from mrisem.signals import Interrupted, leave
+from mrisem.tasks.callbacks.bars import Bars
 from mrisem.tasks.callbacks.interruption import Interruption
 from mrisem.tasks.callbacks.training import Saved, TrainingWriter, find_saved
 from mrisem.tasks.network import NetworkTask
@@ -109,6 +110,8 @@ def _fit(
 ) -> None:
     folder = Path(config.output_dir)
     options = NO_LOGGER if place.rank else config.logger
+    if config.trainer.get("enable_progress_bar", True):
+        callbacks = [Bars(), *callbacks]
     with open_logger(options, "train", folder, without(config)) as log:
         trainer = instantiate(
             config.trainer,

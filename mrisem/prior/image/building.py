@@ -10,13 +10,13 @@ import torch
 from einops import rearrange
 from torch import Tensor
 from torch.nn.functional import normalize
-from tqdm.auto import tqdm
 
 from mrisem.errors import InputError
 from mrisem.prior.cache import Unfinished
 from mrisem.prior.image.bank import EmbeddingBank, LevelBank
 from mrisem.prior.image.encoder import Encoder
 from mrisem.prior.prior import AuxiliaryImages
+from mrisem.progress import Bar, progress
 
 
 def build_bank(
@@ -53,30 +53,32 @@ def build_bank(
     """
     unfinished = unfinished or Unfinished()
     state = unfinished.read()
-    if not state:
-        state = _moments(encoder, images, device, batch_size)
-        unfinished.save(state)
-    # The moments of all images are complete: fit one PCA for each level (docs/method.md).
-    requested = zip(components, encoder.levels, strict=True)
-    bases = [_Moments.of(state, i).basis(n, level) for i, (n, level) in enumerate(requested)]
-    # tensors of an unfinished state: entries of each level, and the number of finished slices
-    names = [f"entries {i}" for i in range(len(bases))]
-    n, n_done = int(state["n"]), int(state.get("done", torch.tensor(0)))
+    before = len(images) + int(state.get("done", 0)) if state else 0
+    with progress("bank", 2 * len(images), "slices encoded", before) as bar:  # two passes
+        if not state:
+            state = _moments(encoder, images, device, batch_size, bar)
+            unfinished.save(state)
+        # The moments of all images are complete: fit one PCA for each level (docs/method.md).
+        requested = zip(components, encoder.levels, strict=True)
+        bases = [_Moments.of(state, i).basis(n, level) for i, (n, level) in enumerate(requested)]
+        # tensors of an unfinished state: entries of each level, and the number of finished slices
+        names = [f"entries {i}" for i in range(len(bases))]
+        n, n_done = int(state["n"]), int(state.get("done", torch.tensor(0)))
 
-    def current_state() -> dict[str, Tensor]:
-        return {**state, "done": torch.tensor(n_done)}
+        def current_state() -> dict[str, Tensor]:
+            return {**state, "done": torch.tensor(n_done)}
 
-    with unfinished.kept(current_state) as step:
-        for features in _encode(encoder, images, device, batch_size, "projection", n_done):
-            count = features[0].shape[1]
-            for name, feature, (mean, basis, _) in zip(names, features, bases, strict=True):
-                # z_t = N(P^T (h_t - m)), as `LevelBank.project` computes it for reconstructions
-                tokens = normalize((feature - mean.to(device)) @ basis.to(device), dim=-1)
-                if name not in state:
-                    state[name] = torch.zeros((2, n, *tokens.shape[2:]), dtype=dtype)
-                state[name][:, n_done : n_done + count] = tokens.to("cpu", dtype)
-            n_done += count
-            step()
+        with unfinished.kept(current_state) as step:
+            for features in _encode(encoder, images, device, batch_size, bar, n_done):
+                count = features[0].shape[1]
+                for name, feature, (mean, basis, _) in zip(names, features, bases, strict=True):
+                    # z_t = N(P^T (h_t - m)), as `LevelBank.project` computes it for reconstructions
+                    tokens = normalize((feature - mean.to(device)) @ basis.to(device), dim=-1)
+                    if name not in state:
+                        state[name] = torch.zeros((2, n, *tokens.shape[2:]), dtype=dtype)
+                    state[name][:, n_done : n_done + count] = tokens.to("cpu", dtype)
+                n_done += count
+                step()
     # positives first, then negatives; the tokens of an entry as one row
     levels = {}
     for level, (mean, basis, share), name in zip(encoder.levels, bases, names, strict=True):
@@ -86,14 +88,18 @@ def build_bank(
 
 
 def _moments(
-    encoder: Encoder, images: AuxiliaryImages, device: torch.device | str, batch_size: int
+    encoder: Encoder,
+    images: AuxiliaryImages,
+    device: torch.device | str,
+    batch_size: int,
+    bar: Bar,
 ) -> dict[str, Tensor]:
     """Run the first pass: count the slices (``n``) and sum the moments of each level."""
     if len(images) == 0:
         raise InputError("a bank needs at least one auxiliary slice, got none; set auxiliary.root")
     moments = [_Moments(width) for width in encoder.widths]
     n = 0
-    for features in _encode(encoder, images, device, batch_size, "PCA"):
+    for features in _encode(encoder, images, device, batch_size, bar):
         n += features[0].shape[1]
         for moment, feature in zip(moments, features, strict=True):
             moment.add(feature)
@@ -108,7 +114,7 @@ def _encode(
     images: AuxiliaryImages,
     device: torch.device | str,
     batch_size: int,
-    title: str,
+    bar: Bar,
     skip: int = 0,
 ) -> Iterator[list[Tensor]]:
     """Encode slices in batches of one image size.
@@ -118,7 +124,7 @@ def _encode(
         images: positive and negative of each auxiliary slice.
         device: device of the encoder.
         batch_size: largest number of slices in a batch.
-        title: name of the pass, for the progress bar.
+        bar: counts the slices that were encoded.
         skip: number of first slices that are left out, since their batches are done.
 
     Yields:
@@ -142,10 +148,10 @@ def _encode(
                     f"an encoder's output must be finite, got NaN or infinity at level {level} "
                     f"for slices of {tuple(stacked.shape[1:])} pixels; set encoder.dtype=float32"
                 )
+        bar.advance(stacked.shape[0] // 2)
         return features
 
-    slices = islice(tqdm(images, f"bank, {title}", unit="slice"), skip, None)
-    for positive, negative, _ in slices:
+    for positive, negative, _ in islice(images, skip, None):
         if positive.shape != negative.shape:
             raise InputError(
                 "positive and negative of a slice must be prepared alike, got images of "

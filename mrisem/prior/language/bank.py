@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
-from tqdm.auto import tqdm
 
 from mrisem.errors import InputError
 from mrisem.physics.masks import stable_seed
@@ -20,6 +19,7 @@ from mrisem.prior.language.model import ResponseEncoder
 from mrisem.prior.language.precision import full_float32
 from mrisem.prior.language.prompts import Prompt
 from mrisem.prior.prior import AuxiliaryImages
+from mrisem.progress import progress
 
 
 @dataclass(frozen=True)
@@ -144,10 +144,12 @@ def build_language_bank(
         n_pairs = min(len(side) for side in sides.values())
         return {name: torch.stack(side[:n_pairs]) for name, side in sides.items() if n_pairs}
 
-    with unfinished.kept(current_state) as step:
-        for index, (fully_sampled, zero_filled, _) in enumerate(
-            tqdm(images, f"bank, {prompt.name}", unit="slice")
-        ):
+    title = f"bank, {prompt.name}"
+    with (
+        unfinished.kept(current_state) as step,
+        progress(title, len(images), "slices", n_done) as bar,
+    ):
+        for index, (fully_sampled, zero_filled, _) in enumerate(images):
             if index < n_done:
                 continue
             pair = prompt.sides(fully_sampled, zero_filled)
@@ -155,6 +157,7 @@ def build_language_bank(
                 noise = perturbation.draw(encoder.n_text(prompt), encoder.width, name, index)
                 responses.append(_responses(encoder, image.to(device), prompt, noise))
             step()
+            bar.advance()
     stacked = (torch.stack(side) for side in sides.values())
     return LanguageBank(*stacked, description=description)
 

@@ -1,0 +1,1 @@
+"""Reconstructions in the formats of other programs: NIfTI, DICOM, ISMRMRD; one file a format."""

@@ -1,0 +1,97 @@
+"""What is exported of a scan: its reconstructed slices, and where their voxels lie."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mrisem.data.geometry import affine_of_voxels
+from mrisem.errors import InputError
+from mrisem.results.reading import Volume
+from mrisem.results.record import Record
+
+RAS_TO_LPS = np.array([-1.0, -1.0, 1.0])
+"""Of NIfTI's axes (right, front, head) to those of DICOM and ISMRMRD (left, back, head)."""
+
+
+@dataclass(frozen=True)
+class PlacedImages:
+    """Reconstructed slices of one scan.
+
+    Args:
+        images: ``(slice, y, x)`` float32 magnitudes, finite.
+        numbers: index of each slice in the input, ascending.
+        affine: ``(4, 4)`` float64, maps (column, row, index in the input) to mm (RAS+).
+        placed: whether position and orientation are known; else the affine states sizes alone.
+        acquisition: fastMRI's name of the sequence.
+        method: what reconstructed them.
+        description: method, samples and kind of data, in one line without names of files.
+    """
+
+    images: np.ndarray
+    numbers: list[int]
+    affine: np.ndarray
+    placed: bool
+    acquisition: str
+    method: str
+    description: str
+
+    @property
+    def voxel_mm(self) -> tuple[float, float, float]:
+        """Distance of columns, of rows, and of slices."""
+        column, row, across = np.linalg.norm(self.affine[:3, :3], axis=0).tolist()
+        return column, row, across
+
+    @property
+    def directions(self) -> np.ndarray:
+        """``(3, 3)`` unit vectors (LPS): rows are the ways of columns, of rows, and of slices."""
+        return (self.affine[:3, :3] / np.array(self.voxel_mm)).T * RAS_TO_LPS
+
+    def point(self, column: float, row: float, number: float) -> np.ndarray:
+        """Place of a voxel in mm to the left, back and head (LPS)."""
+        ras = self.affine @ np.array([column, row, number, 1.0])
+        return ras[:3] * RAS_TO_LPS
+
+
+def place(volume: Volume, record: Record, voxel_mm: Sequence[float] | None) -> PlacedImages:
+    """Return what is exported of a reconstructed file.
+
+    Args:
+        volume: the file.
+        record: what made it.
+        voxel_mm: mm from column to column, row to row and slice to slice; None: as the file says.
+
+    Raises:
+        InputError: values are not finite, or nothing says how large a voxel is.
+    """
+    affine = volume.affine if voxel_mm is None else _scaled(volume.affine, voxel_mm)
+    if affine is None:
+        raise InputError(
+            f"the size of voxels must be known, {volume.path} states none (its input had neither "
+            "affine nor field of view, or an earlier version made it); set voxel_mm=[X,Y,SLICE]"
+        )
+    images = volume.images.numpy()
+    if not np.isfinite(images).all():
+        raise InputError(f"images must be finite, got NaN or infinity in {volume.path}; remake it")
+    order = np.argsort(volume.slices)
+    method = volume.record.method if volume.record else record.method
+    simulated = volume.simulation.split(":")[0] if ":" in volume.simulation else "simulated data"
+    facts = [method, record.sampling, simulated if volume.simulation else "", "not for diagnosis"]
+    return PlacedImages(
+        images=images[order],
+        numbers=[volume.slices[index] for index in order],
+        affine=np.array(affine),
+        placed=volume.placed,
+        acquisition=volume.acquisition,
+        method=method,
+        description=f"mrisem {record.version}: {'; '.join(filter(None, facts))}",
+    )
+
+
+def _scaled(affine: Sequence[Sequence[float]] | None, voxel_mm: Sequence[float]) -> np.ndarray:
+    """The affine with other distances of voxels; its directions and first voxel stay."""
+    scaled = np.array(affine_of_voxels(voxel_mm) if affine is None else affine)
+    scaled[:3, :3] *= np.array(voxel_mm) / np.linalg.norm(scaled[:3, :3], axis=0)
+    return scaled
