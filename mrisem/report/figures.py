@@ -72,6 +72,13 @@ class View:
         return data_uri(image_png(self.image, top, self.cmap, self.low))
 
 
+class ShownFigure(Figure):
+    """A figure that notebooks show by itself, without pyplot."""
+
+    def _repr_png_(self) -> bytes:
+        return as_png(self)
+
+
 @dataclass(frozen=True)
 class Drawn:
     """A figure as a ``data:`` address, and the size in CSS pixels at which it was laid out."""
@@ -209,7 +216,7 @@ def draw_views(
     views = [view for row in grid for view in row]
     height, width = next(view for view in views if view).image.shape
     size = (_TILE * len(grid[0]) + 0.7, (_TILE * height / width + 0.1) * len(grid) + 0.6)
-    figure = Figure(figsize=size, layout="constrained")
+    figure = ShownFigure(figsize=size, layout="constrained")
     figure.suptitle(literal(title), fontsize=10)
     axes = figure.subplots(len(grid), len(grid[0]), squeeze=False)
     for ax, view in zip(axes.flat, views, strict=True):
