@@ -33,9 +33,8 @@ class PriorChoice:
         from mrisem.verbs.pieces import make_datamodule
         from mrisem.verbs.priors import make_prior_builder
 
-        scale_of_nothing = given(output_dir="unused")  # nothing is written
-        seed = given(seed=None if scan.mask is None else scan.mask.seed)
-        config = compose("bank", [*scan.words(), *seed, *self.options, *scale_of_nothing])
+        seed = given(seed=None if scan.mask is None else scan.mask.seed, output_dir="unused")
+        config = compose("bank", [*scan.words(), *seed, *self.options])
         data = make_datamodule(config, config.scale.fit.slices_at_once)
         scan.give(data)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -73,8 +72,10 @@ def semantic_prior(
         InputError: when an option is wrong, or there is no such folder.
     """
     root = None if images is None else Path(fspath(images)).expanduser()
-    if root is not None and not root.exists():
-        raise InputError(f"images must be a data set or folder of images, got no {root}; name one")
+    if root is not None and not root.is_dir():
+        raise InputError(
+            f"images must be the folder of a data set or of images, {root} is none; name one"
+        )
     if acquisition is not None and acquisition not in FastMRIMixed.acquisitions:
         raise InputError(
             f"acquisition must be one of {', '.join(FastMRIMixed.acquisitions)}, got {acquisition}"

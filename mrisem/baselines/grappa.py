@@ -35,8 +35,12 @@ class Grappa(SliceBySlice):
 
     def solve(self, kspace: NDArray, maps: NDArray, mask: NDArray) -> NDArray:
         """See `SliceBySlice`; an `InputError` for one coil, or too few calibration lines."""
-        from pygrappa import mdgrappa
-
+        try:
+            from pygrappa import mdgrappa
+        except ImportError as error:
+            raise InputError(
+                f"model=grappa needs the package pygrappa ({error}); pip install 'mrisem[grappa]'"
+            ) from error
         if len(kspace) < 2:
             raise InputError(
                 f"grappa must have at least 2 coils to learn from, got {len(kspace)}; use "

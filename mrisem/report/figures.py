@@ -76,7 +76,9 @@ class ShownFigure(Figure):
     """A figure that notebooks show by itself, without pyplot."""
 
     def _repr_png_(self) -> bytes:
-        return as_png(self)
+        out = io.BytesIO()
+        self.savefig(out, format="png", dpi=_CSS_DPI)
+        return out.getvalue()
 
 
 @dataclass(frozen=True)

@@ -33,15 +33,16 @@ def test_bank_of_the_scan_alone_is_refused(file, tmp_path):
 
 def test_bank_of_images_leaves_out_the_scans_own(tmp_path, write_nifti):
     images = tmp_path / "images"
-    for name in ("a", "b"):
-        write_nifti(images / f"{name}.nii.gz")
+    write_nifti(images / "a.nii.gz")
+    write_nifti(images / "b.nii.gz", shape=(50, 56, 52))
     options = {"n_slices": 1, "size": 64, "n_coils": 2}
     scans = api.simulate(tmp_path / "scans", source=images / "a.nii.gz", overrides=options)
     (path,) = (scans / "brain" / "multicoil_val").glob("*.h5")
     scan = api.load(path).undersample(api.masks.gaussian(2))
     described = api.semantic_prior("janus_mini", images=images).describe(scan)
     assert "of 1 subjects" in described
-    alone = api.semantic_prior("janus_mini", images=images / "a.nii.gz")
+    write_nifti(tmp_path / "alone" / "renamed.nii.gz")
+    alone = api.semantic_prior("janus_mini", images=tmp_path / "alone")
     with pytest.raises(InputError, match="all are reconstructed"):
         alone.describe(scan)
 
@@ -50,7 +51,7 @@ def test_bank_of_images_leaves_out_the_scans_own(tmp_path, write_nifti):
     ("options", "message"),
     [
         ({"encoder": "vgg17"}, "vgg17"),
-        ({"images": "/no/such/folder"}, "no /no/such/folder"),
+        ({"images": "/no/such/folder"}, "/no/such/folder is none"),
         ({"acquisition": "T2"}, "one of AXT1"),
         ({"overrides": {"prior.wieght": 1}}, "prior.wieght"),
         ({"overrides": ["prior.temperature=-1"]}, "prior.temperature"),
