@@ -2,6 +2,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.up-to-date
+DOCS_STAMP := .venv/.docs-up-to-date
+# an index with torch for CPUs alone (docs/install.md); empty: the default build
+TORCH_INDEX ?=
+LOCKED := requirements.lock
+ifneq ($(TORCH_INDEX),)
+LOCKED := .venv/without-cuda.lock
+endif
 DEMO ?= outputs/demo
 MRISEM := $(BIN)/mrisem
 DEMO_DATA := data=brain,knee 'data.root=$(DEMO)/data/$${data.name}' data.max_slices=1 scale=demo \
@@ -17,7 +24,7 @@ QUESTIONS := what-guides contrast-settings embedding-levels prior-weight acceler
 WITH_IMAGES := real-images # needs IMAGES=DIR, see its page
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow bench tune-baselines pretrain experiments $(QUESTIONS) $(WITH_IMAGES) check format clean
+.PHONY: help setup demo test test-slow bench tune-baselines pretrain experiments $(QUESTIONS) $(WITH_IMAGES) check docs notebook docs-commands format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -30,7 +37,12 @@ $(STAMP): requirements.lock requirements-nodeps.lock pyproject.toml
 	@echo "== .venv is missing or out of date: installing requirements.lock (minutes, about 6 GB)"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mrisem needs Python 3.11 or newer; try: make setup PYTHON=python3.12")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+ifneq ($(TORCH_INDEX),)
+	@grep -vE '^(nvidia-|cuda-|triton==)' requirements.lock >$(LOCKED)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --index-url $(TORCH_INDEX) \
+	  $$(grep -oE '^(torch|torchvision)==[0-9.]+' requirements.lock)
+endif
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $(LOCKED)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-nodeps.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $(STAMP)
@@ -88,6 +100,20 @@ check: $(STAMP) ## ruff, mypy, the import floors, and the numbers of README and 
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/python experiments/tables.py --check
+
+docs: $(DOCS_STAMP) ## build the site of all pages in outputs/site, strictly
+	@NO_MKDOCS_2_WARNING=1 PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m mkdocs build --quiet --strict -f docs/site/mkdocs.yml
+	@echo "== the site: outputs/site/index.html"
+
+$(DOCS_STAMP): $(STAMP) requirements-docs.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-docs.lock
+	@touch $(DOCS_STAMP)
+
+notebook: $(STAMP) ## run the notebooks of docs again and keep their outputs (a minute)
+	@OMP_NUM_THREADS=1 $(BIN)/python docs/notebooks/run.py
+
+docs-commands: $(STAMP) ## run every sh block of README and docs on simulated data, in a fresh clone (an hour)
+	@$(BIN)/python tests/commands.py
 
 format: $(STAMP) ## format the code
 	@$(BIN)/ruff check --fix .

@@ -73,6 +73,8 @@ class Batch:
             known.
         readout: rows of the field of view that the coarse maps cover, of which k-space has the
             central ``y``; None: these rows.
+
+    Attributes:
         measurements: those made of it so far (`mrisem.physics.sense.Measurement.of`).
     """
 

@@ -45,6 +45,13 @@ def imported(code, *arguments, **environment):
     return done.returncode, done.stdout, {name.split(".")[0] for name in names.split()}
 
 
+def test_the_package_and_its_masks_import_no_library():
+    code, out, packages = imported("import mrisem; print(mrisem.masks.gaussian(4))")
+    assert code == 0
+    assert "gaussian" in out
+    assert not packages & (HEAVY | CONFIGURED)
+
+
 def test_imported_sees_what_is_imported():
     assert "h5py" in imported("import h5py")[2] & HEAVY
 

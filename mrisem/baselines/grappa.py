@@ -39,10 +39,14 @@ class Grappa(SliceBySlice):
         """See `SliceBySlice`.
 
         Raises:
-            InputError: for a single coil, or with too few calibration lines.
+            InputError: without pygrappa, for a single coil, or with too few calibration lines.
         """
-        from pygrappa import mdgrappa
-
+        try:
+            from pygrappa import mdgrappa
+        except ImportError as error:
+            raise InputError(
+                f"model=grappa needs the package pygrappa ({error}); pip install 'mrisem[grappa]'"
+            ) from error
         if len(kspace) < 2:
             raise InputError(
                 f"grappa needs at least 2 coils, got {len(kspace)}; set model=l1_wavelet for "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import cache, partial
 from itertools import cycle, islice
 from pathlib import Path
@@ -26,7 +27,7 @@ from mrisem.data.index import FileIndex
 from mrisem.data.readers import count_readers
 from mrisem.data.slices import SliceOf, central_slices
 from mrisem.data.subjects import Subjects
-from mrisem.data.volumes import Center
+from mrisem.data.volumes import Center, VolumeInfo
 from mrisem.errors import InputError
 from mrisem.physics.masks import ColumnMask, stable_seed
 from mrisem.signals import leave
@@ -170,6 +171,10 @@ class FastMRI(pl.LightningDataModule):
     def skip(self, done: Collection[tuple[str, int]]) -> None:
         """Leave out slices ``(file, slice)`` of the reconstructed split: their output exists."""
         self._done = set(done)
+
+    def take(self, volumes: Sequence[VolumeInfo]) -> None:
+        """Reconstruct these files, wherever they are, instead of those in the split's folder."""
+        self._subjects = replace(self._subjects, taken=tuple(volumes))
 
     def share(self, number: int, n: int) -> None:
         """Reconstruct only every ``n``-th ``slices_at_once``: this is one of several processes.

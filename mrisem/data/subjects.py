@@ -42,6 +42,7 @@ class Subjects:
         kind: acquisitions of the data set.
         find: root, split, on_error -> volumes of a folder, and the files that are bad.
         images: root, on_error -> NIfTI files and DICOM series in a folder; none in a data set.
+        taken: volumes that are reconstructed instead of those in the split's folder; None: those.
     """
 
     kind: Anatomy
@@ -56,14 +57,24 @@ class Subjects:
     auxiliary: AuxiliarySettings
     train_subjects: Literal["remaining", "auxiliary"]
     validation_subjects: int
+    taken: Sequence[VolumeInfo] | None = None
 
     def failed(self, split: str) -> list[FailedScan]:
         """Files of a split that could not be inspected (``on_error=skip``)."""
-        return self.find(self.root, split, self.on_error)[1]
+        return self._in_split(split)[1]
+
+    def _in_split(self, split: str) -> tuple[Sequence[VolumeInfo], list[FailedScan]]:
+        if self.taken is not None and split == self.split:
+            return self.taken, []
+        return self.find(self.root, split, self.on_error)
+
+    def _has(self, split: str) -> bool:
+        taken = self.taken is not None and split == self.split
+        return taken or split_folder(self.root, split).is_dir()
 
     def volumes(self, split: str) -> list[VolumeInfo]:
         """Volumes of a split of this data set, by acquisition and number."""
-        volumes, failed = self.find(self.root, split, self.on_error)
+        volumes, failed = self._in_split(split)
         if not volumes and failed:
             return []
         chosen = select_acquisition(
@@ -78,7 +89,7 @@ class Subjects:
         that cannot be read: its data cannot leak either.
         """
         volumes = []
-        if split_folder(self.root, self.split).is_dir():
+        if self._has(self.split):
             volumes += self.volumes(self.split)
         for folder in {root, self.root}:
             for split in {"val", "test", self.split} - {"train"}:
@@ -121,7 +132,7 @@ class Subjects:
         """
         chosen = choose_subjects(images, self._excluded(root), self.auxiliary)
         # in training the scans are those of multicoil_train, as large as any
-        split = self.split if split_folder(self.root, self.split).is_dir() else "train"
+        split = self.split if self._has(self.split) else "train"
         size = self.volumes(split)[0].crop[0]
         wanted = self._acquisitions_of_bank(acquisition, contrast)
         label = wanted[0] if len(wanted) == 1 else acquisition

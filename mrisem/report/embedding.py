@@ -145,8 +145,13 @@ def umap(points: Points) -> Points:
     start, _ = principal_plane(Points(bank, none, none, ()))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of numba and of parts of umap that are not used
-        from umap import UMAP  # compiles itself for half a minute
-
+        try:
+            from umap import UMAP  # compiles itself for half a minute
+        except ImportError as error:
+            raise InputError(
+                f"embedding=umap needs the package umap-learn ({error}); pip install "
+                "'mrisem[umap]', or set embedding=pca"
+            ) from error
         layout = UMAP(
             n_neighbors=min(_N_NEIGHBORS, n_bank - 1),
             metric="cosine",

@@ -72,6 +72,15 @@ class View:
         return data_uri(image_png(self.image, top, self.cmap, self.low))
 
 
+class ShownFigure(Figure):
+    """A figure that notebooks show by itself, without pyplot."""
+
+    def _repr_png_(self) -> bytes:
+        out = io.BytesIO()
+        self.savefig(out, format="png", dpi=_CSS_DPI)
+        return out.getvalue()
+
+
 @dataclass(frozen=True)
 class Drawn:
     """A figure as a ``data:`` address, and the size in CSS pixels at which it was laid out."""
@@ -209,7 +218,7 @@ def draw_views(
     views = [view for row in grid for view in row]
     height, width = next(view for view in views if view).image.shape
     size = (_TILE * len(grid[0]) + 0.7, (_TILE * height / width + 0.1) * len(grid) + 0.6)
-    figure = Figure(figsize=size, layout="constrained")
+    figure = ShownFigure(figsize=size, layout="constrained")
     figure.suptitle(literal(title), fontsize=10)
     axes = figure.subplots(len(grid), len(grid[0]), squeeze=False)
     for ax, view in zip(axes.flat, views, strict=True):

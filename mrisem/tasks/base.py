@@ -8,8 +8,10 @@ from dataclasses import dataclass
 
 import pytorch_lightning as pl
 import torch
+from torch import Tensor
 
 from mrisem.errors import InputError
+from mrisem.physics.fourier import center_crop
 from mrisem.prior.prior import Prior
 from mrisem.tasks.curves import FitCurves
 from mrisem.tasks.guidance import Guidance, Steering
@@ -38,6 +40,12 @@ class Prediction:
     def file(self) -> str:
         """Name of the input file."""
         return self.batch.info[0].file
+
+    @property
+    def magnitude(self) -> Tensor:
+        """Magnitudes ``(batch, Y, X)`` of the target's size, in the file's units."""
+        image = center_crop(self.reconstruction.image.abs(), self.batch.crop)
+        return image * self.batch.scale[:, None, None]
 
     @property
     def failed(self) -> list[FailedScan]:

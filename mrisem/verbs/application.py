@@ -32,6 +32,7 @@ from mrisem.errors import InputError
 from mrisem.progress import close_all
 from mrisem.signals import Interrupted, listen, release
 from mrisem.verbs.jobs import JobRecord, SweepSummary, accept, in_sweep
+from mrisem.verbs.quiet import NOISE
 
 _SCORES = "mrisem.verbs.scores"
 _VALUE_FLAGS = ("--cfg", "-c", "--package", "-p", "--config-dir", "-cd")  # of Hydra: take a word
@@ -258,17 +259,8 @@ def _quieten() -> None:
     warnings.showwarning = _say_warning
     logging.raiseExceptions = False  # a log file on a full disk
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    # torch.compile looks at weights that are made of one matrix for all slices
-    warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")
-    warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message="Experiment logs directory .*")
-    # of a scan that failed: it is listed at the end
-    warnings.filterwarnings("ignore", message="`training_step` returned `None`")
-    # where SLURM is installed; one process needs no srun, and submitit calls it itself
-    warnings.filterwarnings("ignore", message="The `srun` command is available on your system")
-    # a run that is resumed finds its own checkpoints
-    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+    for message in NOISE:
+        warnings.filterwarnings("ignore", message=message)
 
 
 def _report(verb: str, error: BaseException, debug: bool) -> int:

@@ -1,3 +1,5 @@
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -38,6 +40,12 @@ def test_grappa_keeps_measured_samples(disc):
     again = batch.mask[:, None] * fft2c(batch.sensitivity_maps * image[:, None])
     error = (again - batch.masked_kspace).norm() / batch.masked_kspace.norm()
     assert float(error) < 0.05
+
+
+def test_grappa_without_its_package_names_the_extra(disc, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pygrappa", None)
+    with pytest.raises(InputError, match=r"mrisem\[grappa\]"):
+        Grappa()(disc()[0])
 
 
 def test_grappa_refuses_a_single_coil(disc):

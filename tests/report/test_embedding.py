@@ -1,6 +1,7 @@
 """Pictures of embeddings: what is read, how it is laid out, what is drawn and said."""
 
 import io
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -116,6 +117,13 @@ def test_umap_of_a_small_bank_is_refused_with_the_option_that_helps():
     vectors = np.random.default_rng(0).normal(size=(9, 7)).astype("f4")
     with pytest.raises(InputError, match="got 4; set embedding=pca"):
         umap(Points(vectors[:2], vectors[2:4], vectors[4:5], (vectors[5:],)))
+
+
+def test_umap_without_its_package_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "umap", None)
+    vectors = np.random.default_rng(0).normal(size=(20, 3))
+    with pytest.raises(InputError, match=r"mrisem\[umap\]"):
+        umap(Points(vectors[:9], vectors[9:18], vectors[18:19], (vectors[19:],)))
 
 
 def test_place_puts_a_point_between_two_entries_the_nearer_to_the_likelier():

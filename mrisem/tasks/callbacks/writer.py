@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from mrisem.files import whole
-from mrisem.physics.fourier import center_crop
 from mrisem.results.files import CURVE, Part, RunFolder
 from mrisem.tasks.base import Prediction
 from mrisem.tasks.curves import FitCurves
@@ -59,7 +58,7 @@ class ReconstructionWriter(pl.Callback):
     def _keep(self, prediction: Prediction) -> None:
         """Write the slices of a prediction with their curves and embeddings."""
         batch, image = prediction.batch, prediction.reconstruction.image
-        magnitude = center_crop(image.abs(), batch.crop) * batch.scale[:, None, None]
+        magnitude = prediction.magnitude
         residual = data_consistency_residual(batch, image)
         paths = paths_of(prediction.curves, len(batch))
         for scan in prediction.failed:
