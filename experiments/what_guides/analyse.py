@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +9,13 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib import pyplot as plt
 
-from mrisem.metrics.statistics import bootstrap_interval
+from mrisem.metrics.statistics import PairedTest, bootstrap_interval, holm, paired_test
 from mrisem.results.rows import Row, read_rows
 
 REFERENCE = "unrolled"
 PRIMARY = ("haarpsi", "nmse")  # named before it was run: better by subject, corrected over arms
 SHOWN = {"psnr": 2, "ssim": 4, "haarpsi": 4, "nmse": 5, "lpips": 4, "hfen": 4, "lesion_error": 4}
+LOWER = ("nmse", "lpips", "hfen", "lesion_error")  # is better
 PICTURE = "forest.webp"
 MAX_BYTES = 60_000
 LEVEL = 0.05
@@ -26,6 +26,7 @@ _WORDS = (
     ("target=negative", "control: sides exchanged"),
     ("target=shuffled", "control: labels dealt anew"),
     ("target=random", "control: one random direction"),
+    ("acquisition=None", "control: bank of another contrast"),  # the scan's anatomy
     ("auxiliary", "control: bank of the other anatomy"),
     ("image_cross", "control: bank of another contrast"),
 )
@@ -56,30 +57,53 @@ def analyse(folder: Path) -> list[dict[str, Any]]:
 
     Draws the forest plot into the folder, which `run.py` copies beside the page.
     """
-    groups = json.loads((folder / "runs" / "summary.json").read_text(encoding="utf-8"))["groups"]
+    groups = arms_of(read_rows(folder / "runs" / "metrics.csv"))
     table = []
-    for group in groups:
-        tests: dict[str, dict[str, dict[str, Any]]] = {}
-        for test in group["paired_tests"]:
-            if test["reference"] == REFERENCE:
-                tests.setdefault(test["method"], {})[test["metric"]] = test
-        for method, scores in tests.items():
-            facts: dict[str, Any] = {"scans": f"{group['anatomy']}, {group['mask']}"}
-            facts |= {"arm": arm_of(method), "subjects": scores["psnr"]["n_subjects"]}
+    for title, arms in sorted(groups.items()):
+        without = arms[REFERENCE]
+        methods = sorted(arms.keys() - {REFERENCE}, key=order)
+        tests = {
+            score: [compare(arms[method], without, score) for method in methods] for score in SHOWN
+        }
+        corrected = {score: holm([test.p_value for test in tests[score]]) for score in PRIMARY}
+        for place, method in enumerate(methods):
+            facts: dict[str, Any] = {"scans": title, "arm": arm_of(method)}
+            facts |= {"subjects": tests["psnr"][place].n_subjects}
             for score, digits in SHOWN.items():
-                facts[score] = change(scores.get(score), digits, score in PRIMARY)
+                p = corrected[score][place] if score in PRIMARY else None
+                facts[score] = change(tests[score][place], digits, p)
             table.append(facts)
-    draw(read_rows(folder / "runs" / "metrics.csv"), folder / PICTURE)
+    draw(groups, folder / PICTURE)
     return table
 
 
-def change(test: dict[str, Any] | None, digits: int, tested: bool) -> str:
+def arms_of(rows: list[Row]) -> dict[str, dict[str, dict[str, Row]]]:
+    """Sort rows: anatomy and mask -> method -> subject -> the row of its one slice."""
+    groups: dict[str, dict[str, dict[str, Row]]] = {}
+    for row in rows:
+        arms = groups.setdefault(f"{row['anatomy']}, {row['mask']}", {})
+        arms.setdefault(row["method"], {})[row["subject"]] = row
+    return groups
+
+
+def compare(arm: dict[str, Row], without: dict[str, Row], score: str) -> PairedTest:
+    """Test an arm's score against the fit without a prior, over the subjects that have both."""
+    subjects = [s for s in arm if _scored(arm[s], score) and _scored(without[s], score)]
+    values, reference = ([rows[s][score] for s in subjects] for rows in (arm, without))
+    return paired_test(values, reference, subjects, "lower" if score in LOWER else "higher")
+
+
+def _scored(row: Row, score: str) -> bool:
+    return row.get(score) is not None and np.isfinite(row[score])
+
+
+def change(test: PairedTest, digits: int, p_holm: float | None) -> str:
     """Return a mean change and in how many subjects it is for the better; p where it is tested."""
-    if test is None or test["mean_difference"] is None:
+    if test.mean_difference is None or test.share_better is None:
         return "-"
-    better = round(test["share_better"] * test["n_subjects"])
-    text = f"{test['mean_difference']:+.{digits}f} ({better})"
-    return f"{text} p = {test['p_holm']:.2g}" if tested and test["p_holm"] is not None else text
+    better = round(test.share_better * test.n_subjects)
+    text = f"{test.mean_difference:+.{digits}f} ({better})"
+    return text if p_holm is None else f"{text} p = {p_holm:.2g}"
 
 
 def outcome(own: list[dict[str, Any]]) -> str:
@@ -111,23 +135,20 @@ def significant(text: str, score: str) -> int:
     return 1 if rises == (score != "nmse") else -1
 
 
-def draw(rows: list[Row], path: Path, score: str = "haarpsi") -> None:
+def draw(groups: dict[str, dict[str, dict[str, Row]]], path: Path, score: str = "haarpsi") -> None:
     """Draw each arm's change of a score: a dot a subject, the mean and its 95 % interval.
 
     Raises:
         ValueError: when the picture does not fit into `MAX_BYTES`.
     """
-    groups: dict[str, dict[str, dict[str, float]]] = {}
-    for row in rows:
-        arms = groups.setdefault(f"{row['anatomy']}, {row['mask']}", {})
-        arms.setdefault(row["method"], {})[row["subject"]] = row[score]
     figure, panels = plt.subplots(
         1, len(groups), figsize=(3.1 * len(groups) + 2, 5.4), sharey=True, squeeze=False
     )
     for axes, (title, arms) in zip(panels[0], sorted(groups.items()), strict=True):
-        reference = arms.pop(REFERENCE)
-        for place, method in enumerate(sorted(arms, key=order)):
-            changes = np.array([v - reference[s] for s, v in arms[method].items()])
+        without = arms[REFERENCE]
+        methods = sorted(arms.keys() - {REFERENCE}, key=order)
+        for place, method in enumerate(methods):
+            changes = np.array([r[score] - without[s][score] for s, r in arms[method].items()])
             low, high = bootstrap_interval([*changes], [*arms[method]])
             axes.plot(changes, np.full(len(changes), place), "o", ms=3, alpha=0.35, color="0.4")
             axes.plot([low, high], [place, place], lw=2, color="C0")
@@ -137,8 +158,7 @@ def draw(rows: list[Row], path: Path, score: str = "haarpsi") -> None:
         axes.set_xscale("symlog", linthresh=0.01)
         axes.set_xlabel("change of HaarPSI", fontsize=8)
         axes.tick_params(labelsize=7)
-    names = [arm_of(method) for method in sorted(arms, key=order)]
-    panels[0][0].set_yticks(range(len(names)), names)
+    panels[0][0].set_yticks(range(len(methods)), [arm_of(method) for method in methods])
     panels[0][0].invert_yaxis()
     figure.tight_layout()
     with mpl.rc_context({"savefig.dpi": 110}):
