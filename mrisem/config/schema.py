@@ -84,10 +84,16 @@ class Data(Choice):
     n_workers: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
         "auto", description="processes that read ahead; auto: none on the CPU, else up to 4"
     )
-    sensitivity_maps: Literal["torch", "sigpy"] = Field("torch", description="ESPIRiT of whom")
+    sensitivity_maps: PathText = Field(
+        "torch", description="ESPIRiT of torch or sigpy; in_file: the scans' own; or a path to maps"
+    )
     kspace_center: Literal["middle", "corner"] = Field(
         "middle", description="where the files have the zero frequency; corner: at index 0"
     )
+    axes: str | list[str] | None = Field(
+        None, description="axes of arrays, such as coil,y,x; null: each format's own order"
+    )
+    prewhiten: bool = Field(True, description="whiten scans that hold noise samples by them")
     virtual_coils: Count | None = Field(
         None, description="virtual coils to which more coils are compressed (SVD); null: all coils"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mrisem.physics.masks import calibration_lines, stable_seed
+from mrisem.physics.masks import calibration_lines, calibration_square, stable_seed
 from mrisem.physics.sense import Measurement
 from mrisem.physics.split import split_mask
 from mrisem.types import Batch
@@ -56,8 +56,13 @@ def split_samples(
     for index, info in enumerate(batch.info):
         generator = torch.Generator().manual_seed(stable_seed(purpose, info.file, info.slice, seed))
         one = mask[index : index + 1].cpu()
-        lines = calibration_lines(batch.mask[index].any(dim=0).cpu())
-        kept = (mask.shape[1], lines) if calibration == "lines" else (24, 24)
+        whole = batch.mask[index].cpu()
+        columns = whole.any(dim=0)
+        kept = (24, 24)
+        if calibration == "lines":
+            kept = (mask.shape[1], calibration_lines(columns))
+            if not whole.equal(columns.expand_as(whole)):  # points have a block instead of lines
+                kept = (calibration_square(whole),) * 2
         pairs.append(split_mask(one, loss_share=share, generator=generator, calibration_size=kept))
     left, held_out = (torch.cat(side) for side in zip(*pairs, strict=True))
     return left.to(mask.device), held_out.to(mask.device)
