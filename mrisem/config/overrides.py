@@ -20,7 +20,15 @@ from mrisem.errors import InputError
 
 PATHS = {
     *("data.root", "auxiliary.root", "output_dir", "model.checkpoint", "encoder.path"),
-    *("encoder.weights", "paths.cache", "source", "data.axes", "mask.path"),
+    *(
+        "encoder.weights",
+        "paths.cache",
+        "source",
+        "data.axes",
+        "mask.path",
+        "data.sensitivity_maps",
+        "mask.path",
+    ),
 }
 _SAFE = re.compile(r"[\w./:@%+$\\-]*")  # what Hydra's grammar takes without quotes
 

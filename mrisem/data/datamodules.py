@@ -23,13 +23,13 @@ from mrisem.data.dataset import SliceGroups
 from mrisem.data.folders import find_volumes
 from mrisem.data.images import images_of_root
 from mrisem.data.index import FileIndex
-from mrisem.data.workers import count_readers
 from mrisem.data.readers.axes import parse_axes
 from mrisem.data.readers.conversion import Conversion
 from mrisem.data.readers.scan import ReadOptions
 from mrisem.data.slices import SliceOf, central_slices
 from mrisem.data.subjects import Subjects
 from mrisem.data.volumes import Center
+from mrisem.data.workers import count_readers
 from mrisem.errors import InputError
 from mrisem.physics.masks import ColumnMask, stable_seed
 from mrisem.signals import leave
@@ -152,8 +152,8 @@ class FastMRI(pl.LightningDataModule):
         self.index = FileIndex(None if index_folder is None else Path(index_folder))
         options = ReadOptions(parse_axes(axes), prewhiten, kspace_center)
         kept = None if conversion_folder is None else Conversion(Path(conversion_folder), options)
-        known = {"kspace_center": kspace_center, "index": self.index, "conversion": kept}
-        find = cache(partial(find_volumes, **known))
+        inspect = partial(find_volumes, kspace_center=kspace_center, index=self.index)
+        find = cache(partial(inspect, conversion=kept))
         self._subjects = Subjects(
             kind=type(self),
             find=find,  # inspects each folder once

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 
 from mrisem.data.batches import Readout, Row, as_batch, undersample
 from mrisem.data.header import occupied_columns
-from mrisem.data.readers.companions import load_mask, load_maps
+from mrisem.data.readers.companions import load_maps, load_mask
 from mrisem.data.slices import (
     EmptySliceError,
     SliceOf,

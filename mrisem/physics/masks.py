@@ -249,8 +249,8 @@ class FileMask:
             raise InputError(f"mask=from_file needs a dataset 'mask', {file} has none; set another")
         if values.ndim not in (1, 2) or values.shape[-1] != n_columns:
             raise InputError(
-                f"mask must be (x,) = ({n_columns},) or (y, x), got {tuple(values.shape)} in {file}; "
-                "store one entry a phase-encode column or set mask=gaussian"
+                f"mask must be (x,) = ({n_columns},) or (y, x), got {tuple(values.shape)} in "
+                f"{file}; store one entry a phase-encode column or set mask=gaussian"
             )
         numbers = np.asarray(values)
         if numbers.dtype.kind not in "biuf" or not np.isfinite(numbers).all():

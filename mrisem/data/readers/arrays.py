@@ -16,8 +16,10 @@ from mrisem.errors import InputError
 from mrisem.files import reading
 
 TARGETS = ("target", "reconstruction_rss", "reconstruction_esc")
-NAMES = ("kspace", "mask", "noise", "sensitivity_maps", "affine", "acquisition", "patient_id")
-NAMES = (*NAMES, "ismrmrd_header", *TARGETS)
+NAMES = (
+    *("kspace", "mask", "noise", "sensitivity_maps", "affine", "acquisition", "patient_id"),
+    *("ismrmrd_header", *TARGETS),
+)
 _NPY, _ZIP = b"\x93NUMPY", b"PK"
 
 
@@ -114,9 +116,10 @@ def scan_of(arrays: Mapping[str, Any], path: Path, options: ReadOptions) -> Scan
         mask = _mask(arrays["mask"], axes)
     if "affine" in arrays:
         affine = as_float32(arrays["affine"], "affine", str(path)).astype(np.float64)
-    texts = {key: _text(arrays.get(key)) for key in ("acquisition", "patient_id")}
-    header = _text(arrays.get("ismrmrd_header")).encode()
-    return Scan(kspace, mask, images, maps, noise, header, affine=affine, **texts)
+    acquisition, subject, header = (
+        _text(arrays.get(key)) for key in ("acquisition", "patient_id", "ismrmrd_header")
+    )
+    return Scan(*(kspace, mask, images, maps, noise, header.encode(), acquisition, subject, affine))
 
 
 def _complex(array: np.ndarray, name: str, path: Path) -> np.ndarray:

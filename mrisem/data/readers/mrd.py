@@ -103,7 +103,7 @@ def _choose(heads: np.ndarray, path: Path) -> tuple[np.ndarray, np.ndarray]:
                 f"one file for each {name}"
             )
     for name in ("active_channels", "number_of_samples", "encoding_space_ref"):
-        if (values := np.unique(chosen[name])).size > 1 or name[0] == "e" and values[0] != 0:
+        if (values := np.unique(chosen[name])).size > 1 or (name[0] == "e" and values[0] != 0):
             raise InputError(
                 f"readouts of an image must have one {name} (encoding space 0), got "
                 f"{values.tolist()[:5]} in {path}; split the file"
@@ -184,8 +184,8 @@ def _aligned(line: np.ndarray, head: np.void, rows: int, path: Path) -> tuple[in
 def _mask_of(n_of: np.ndarray, header: MrdHeader, path: Path) -> np.ndarray | None:
     """Columns ``(x,)`` that were acquired; None where those of the encoding limits all were."""
     acquired = n_of > 0  # (slice, partition, x)
-    columns = acquired.any((0, 1))
-    outside = ~acquired.any((0, 2))  # partitions of which nothing was acquired
+    columns: np.ndarray = np.any(acquired, axis=(0, 1))
+    outside: np.ndarray = ~np.any(acquired, axis=(0, 2))  # partitions of which nothing was acquired
     if not (acquired[:, ~outside] == columns).all():
         raise InputError(
             f"the same columns must be acquired in every slice and partition, got others in {path};"

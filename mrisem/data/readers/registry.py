@@ -19,7 +19,14 @@ from mrisem.errors import InputError
 
 GROUP = "mrisem.readers"
 NATIVE = (".h5", ".hdf5")
-_INCLUDED = (NoiseLayoutReader, MrdReader, BartReader, NpyReader, NpzReader, MatlabReader)
+_INCLUDED: tuple[type[Reader], ...] = (
+    NoiseLayoutReader,
+    MrdReader,
+    BartReader,
+    NpyReader,
+    NpzReader,
+    MatlabReader,
+)
 
 
 @cache

@@ -22,16 +22,12 @@ def write_cfl(path, kspace):
         stream.write(array.astype("<c8").tobytes(order="F"))
 
 
-def readout(
-    line, step, number=0, *, flags=(), partition=0, average=0, position=(0, 0, 0), **counters
-):
+def readout(line, step, number=0, *, flags=(), partition=0, average=0, position=(0, 0, 0)):
     """One ISMRMRD readout of ``(coil, sample)``."""
     made = ismrmrd.Acquisition.from_array(np.ascontiguousarray(line, dtype=np.complex64))
     made.center_sample = line.shape[1] // 2
     made.idx.kspace_encode_step_1, made.idx.kspace_encode_step_2 = step, partition
     made.idx.slice, made.idx.average = number, average
-    for name, value in counters.items():
-        setattr(made.idx, name, value)
     made.position[:], made.read_dir[:] = position, (0, 1, 0)
     made.phase_dir[:], made.slice_dir[:] = (1, 0, 0), (0, 0, 1)
     for flag in flags:

@@ -105,9 +105,7 @@ def scores(write, simulated, tmp_path_factory):
     return score
 
 
-@pytest.mark.filterwarnings(
-    "ignore:.*patient_id|.*ismrmrd_header|.*name no acquisition:UserWarning"
-)
+@pytest.mark.filterwarnings("ignore:.*(patient_id|ismrmrd_header|no acquisition):UserWarning")
 @pytest.mark.parametrize("kind", ["mrd", "npy", "cfl", "mat"])
 def test_formats_reconstruct_and_evaluate_as_the_native_file(mrisem, scores, kind):
     native, read = scores(mrisem, "native"), scores(mrisem, kind)
