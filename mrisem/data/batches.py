@@ -105,7 +105,7 @@ def as_batch(
         torch.stack([getattr(row, name) for row in rows])
         for name in ("masked_kspace", "scale", "columns")
     )
-    n, _, height, width = masked.shape
+    height, width = masked.shape[-2:]
     points = columns.ndim == 3  # then image rows are not separate, and all are reconstructed
     n_rows = crop[0] if readout == "target" and not points else height
     mask = columns if points else repeat(columns, "b x -> b y x", y=n_rows)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -19,7 +19,7 @@ from mrisem.errors import InputError
 
 GROUP = "mrisem.readers"
 NATIVE = (".h5", ".hdf5")
-_INCLUDED: tuple[type[Reader], ...] = (
+_INCLUDED: tuple[Callable[[], Reader], ...] = (
     NoiseLayoutReader,
     MrdReader,
     BartReader,

@@ -50,7 +50,7 @@ def points(scan, tmp_path):
 def test_companions_points_of_a_file_are_the_samples(scan, points, tmp_path):
     batch = batch_of(scan, FileMask(str(tmp_path / "mask.npy")))
     with h5py.File(scan, "r+") as file:
-        middle = file["kspace"][len(file["kspace"]) // 2]
+        middle = file["kspace"][(len(file["kspace"]) - 1) // 2]
         file["mask"] = points
     sampled = points & (middle != 0).any(0)
     assert (batch.mask[0].numpy() == sampled).all()
@@ -129,7 +129,7 @@ def test_companions_given_maps_are_taken(scan, tmp_path, where):
         with h5py.File(tmp_path / "maps" / scan.name, "w") as file:
             file["sensitivity_maps"] = maps
     batch = batch_of(scan, FileMask(_all(tmp_path, shape)), sensitivity_maps=choice)
-    chosen = maps[shape[0] // 2]
+    chosen = maps[(shape[0] - 1) // 2]
     chosen = chosen / np.sqrt((np.abs(chosen) ** 2).sum(0))
     n = batch.sensitivity_maps.shape[2]
     top = shape[2] // 2 - n // 2
