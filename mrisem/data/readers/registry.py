@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -19,14 +19,6 @@ from mrisem.errors import InputError
 
 GROUP = "mrisem.readers"
 NATIVE = (".h5", ".hdf5")
-_INCLUDED: tuple[Callable[[], Reader], ...] = (
-    NoiseLayoutReader,
-    MrdReader,
-    BartReader,
-    NpyReader,
-    NpzReader,
-    MatlabReader,
-)
 
 
 @cache
@@ -52,7 +44,8 @@ def readers() -> tuple[Reader, ...]:
                 f"read and files, got {point.value}; see docs/extending.md"
             )
         made.append(reader)
-    return (*made, *(kind() for kind in _INCLUDED))
+    made += [NoiseLayoutReader(), MrdReader(), BartReader(), NpyReader(), NpzReader()]
+    return (*made, MatlabReader())
 
 
 def suffixes() -> tuple[str, ...]:

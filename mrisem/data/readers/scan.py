@@ -69,7 +69,9 @@ class Reader(Protocol):
         suffixes: endings of its files, in lower case, with the dot.
     """
 
-    suffixes: tuple[str, ...]
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Endings of its files; an attribute of the class will do."""
 
     def accepts(self, path: Path) -> bool:
         """Whether the content of a file with such an ending is of this format."""
