@@ -115,6 +115,27 @@ def test_extending_an_installed_package_needs_no_config_dir(stranger_run, strang
     assert code == 0, err
 
 
+def test_extending_an_installed_reader_reads_a_strangers_format(stranger_run, simulated, tmp_path):
+    info = tmp_path / "site" / "raw-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: raw\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[mrisem.readers]\nraw = my_reader:RawReader\n")
+    (tmp_path / "data" / "multicoil_val").mkdir(parents=True)
+    (source,) = (simulated / "brain" / "multicoil_val").glob("*AXT2*.h5")
+    with (
+        h5py.File(source) as file,
+        (tmp_path / "data" / "multicoil_val" / "scan.raw").open("wb") as raw,
+    ):
+        raw.write(np.array(file["kspace"].shape, "<i4").tobytes())
+        raw.write(file["kspace"][()].tobytes())
+    done = stranger_run(
+        *("model=zero_filled", f"data.root={tmp_path / 'data'}", f"output_dir={tmp_path}/mine"),
+        path=[tmp_path / "site"],
+    )
+    assert done.returncode == 0, done.stderr
+    assert np.isfinite(image(tmp_path / "mine")[0]).all()
+
+
 def test_extending_the_example_encoder_is_short():
     blocks = dict(BLOCK.findall(PAGE))
     assert len(blocks["my_encoder.py"].splitlines()) <= 20

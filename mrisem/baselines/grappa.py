@@ -62,6 +62,11 @@ class Grappa(SliceBySlice):
 
     def _calibration(self, kspace: NDArray, mask: NDArray) -> NDArray:
         """Cut out the fully sampled block of central columns, ``(coil, y, lines)``."""
+        if not (mask == mask.any(axis=0)).all():
+            raise InputError(
+                "grappa must have a mask of whole phase-encode columns, got single points; set "
+                "model=cg_sense or model=l1_wavelet"
+            )
         lines = calibration_lines(torch.from_numpy(mask.all(axis=0)))
         if lines < self.kernel_size[1]:
             raise InputError(

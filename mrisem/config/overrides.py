@@ -20,7 +20,15 @@ from mrisem.errors import InputError
 
 PATHS = {
     *("data.root", "auxiliary.root", "output_dir", "model.checkpoint", "encoder.path"),
-    *("encoder.weights", "paths.cache", "source"),
+    *(
+        "encoder.weights",
+        "paths.cache",
+        "source",
+        "data.axes",
+        "mask.path",
+        "data.sensitivity_maps",
+        "mask.path",
+    ),
 }
 _SAFE = re.compile(r"[\w./:@%+$\\-]*")  # what Hydra's grammar takes without quotes
 
@@ -42,7 +50,8 @@ def _quote_path(argument: str, multirun: bool) -> str:
     key, equals, value = argument.partition("=")
     if not equals or key.lstrip("+") not in PATHS or value[:1] in ("'", '"', "[") or "${" in value:
         return argument
-    whole = not multirun or Path(expand(value)).exists()
+    # a comma within data.axes separates names, never runs of a sweep
+    whole = key == "data.axes" or not multirun or Path(expand(value)).exists()
     parts = [value] if whole else value.split(",")
     return f"{key}={','.join(map(_quoted, parts))}"
 

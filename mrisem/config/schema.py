@@ -11,7 +11,7 @@ import os
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from hydra.core.config_store import ConfigStore
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
 Count = Annotated[int, Field(ge=1)]
 Number = Annotated[float, Field(ge=0)]
@@ -37,6 +37,16 @@ PathText = Annotated[str, BeforeValidator(expand)]
 def reference(text: str, description: str | None = None) -> Any:
     """Make a field whose default is another option, ``${...}``."""
     return Field(text, description=description)
+
+
+def check_maps(value: str) -> str:
+    """Refuse what is neither a way to sensitivity maps nor a path."""
+    if value not in ("torch", "sigpy", "in_file") and not os.path.exists(value):  # noqa: PTH110
+        raise ValueError("torch, sigpy, in_file or a path that exists")
+    return value
+
+
+Maps = Annotated[str, BeforeValidator(expand), AfterValidator(check_maps)]
 
 
 class Options(BaseModel):
@@ -84,10 +94,16 @@ class Data(Choice):
     n_workers: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
         "auto", description="processes that read ahead; auto: none on the CPU, else up to 4"
     )
-    sensitivity_maps: Literal["torch", "sigpy"] = Field("torch", description="ESPIRiT of whom")
+    sensitivity_maps: Maps = Field(
+        "torch", description="ESPIRiT of torch or sigpy; in_file: the scans' own; or a path to maps"
+    )
     kspace_center: Literal["middle", "corner"] = Field(
         "middle", description="where the files have the zero frequency; corner: at index 0"
     )
+    axes: str | list[str] | None = Field(
+        None, description="axes of arrays, such as coil,y,x; null: each format's own order"
+    )
+    prewhiten: bool = Field(True, description="whiten scans that hold noise samples by them")
     virtual_coils: Count | None = Field(
         None, description="virtual coils to which more coils are compressed (SVD); null: all coils"
     )

@@ -14,7 +14,7 @@ from torch import Tensor
 from mrisem.errors import InputError
 from mrisem.physics.coils import estimate_coarse_maps, interpolate_maps, root_sum_of_squares
 from mrisem.physics.fourier import center_crop, crop_readout, ifft2c
-from mrisem.physics.masks import calibration_lines
+from mrisem.physics.masks import calibration_square
 from mrisem.physics.units import exponent_of, shift_exponent
 from mrisem.types import Batch, SliceInfo
 
@@ -28,11 +28,12 @@ class Row:
     Args:
         masked_kspace: ``(coil, y, x)`` complex64, scaled as in `Batch`.
         scale: ``()`` float32.
-        columns: ``(x,)`` bool, sampled ones.
+        columns: ``(x,)`` bool, sampled ones; ``(y, x)`` where single points are.
         info: where the slice comes from.
         calibration: ``(coil, n, n)`` complex64, the centre of k-space for sensitivity maps, in any
             unit; None: what ``columns`` sample around the centre.
         target: ``(Y, X)`` float32, or None.
+        maps: ``(coil, y, x)`` complex64, sensitivity maps that are given; None: estimated.
     """
 
     masked_kspace: Tensor
@@ -41,6 +42,7 @@ class Row:
     info: SliceInfo
     calibration: Tensor | None = None
     target: Tensor | None = None
+    maps: Tensor | None = None
 
 
 def undersample(kspace: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
@@ -48,7 +50,7 @@ def undersample(kspace: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
 
     Args:
         kspace: ``(coil, y, x)`` complex64, in units of the file.
-        columns: ``(x,)`` bool.
+        columns: ``(x,)`` bool, or ``(y, x)``.
 
     Returns:
         Masked k-space ``(coil, y, x)``, and the scale ``()``: an image times it is in units of the
@@ -103,23 +105,22 @@ def as_batch(
         torch.stack([getattr(row, name) for row in rows])
         for name in ("masked_kspace", "scale", "columns")
     )
-    blocks = [_calibration(row) for row in rows]
-    lines = torch.tensor([block.shape[-1] for block in blocks])
-    n, _, height, width = masked.shape
-    n_rows = crop[0] if readout == "target" else height
-    masked = crop_readout(masked, n_rows) * columns[:, None, None]
-    maps = torch.empty_like(masked)
-    coarse: Tensor | None = None
-    for size in lines.unique().tolist():  # slices with equally many in one go
-        chosen = torch.stack([b for b in blocks if b.shape[-1] == size])
-        part = estimate_coarse_maps(chosen, size, cache_folder, estimator=estimator)
-        coarse = part.new_empty(n, *part.shape[1:]) if coarse is None else coarse
-        coarse[lines == size] = part
-        maps[lines == size] = interpolate_maps(part, (height, width), n_rows)
+    height, width = masked.shape[-2:]
+    points = columns.ndim == 3  # then image rows are not separate, and all are reconstructed
+    n_rows = crop[0] if readout == "target" and not points else height
+    mask = columns if points else repeat(columns, "b x -> b y x", y=n_rows)
+    masked = crop_readout(masked, n_rows) * mask[:, None]
+    given = [row.maps for row in rows if row.maps is not None]
+    if given:
+        full = torch.stack(given)
+        full = full / root_sum_of_squares(full)[:, None].clamp_min(1e-12)
+        maps, coarse = center_crop(full, (n_rows, width)).contiguous(), None
+    else:
+        maps, coarse = _estimate_maps(rows, masked, height, cache_folder, estimator)
     targets = [row.target for row in rows if row.target is not None]
     return Batch(
         masked_kspace=masked,
-        mask=repeat(columns, "b x -> b y x", y=n_rows).contiguous(),
+        mask=mask.contiguous(),
         sensitivity_maps=maps,
         scale=scale,
         crop=crop,
@@ -130,9 +131,26 @@ def as_batch(
     )
 
 
+def _estimate_maps(
+    rows: Sequence[Row], masked: Tensor, height: int, cache_folder: Path | None, estimator: str
+) -> tuple[Tensor, Tensor | None]:
+    """Maps ``(batch, coil, y, x)`` of the rows that ``masked`` has, and on the coarse grid."""
+    blocks = [_calibration(row) for row in rows]
+    lines = torch.tensor([block.shape[-1] for block in blocks])
+    (n, _, n_rows, width), maps = masked.shape, torch.empty_like(masked)
+    coarse: Tensor | None = None
+    for size in lines.unique().tolist():  # slices with equally many in one go
+        chosen = torch.stack([b for b in blocks if b.shape[-1] == size])
+        part = estimate_coarse_maps(chosen, size, cache_folder, estimator=estimator)
+        coarse = part.new_empty(n, *part.shape[1:]) if coarse is None else coarse
+        coarse[lines == size] = part
+        maps[lines == size] = interpolate_maps(part, (height, width), n_rows)
+    return maps, coarse
+
+
 def _calibration(row: Row) -> Tensor:
     """``(coil, n, n)``: the centre of k-space that maps are estimated from."""
     if row.calibration is not None:
         return row.calibration
-    n = min(calibration_lines(row.columns), row.masked_kspace.shape[1])
+    n = min(calibration_square(row.columns), row.masked_kspace.shape[1])
     return center_crop(row.masked_kspace, (n, n))

@@ -24,10 +24,13 @@ from mrisem.data.dataset import SliceGroups
 from mrisem.data.folders import find_volumes
 from mrisem.data.images import images_of_root
 from mrisem.data.index import FileIndex
-from mrisem.data.readers import count_readers
+from mrisem.data.readers.axes import parse_axes
+from mrisem.data.readers.conversion import Conversion
+from mrisem.data.readers.scan import ReadOptions
 from mrisem.data.slices import SliceOf, central_slices
 from mrisem.data.subjects import Subjects
 from mrisem.data.volumes import Center, VolumeInfo
+from mrisem.data.workers import count_readers
 from mrisem.errors import InputError
 from mrisem.physics.masks import ColumnMask, stable_seed
 from mrisem.signals import leave
@@ -65,11 +68,16 @@ class FastMRI(pl.LightningDataModule):
         max_validation_slices: central slices of each file of those subjects; None: as
             ``max_slices`` says.
         n_workers: processes that read ahead; ``auto``: see `count_readers`.
-        sensitivity_maps: their estimator, ``torch`` (ours) or ``sigpy``.
+        sensitivity_maps: their estimator, ``torch`` (ours) or ``sigpy``; ``in_file`` takes the
+            dataset ``sensitivity_maps`` of each scan, a path a file of maps or a folder of them.
         kspace_center: where the zero frequency lies in the files: in the ``middle`` of both axes,
             as fastMRI has it, or in their ``corner``, at index 0.
         readout: image rows that are reconstructed: those that the ``target`` has, or ``all`` of an
             oversampled readout.
+        axes: names of the axes of arrays in other formats, such as ``coil,y,x``; None: each
+            format's own order.
+        prewhiten: whether scans that hold noise samples are whitened by them.
+        conversion_folder: cache of scans of other formats; None: such files are refused.
         virtual_coils: coils to which more of them are compressed; None: all are kept.
     """
 
@@ -96,10 +104,13 @@ class FastMRI(pl.LightningDataModule):
         validation_subjects: Annotated[int, Ge(0)] = 0,
         max_validation_slices: Annotated[int, Ge(1)] | None = None,
         n_workers: Annotated[int, Ge(0)] | Literal["auto"] = "auto",
-        sensitivity_maps: Literal["torch", "sigpy"] = "torch",
+        sensitivity_maps: str = "torch",
         kspace_center: Center = "middle",
         readout: Readout = "target",
         virtual_coils: Annotated[int, Ge(1)] | None = None,
+        axes: str | Sequence[str] | None = None,
+        prewhiten: bool = True,
+        conversion_folder: Path | str | None = None,
     ):
         super().__init__()
         if root is None:
@@ -140,7 +151,10 @@ class FastMRI(pl.LightningDataModule):
             virtual_coils=virtual_coils,
         )
         self.index = FileIndex(None if index_folder is None else Path(index_folder))
-        find = cache(partial(find_volumes, kspace_center=kspace_center, index=self.index))
+        options = ReadOptions(parse_axes(axes), prewhiten, kspace_center)
+        kept = None if conversion_folder is None else Conversion(Path(conversion_folder), options)
+        inspect = partial(find_volumes, kspace_center=kspace_center, index=self.index)
+        find = cache(partial(inspect, conversion=kept))
         self._subjects = Subjects(
             kind=type(self),
             find=find,  # inspects each folder once

@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 
 from mrisem.data.batches import Readout, Row, as_batch, undersample
 from mrisem.data.header import occupied_columns
+from mrisem.data.readers.companions import load_maps, load_mask
 from mrisem.data.slices import (
     EmptySliceError,
     SliceOf,
@@ -34,6 +35,7 @@ from mrisem.physics.masks import (
     ColumnMask,
     FileMask,
     calibration_lines,
+    calibration_square,
     draw_columns,
     stable_seed,
 )
@@ -49,7 +51,7 @@ S = TypeVar("S")
 def volume_mask(
     volume: VolumeInfo, mask: ColumnMask, seed: int, kspace: Tensor, stored: np.ndarray | None
 ) -> tuple[Tensor, float]:
-    """Sampled columns ``(x,)`` bool of a volume, and the acceleration they reach.
+    """Sampled columns ``(x,)`` bool of a volume, or points ``(y, x)``, and their acceleration.
 
     The same for every slice: the file's name and ``seed`` seed the draw. ``kspace`` and ``stored``
     as for `acquired_columns`. Columns that a file's mask names but that hold nothing do not count.
@@ -61,9 +63,12 @@ def volume_mask(
     padding = acquired_columns(volume, kspace, stored)
     occupied = torch.from_numpy(occupied_columns(kspace.numpy()))
     if isinstance(mask, FileMask):
-        columns = mask.check(stored, n_columns, volume.file)
-        columns[: padding[0]] = False
-        columns[padding[1] :] = False
+        given = stored if mask.path is None else load_mask(Path(mask.path))
+        columns = mask.check(given, n_columns, volume.file if mask.path is None else mask.path)
+        columns[..., : padding[0]] = False
+        columns[..., padding[1] :] = False
+        if columns.ndim == 2:
+            return _points(volume, columns, kspace, padding)
         empty = columns & ~occupied
         if empty.any():
             warnings.warn(
@@ -73,7 +78,7 @@ def volume_mask(
             )
         columns = columns & occupied
     else:
-        columns = draw_columns(mask, n_columns, padding, stable_seed(volume.file, seed))
+        columns = draw_columns(mask, n_columns, padding, stable_seed(volume.seed_name, seed))
         empty = columns & ~occupied
         if empty.any():
             raise InputError(
@@ -82,6 +87,26 @@ def volume_mask(
                 "set mask=from_file (with a dataset 'mask' in the file)"
             )
     return columns, (padding[1] - padding[0]) / max(1, int(columns.sum()))
+
+
+def _points(
+    volume: VolumeInfo, points: Tensor, kspace: Tensor, padding: tuple[int, int]
+) -> tuple[Tensor, float]:
+    """Points ``(y, x)`` of a mask that hold data, and acquired over sampled points."""
+    height = volume.shape[2]
+    if len(points) != height:
+        raise InputError(
+            f"mask must be (y, x) = {volume.shape[2:]}, got {tuple(points.shape)} for "
+            f"{volume.path}; give one entry a sample"
+        )
+    sampled = points & (kspace != 0).any(0)
+    if empty := int(points.sum() - sampled.sum()):
+        warnings.warn(
+            f"{volume.file}: {empty} of the {int(points.sum())} points that its mask names hold "
+            "only zeros: they do not count as sampled",
+            stacklevel=3,
+        )
+    return sampled, height * (padding[1] - padding[0]) / max(1, int(sampled.sum()))
 
 
 @dataclass
@@ -176,17 +201,18 @@ class SliceGroups(Dataset):
         kspace, stored, target = read_slice(volume, part.slice)
         columns, acceleration = volume_mask(volume, self.mask, self.seed, kspace, stored)
         masked, scale = undersample(kspace, columns)
-        calibration = None
-        if self.calibration == "nominal":
+        calibration, maps = None, load_maps(part, self.sensitivity_maps)
+        if self.calibration == "nominal" and maps is None:
             calibration = self._nominal_block(kspace, columns)
         if self.virtual_coils is not None and self.virtual_coils < len(masked):
-            lines = calibration_lines(columns)
+            lines = calibration_square(columns)
             block = center_crop(masked, (min(lines, masked.shape[1]), lines))
             mix = virtual_coils(block, self.virtual_coils)
             masked = torch.einsum("vc,cyx->vyx", mix, masked)
             if calibration is not None:
                 calibration = torch.einsum("vc,cyx->vyx", mix, calibration)
-        return Row(masked, scale, columns, part.info(acceleration), calibration, target)
+            maps = None if maps is None else torch.einsum("vc,cyx->vyx", mix, maps)
+        return Row(masked, scale, columns, part.info(acceleration), calibration, target, maps)
 
     def _nominal_block(self, kspace: Tensor, columns: Tensor) -> Tensor | None:
         """The mask's centre lines ``(coil, n, n)``; None where it names too few to calibrate."""

@@ -1,4 +1,4 @@
-"""Folders of fastMRI files: ``root/multicoil_<split>/*.h5``, or ``singlecoil_<split>``."""
+"""Folders of scans: ``root/multicoil_<split>/*.h5`` or other formats, or ``singlecoil_<split>``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from mrisem.data.index import FileIndex
+from mrisem.data.readers.conversion import Conversion
+from mrisem.data.readers.registry import suffixes
 from mrisem.data.volumes import UNNAMED, Center, VolumeInfo, inspect_volume
 from mrisem.errors import InputError
 from mrisem.types import FailedScan
@@ -28,6 +30,7 @@ def find_volumes(
     on_error: str = "raise",
     kspace_center: Center = "middle",
     index: FileIndex | None = None,
+    conversion: Conversion | None = None,
 ) -> tuple[list[VolumeInfo], list[FailedScan]]:
     """Inspect every file of a split's folder, in the order of their names.
 
@@ -37,6 +40,7 @@ def find_volumes(
         on_error: ``raise`` at the first bad file, or ``skip``.
         kspace_center: where the zero frequency lies in the files.
         index: files that it knows are not opened; None: every one is.
+        conversion: reads other formats; None: files must have fastMRI's layout.
 
     Returns:
         Volumes, and with ``on_error="skip"`` the bad files; else the first of them raises.
@@ -59,7 +63,9 @@ def find_volumes(
         )
     paths = data_files(folder)
     if not paths:
-        raise InputError(f"{folder} must hold fastMRI's .h5 files, it holds none")
+        raise InputError(
+            f"{folder} must hold scans that end in {', '.join(suffixes())}, it holds none"
+        )
     volumes: list[VolumeInfo] = []
     failed: list[FailedScan] = []
     stems: dict[str, str] = {}
@@ -71,7 +77,8 @@ def find_volumes(
                         f"files of a folder must differ in more than their ending, got {other} and "
                         f"{path.name} in {folder}; rename or remove one"
                     )
-                volumes.append(inspect_volume(path, kspace_center, known))
+                stored = path if conversion is None else conversion.stored(path, known)
+                volumes.append(inspect_volume(path, kspace_center, known, stored))
             except InputError as error:
                 if on_error == "raise":
                     raise
@@ -93,7 +100,7 @@ def warn_without_subject(files: Sequence[str]) -> None:
 def data_files(folder: Path) -> list[Path]:
     """Data files of a folder by name, without hidden and unfinished ones; none where it misses."""
     paths = folder.iterdir() if folder.is_dir() else ()
-    endings = (".h5", ".hdf5")
+    endings = suffixes()
     return sorted(p for p in paths if p.suffix.lower() in endings and not p.name.startswith("."))
 
 

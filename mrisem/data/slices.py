@@ -66,7 +66,7 @@ def read_slice(volume: VolumeInfo, index: int) -> tuple[Tensor, np.ndarray | Non
 
     Returns:
         k-space ``(coil, y, x)`` complex64 with its centre in the middle, the file's mask ``(x,)``
-        or None, the target ``(Y, X)`` float32 or None.
+        or ``(y, x)`` or None, the target ``(Y, X)`` float32 or None.
 
     Raises:
         EmptySliceError: when its k-space holds only zeros.
@@ -75,7 +75,7 @@ def read_slice(volume: VolumeInfo, index: int) -> tuple[Tensor, np.ndarray | Non
     if isinstance(volume, ImageVolume):
         return read_image_slice(volume, index)
     where = f"{volume.path}, slice {index}"
-    with open_scan(volume.path) as file:
+    with open_scan(volume.stored) as file:
         kspace = as_complex64(kspace_dataset(file, volume.path)[index])
         mask = _stored_mask(file, volume)
         target = _read_target(file, volume, index)
@@ -154,7 +154,7 @@ def _median(magnitude: np.ndarray) -> float:
 
 
 def _stored_mask(file: h5py.File, volume: VolumeInfo) -> np.ndarray | None:
-    """The file's mask ``(x,)``, None without one; one with more axes must repeat itself."""
+    """The file's mask: ``(x,)`` where it is the same in every row, else ``(y, x)``; or None."""
     item = dataset(file, "mask")
     if item is None:
         return None
@@ -168,13 +168,20 @@ def _stored_mask(file: h5py.File, volume: VolumeInfo) -> np.ndarray | None:
         )
     values = item[()].reshape(shape) if shape else item[()].reshape(1)
     rows = values.reshape(-1, values.shape[-1])
-    if not (rows == rows[:1]).all():
+    if (rows == rows[:1]).all():
+        return rows[0]
+    planes = values.reshape(-1, *values.shape[-2:])
+    if not np.isfinite(planes).all() or not (planes == planes[:1]).all():
         raise InputError(
-            f"mask must be the same in every row, (x,), got {item.shape} that differs from row to "
-            f"row, or NaN, in {volume.path}; sampling in two dimensions is not supported, take "
-            "scans that skip whole columns"
+            f"mask must be (x,) or (y, x), the same in every slice, got {item.shape} that differs, "
+            f"or NaN, in {volume.path}; give one mask for the file"
         )
-    return rows[0]
+    if planes.shape[1:] != volume.shape[2:]:
+        raise InputError(
+            f"mask must be (x,) or (y, x) = {volume.shape[2:]}, got {item.shape} in {volume.path}; "
+            "rewrite it"
+        )
+    return planes[0]
 
 
 def _read_target(file: h5py.File, volume: VolumeInfo, index: int) -> Tensor | None:

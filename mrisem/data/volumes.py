@@ -63,6 +63,7 @@ class VolumeInfo:
             the attribute ``affine``, else the header's sizes (see ``placed``); None: neither.
         placed: whether the file says where its voxels lie. A header says how large they are alone.
         index: knows what was read of the file before.
+        converted: the same scan in fastMRI's layout; None: the file itself has it.
     """
 
     path: Path
@@ -77,11 +78,22 @@ class VolumeInfo:
     affine: Affine | None = None
     placed: bool = False
     index: FileIndex = field(default_factory=FileIndex, compare=False, repr=False)
+    converted: Path | None = field(default=None, compare=False, repr=False)
 
     @property
     def file(self) -> str:
         """The file's name."""
         return self.path.name
+
+    @property
+    def seed_name(self) -> str:
+        """Name that seeds the draw of a mask: a scan has one mask in whatever format it is."""
+        return self.file if self.converted is None else f"{self.path.stem}.h5"
+
+    @property
+    def stored(self) -> Path:
+        """HDF5 file in fastMRI's layout that holds the scan."""
+        return self.converted or self.path
 
     @property
     def n_slices(self) -> int:
@@ -95,7 +107,7 @@ class VolumeInfo:
         Raises:
             InputError: when the file cannot be read.
         """
-        digests = self.index.fact(self.path, "content", self._hash_lines)
+        digests = self.index.fact(self.stored, "content", self._hash_lines)
         return ScanContent(self.subject, self.shape, **digests)
 
     @property
@@ -105,7 +117,7 @@ class VolumeInfo:
         Raises:
             InputError: when the file cannot be read.
         """
-        digest: str = self.index.fact(self.path, "middle", self._hash_middle)
+        digest: str = self.index.fact(self.stored, "middle", self._hash_middle)
         return digest
 
     def _hash_lines(self, file: h5py.File) -> dict[str, str]:
@@ -127,9 +139,18 @@ class VolumeInfo:
 
 
 def inspect_volume(
-    path: Path, kspace_center: Center = "middle", index: FileIndex | None = None
+    path: Path,
+    kspace_center: Center = "middle",
+    index: FileIndex | None = None,
+    stored: Path | None = None,
 ) -> VolumeInfo:
     """Read the facts about one file, or take them from an index.
+
+    Args:
+        path: the scan.
+        kspace_center: where the zero frequency lies in it.
+        index: facts that are known.
+        stored: the same scan in fastMRI's layout; None: the file itself has it.
 
     Raises:
         InputError: when it is no HDF5 file, is cut short, or does not hold k-space as fastMRI does.
@@ -139,10 +160,17 @@ def inspect_volume(
     def read(file: h5py.File) -> dict[str, Any]:
         return _read_facts(file, path, kspace_center)
 
-    facts = index.fact(path, f"volume, centre in the {kspace_center}", read)
+    file = stored or path
+    try:
+        facts = index.fact(file, f"volume, centre in the {kspace_center}", read)
+    except InputError as error:
+        raise InputError(str(error).replace(str(file), str(path))) from error
     facts = {name: tuple(v) if isinstance(v, list) else v for name, v in facts.items()}
     facts["affine"] = as_affine(facts["affine"])  # JSON knows no tuples
-    return VolumeInfo(path=path, kspace_center=kspace_center, index=index, **facts)
+    converted = None if file == path else file
+    return VolumeInfo(
+        path=path, kspace_center=kspace_center, index=index, converted=converted, **facts
+    )
 
 
 def _read_facts(file: h5py.File, path: Path, kspace_center: Center) -> dict[str, Any]:

@@ -90,6 +90,11 @@ class EndToEndVarNet(nn.Module):
 
 def _calibration_lines(batch: Batch) -> list[int]:
     """Count the calibration lines of each slice among all its sampled columns."""
+    if not batch.mask.equal(batch.mask.any(dim=1, keepdim=True).expand_as(batch.mask)):
+        raise InputError(
+            "varnet estimates sensitivities from whole phase-encode columns, got a mask of single "
+            f"points in {batch.info[0].file}; set model=unrolled"
+        )
     lines = [calibration_lines(columns) for columns in batch.mask.any(dim=1).cpu()]
     if 0 in lines:
         raise InputError(

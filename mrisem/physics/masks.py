@@ -21,6 +21,7 @@ from annotated_types import Ge, Le
 from torch import Tensor
 
 from mrisem.errors import InputError
+from mrisem.physics.fourier import center_crop
 
 DrawnMask = Callable[[int, tuple[int, int], int], Tensor]  # of this package or of a user
 FASTMRI_CLASSES = {
@@ -62,6 +63,25 @@ def calibration_lines(mask: Tensor) -> int:
     right = int(mask[center:].long().cumprod(0).sum())
     left = int(mask[:center].flip(0).long().cumprod(0).sum())
     return min(2 * left + 1, 2 * right)
+
+
+def calibration_square(mask: Tensor) -> int:
+    """Edge of the widest fully sampled square around the centre of a mask, 0 where there is none.
+
+    Args:
+        mask: ``(x,)`` bool, of whole columns, or ``(y, x)`` bool, of points.
+
+    >>> points = torch.ones(6, 6, dtype=torch.bool)
+    >>> points[0] = points[:, 5] = False
+    >>> calibration_square(points)
+    4
+    """
+    if mask.ndim == 1:
+        return calibration_lines(mask)
+    n = min(mask.shape)
+    while n and not bool(center_crop(mask, (n, n)).all()):
+        n -= 1
+    return n
 
 
 @dataclass(frozen=True)
@@ -215,13 +235,19 @@ class FastMRIMask:
 
 @dataclass(frozen=True)
 class FileMask:
-    """The sampling mask that is stored in the scan's own file (``mask=from_file``)."""
+    """The sampling mask that is stored in the scan's own file (``mask=from_file``), or in another.
+
+    Args:
+        path: file with one mask for every scan (.npy, .npz, .mat, .h5); None: each scan's own.
+    """
+
+    path: str | None = None
 
     def check(self, values: np.ndarray | None, n_columns: int, file: str) -> Tensor:
-        """Check the mask of a file and return it as ``(x,)`` bool.
+        """Check the mask of a file and return it as ``(x,)`` or ``(y, x)`` bool.
 
         Args:
-            values: dataset ``mask`` of the file, ``(x,)``; None: the file has none.
+            values: dataset ``mask`` of the file, ``(x,)`` or ``(y, x)``; None: the file has none.
             n_columns: width of the file's k-space.
             file: name of the file, for messages.
 
@@ -232,10 +258,10 @@ class FileMask:
             raise InputError(
                 f"mask=from_file needs a dataset 'mask', {file} has none; set another mask"
             )
-        if values.shape != (n_columns,):
+        if values.ndim not in (1, 2) or values.shape[-1] != n_columns:
             raise InputError(
-                f"mask must be (x,) = ({n_columns},), got {tuple(values.shape)} in {file}; store "
-                "one entry a phase-encode column or set mask=gaussian"
+                f"mask must be (x,) = ({n_columns},) or (y, x), got {tuple(values.shape)} in "
+                f"{file}; store one entry a phase-encode column or set mask=gaussian"
             )
         numbers = np.asarray(values)
         if numbers.dtype.kind not in "biuf" or not np.isfinite(numbers).all():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mrisem.physics.masks import calibration_lines, stable_seed
+from mrisem.physics.masks import calibration_lines, calibration_square, stable_seed
 from mrisem.physics.sense import Measurement
 from mrisem.physics.split import split_mask
 from mrisem.types import Batch
@@ -64,8 +64,13 @@ def split_samples(
         # equal seeds give equal splits, whatever batch the slice is in
         generator = torch.Generator().manual_seed(stable_seed(purpose, info.file, info.slice, seed))
         slice_mask = mask[index : index + 1].cpu()
-        lines = calibration_lines(batch.mask[index].any(dim=0).cpu())
-        block = (mask.shape[1], lines) if calibration == "lines" else (24, 24)
+        sampled = batch.mask[index].cpu()
+        columns = sampled.any(dim=0)
+        block = (24, 24)
+        if calibration == "lines":
+            block = (mask.shape[1], calibration_lines(columns))
+            if not sampled.equal(columns.expand_as(sampled)):  # points: a square, no whole lines
+                block = (calibration_square(sampled),) * 2
         pairs.append(
             split_mask(slice_mask, loss_share=share, generator=generator, calibration_size=block)
         )

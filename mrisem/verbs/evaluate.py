@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from mrisem.errors import InputError
 from mrisem.progress import track
 from mrisem.verbs.loggers import log_scores
-from mrisem.verbs.scores import load_scores
+from mrisem.verbs.scores import OF_READERS, in_one_layout, load_scores
 from mrisem.verbs.tables import show_scores
 
 if TYPE_CHECKING:
@@ -34,7 +34,14 @@ def run(config: DictConfig) -> int:
         raise InputError("output_dir must be the run folder to score, got none; add output_dir=RUN")
     folder = Path(config.output_dir).expanduser().resolve()
     scores, runs = load_scores(config.metrics), find_runs([folder])
-    targets = {run.folder: target_folder(run, config.data.root, config.data.split) for run in runs}
+    targets = {
+        run.folder: in_one_layout(
+            target_folder(run, config.data.root, config.data.split),
+            config.paths.cache,
+            {name: run.settings.get(f"data.{name}") for name in OF_READERS},
+        )
+        for run in runs
+    }
     found = Evaluation(folder, runs, targets, scores, reference=config.reference)
     evaluate(found, config.crop, config.data.name)
     for alone in found.alone:

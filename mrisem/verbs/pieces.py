@@ -10,6 +10,7 @@ from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from mrisem.data.datamodules import FastMRI
+from mrisem.data.readers.conversion import CONVERTED
 from mrisem.errors import InputError
 from mrisem.networks.starts import load_start
 from mrisem.physics.masks import ColumnMask, paired
@@ -33,6 +34,7 @@ def make_datamodule(config: DictConfig, slices_at_once: int) -> FastMRI:
         seed=config.seed,
         cache_folder=Path(config.paths.cache) / "sensitivity_maps",
         index_folder=Path(config.paths.cache) / "index",
+        conversion_folder=Path(config.paths.cache) / CONVERTED,
         on_error=config.get("on_error", "raise"),
         slices_at_once=slices_at_once,
         auxiliary=without(config.auxiliary),

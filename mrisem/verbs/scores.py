@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
@@ -11,6 +12,8 @@ from mrisem.errors import InputError
 
 if TYPE_CHECKING:
     from mrisem.metrics.score import Score
+
+OF_READERS = ("axes", "prewhiten", "kspace_center")  # options of data that readers follow
 
 
 def load_scores(paths: DictConfig) -> dict[str, Score]:
@@ -38,6 +41,27 @@ def load_scores(paths: DictConfig) -> dict[str, Score]:
     return scores
 
 
+def in_one_layout(folder: Path, cache: str, options: Mapping[str, Any]) -> Path:
+    """Return where the scans of a data folder lie in fastMRI's layout, with their targets.
+
+    Args:
+        folder: the data folder; itself where all scans have that layout.
+        cache: folder in which scans of other formats are kept in that layout.
+        options: of ``data``, as the scans were read for reconstruction.
+    """
+    from mrisem.data.readers.axes import parse_axes
+    from mrisem.data.readers.conversion import CONVERTED, Conversion
+    from mrisem.data.readers.scan import ReadOptions
+
+    prewhiten = options.get("prewhiten")
+    told = ReadOptions(
+        parse_axes(options.get("axes")),
+        True if prewhiten is None else bool(prewhiten),
+        options.get("kspace_center") or "middle",
+    )
+    return Conversion(Path(cache).absolute() / CONVERTED, told).targets(folder)
+
+
 def mean_score(config: DictConfig) -> float:
     """Return the mean over slices of the score ``config.returns`` of what a job reconstructed.
 
@@ -53,7 +77,8 @@ def mean_score(config: DictConfig) -> float:
     if config.returns not in scores:
         raise InputError(f"returns must be one of {', '.join(scores)}, got {config.returns}")
     metrics = VolumeMetrics({config.returns: scores[config.returns]})
-    targets = split_folder(Path(config.data.root), config.data.split)
+    folder = split_folder(Path(config.data.root), config.data.split)
+    targets = in_one_layout(folder, config.paths.cache, config.data)
     rows: list[dict[str, float]] = []
     for file in sorted(Path(config.output_dir).glob("reconstructions/*.h5")):
         rows += score_volume(read_volume(file), targets, metrics, "full").slices

@@ -117,7 +117,7 @@ def test_find_volumes_names_what_is_missing(tmp_path):
     with pytest.raises(InputError, match=f"must hold a folder multicoil_val, .* {found}"):
         find_volumes(tmp_path, "val")
     (tmp_path / "multicoil_train" / ".hidden.h5").touch()
-    with pytest.raises(InputError, match=r"must hold fastMRI's \.h5 files"):
+    with pytest.raises(InputError, match=r"must hold scans that end in \.h5"):
         find_volumes(tmp_path, "train")
 
 

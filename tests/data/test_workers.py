@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from mrisem.data.readers import MOST, count_readers
+from mrisem.data.workers import MOST, count_readers
 from mrisem.signals import leave
 
 GPU, CPU = torch.device("cuda"), torch.device("cpu")

@@ -1,0 +1,146 @@
+"""Scans as NumPy's ``.npy`` and ``.npz`` files, and what these share with ``.mat``."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mrisem.data.contents import as_complex64, as_float32, complex_type
+from mrisem.data.readers.axes import in_order, without_coils
+from mrisem.data.readers.scan import ReadOptions, Scan, check_size
+from mrisem.errors import InputError
+from mrisem.files import reading
+
+TARGETS = ("target", "reconstruction_rss", "reconstruction_esc")
+NAMES = (
+    *("kspace", "mask", "noise", "sensitivity_maps", "affine", "acquisition", "patient_id"),
+    *("ismrmrd_header", *TARGETS),
+)
+_NPY, _ZIP = b"\x93NUMPY", b"PK"
+
+
+class NpyReader:
+    """One array: the k-space."""
+
+    suffixes = (".npy",)
+
+    def accepts(self, path: Path) -> bool:
+        """Whether it begins as NumPy's files do."""
+        return begins(path, _NPY)
+
+    def files(self, path: Path) -> Sequence[Path]:
+        """Return the file."""
+        return [path]
+
+    def read(self, path: Path, options: ReadOptions) -> Scan:
+        """Read the array."""
+        return scan_of({"kspace": load_npy(path)}, path, options)
+
+
+class NpzReader:
+    """Several arrays: ``kspace`` and what else `NAMES` has."""
+
+    suffixes = (".npz",)
+
+    def accepts(self, path: Path) -> bool:
+        """Whether it is an archive."""
+        return begins(path, _ZIP)
+
+    def files(self, path: Path) -> Sequence[Path]:
+        """Return the file."""
+        return [path]
+
+    def read(self, path: Path, options: ReadOptions) -> Scan:
+        """Read the arrays that have a known name, or the only one."""
+        return scan_of(load_npz(path), path, options)
+
+
+def load_npy(path: Path) -> np.ndarray:
+    """Read an array without running code from it, after a look at its size."""
+    with reading(path, "a whole .npy file without Python objects", "save it with numpy.save"):
+        mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+        check_size(mapped.shape, path)
+        return np.array(mapped)
+
+
+def load_npz(path: Path) -> dict[str, np.ndarray]:
+    """Read an archive's arrays of known name without running code from it."""
+    with reading(path, "a whole .npz file without Python objects", "save it with numpy.savez"):
+        with zipfile.ZipFile(path) as archive:
+            for item in archive.infolist():
+                check_size((max(1, item.file_size // 8),), path)
+        with np.load(path, allow_pickle=False) as content:
+            names = [n for n in content.files if n in NAMES or len(content.files) == 1]
+            return {name: content[name] for name in names}
+
+
+def begins(path: Path, magic: bytes) -> bool:
+    """Whether a regular file begins with these bytes."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as stream:
+        return stream.read(len(magic)) == magic
+
+
+def scan_of(arrays: Mapping[str, Any], path: Path, options: ReadOptions) -> Scan:
+    """Make a scan of arrays by name.
+
+    Args:
+        arrays: ``kspace`` and what else `NAMES` has; a single array is the k-space.
+        path: their file.
+        options: names of the axes. Those of targets are the same without the coils, those of a
+            mask of two axes y and x in that order.
+
+    Raises:
+        InputError: when there is no k-space, or an array is of a type or shape that does not fit.
+    """
+    name = "kspace" if "kspace" in arrays or len(arrays) != 1 else next(iter(arrays))
+    if name not in arrays:
+        raise InputError(f"{path} must hold an array 'kspace', got {sorted(arrays)[:20]}; name it")
+    axes, target = options.axes, next((n for n in TARGETS if n in arrays), None)
+    kspace = in_order(_complex(arrays[name], name, path), axes, path)
+    images = maps = noise = mask = affine = None
+    if target is not None:
+        values = as_float32(arrays[target], target, str(path))
+        images = in_order(values, without_coils(axes, values.ndim), path)[:, 0]
+    if "sensitivity_maps" in arrays:
+        maps = _complex(arrays["sensitivity_maps"], "sensitivity_maps", path)
+        maps = in_order(maps, axes, path)
+    if "noise" in arrays:
+        noise = _complex(arrays["noise"], "noise", path)
+    if "mask" in arrays:
+        mask = _mask(arrays["mask"], axes)
+    if "affine" in arrays:
+        affine = as_float32(arrays["affine"], "affine", str(path)).astype(np.float64)
+    acquisition, subject, header = (
+        _text(arrays.get(key)) for key in ("acquisition", "patient_id", "ismrmrd_header")
+    )
+    return Scan(*(kspace, mask, images, maps, noise, header.encode(), acquisition, subject, affine))
+
+
+def _complex(array: np.ndarray, name: str, path: Path) -> np.ndarray:
+    if not complex_type(array.dtype):
+        raise InputError(
+            f"{name} must be complex, got {array.dtype} {array.shape} in {path}; join real and "
+            "imaginary parts"
+        )
+    return as_complex64(array)
+
+
+def _mask(mask: np.ndarray, axes: Sequence[str] | None) -> np.ndarray:
+    """``(x,)`` or ``(y, x)``; MATLAB stores the first as ``(1, x)`` or ``(x, 1)``."""
+    values = mask.reshape(-1) if mask.ndim and max(mask.shape) == mask.size else mask
+    order = [name for name in axes or () if name in ("y", "x")]
+    return values.T if values.ndim == 2 and order == ["x", "y"] else values
+
+
+def _text(value: Any) -> str:
+    """Text that an array of one string holds; empty without one."""
+    if value is None or np.asarray(value).size != 1:
+        return ""
+    item = np.asarray(value).reshape(-1)[0]
+    return item.decode(errors="replace") if isinstance(item, bytes) else str(item)

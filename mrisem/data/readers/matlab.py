@@ -1,0 +1,76 @@
+"""Scans as MATLAB's ``.mat`` files, of version 5 (SciPy) and 7.3 (HDF5)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from mrisem.data.contents import complex_type, dataset, open_scan
+from mrisem.data.readers.arrays import NAMES, begins, scan_of
+from mrisem.data.readers.scan import ReadOptions, Scan, check_size
+from mrisem.files import reading
+
+_VERSION_5, _VERSION_73 = b"MATLAB 5.0 MAT-file", b"MATLAB 7.3 MAT-file"
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+
+
+class MatlabReader:
+    """Variables by name: ``kspace`` and what else `mrisem.data.readers.arrays.NAMES` has."""
+
+    suffixes = (".mat",)
+
+    def accepts(self, path: Path) -> bool:
+        """Whether it begins as MATLAB's files do, or as HDF5."""
+        return any(begins(path, magic) for magic in (_VERSION_5, _VERSION_73, _HDF5))
+
+    def files(self, path: Path) -> Sequence[Path]:
+        """Return the file."""
+        return [path]
+
+    def read(self, path: Path, options: ReadOptions) -> Scan:
+        """Read the variables; axes of length 1 that MATLAB dropped at the end are put back."""
+        arrays = load_mat(path)
+        for name in ("kspace", "sensitivity_maps"):
+            rank = len(options.axes or ())
+            if name in arrays and arrays[name].ndim < rank:
+                shape = arrays[name].shape
+                arrays[name] = arrays[name].reshape(*shape, *[1] * (rank - len(shape)))
+        return scan_of(arrays, path, options)
+
+
+def load_mat(path: Path) -> dict[str, np.ndarray]:
+    """Read the variables of known name, or the only one."""
+    return _version_5(path) if begins(path, _VERSION_5) else _version_73(path)
+
+
+def _version_5(path: Path) -> dict[str, np.ndarray]:
+    from scipy.io import loadmat, whosmat
+
+    with reading(path, "a whole .mat file", "save it again, with -v7 or -v7.3"):
+        content = whosmat(path)
+        names = [name for name, _, _ in content if name in NAMES or len(content) == 1]
+        for name, shape, _ in content:
+            if name in names:
+                check_size(shape, path)
+        loaded = loadmat(path, variable_names=names)
+        return {name: loaded[name] for name in names}
+
+
+def _version_73(path: Path) -> dict[str, np.ndarray]:
+    """Read HDF5, in which MATLAB writes the axes in the reverse order."""
+    with open_scan(path) as file:
+        keys = [key for key in file if not key.startswith("#")]
+        names = [key for key in keys if key in NAMES or len(keys) == 1]
+        items = {name: dataset(file, name) for name in names}
+        return {name: _values(item) for name, item in items.items() if item is not None}
+
+
+def _values(item: h5py.Dataset) -> np.ndarray:
+    """Values in MATLAB's order of the axes; text is stored as 16-bit characters."""
+    values: np.ndarray = item[()].T
+    if item.attrs.get("MATLAB_class") == b"char" and not complex_type(values.dtype):
+        return np.array("".join(map(chr, values.reshape(-1))))
+    return values

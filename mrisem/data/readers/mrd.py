@@ -1,0 +1,197 @@
+"""Raw data of scanners as ISMRMRD files: readouts that are sorted into Cartesian k-space."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from mrisem.data.contents import dataset, open_scan
+from mrisem.data.readers.arrays import begins
+from mrisem.data.readers.axes import partitions_to_slices
+from mrisem.data.readers.mrd_header import MrdHeader, affine_of, parse_header
+from mrisem.data.readers.scan import ReadOptions, Scan, check_size
+from mrisem.errors import InputError
+
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+_BLOCK = 512  # readouts read at once
+_SINGLE = ("contrast", "phase", "repetition", "set")
+
+
+def _flags(*names: str) -> int:
+    """Bits of ISMRMRD's flags by name."""
+    import ismrmrd
+
+    return sum(1 << (getattr(ismrmrd, f"ACQ_{name}") - 1) for name in names)
+
+
+class MrdReader:
+    """Cartesian 2-D multi-slice and 3-D acquisitions in HDF5, through the names of ``ismrmrd``.
+
+    A readout goes to the column and partition of its encoding counters, moved so that the centre
+    of the header's encoding limits lies at ``n // 2``; its ``center_sample`` goes to row
+    ``n // 2``. Readouts of one place, such as averages, are averaged. Reversed ones are flipped
+    first. Partitions of a 3-D scan are transformed to slices.
+    """
+
+    suffixes = (".h5", ".hdf5", ".mrd")
+
+    def accepts(self, path: Path) -> bool:
+        """Whether it is HDF5 with readouts in the group ``dataset``; any file that ends in mrd."""
+        if path.suffix.lower() == ".mrd":
+            return True
+        if not begins(path, _HDF5):
+            return False
+        with open_scan(path) as file:
+            return dataset(file, "dataset/data") is not None
+
+    def files(self, path: Path) -> Sequence[Path]:
+        """Return the file."""
+        return [path]
+
+    def read(self, path: Path, options: ReadOptions) -> Scan:
+        """Sort the readouts into k-space."""
+        if options.axes is not None:
+            raise InputError(
+                f"ISMRMRD names its axes itself, got data.axes={','.join(options.axes)} for "
+                f"{path}; leave it out"
+            )
+        with open_scan(path) as file:
+            readouts, text = dataset(file, "dataset/data"), dataset(file, "dataset/xml")
+            if readouts is None or text is None or text.size != 1:
+                raise InputError(
+                    f"an ISMRMRD file must hold dataset/xml and dataset/data as HDF5, got {path}; "
+                    "convert a stream of MRD version 2 to HDF5"
+                )
+            header = parse_header(text[()].reshape(-1)[0], path)
+            heads = readouts.fields("head")[()].reshape(-1)
+            imaging, noise = _choose(heads, path)
+            scan = _sort(readouts, heads, imaging, header, path)
+            if noise.size:
+                parts = [_samples(readouts, heads, int(n), path) for n in noise]
+                scan = replace(scan, noise=np.concatenate(parts, axis=1))
+        return scan
+
+
+def _choose(heads: np.ndarray, path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the readouts of the image, and of the noise scan; others are left out."""
+    is_noise = heads["flags"] & _flags("IS_NOISE_MEASUREMENT") != 0
+    unused = heads["flags"] & _flags(
+        *("IS_NAVIGATION_DATA", "IS_PHASECORR_DATA", "IS_HPFEEDBACK_DATA", "IS_DUMMYSCAN_DATA"),
+        *("IS_RTFEEDBACK_DATA", "IS_SURFACECOILCORRECTIONSCAN_DATA"),
+        *("IS_PHASE_STABILIZATION_REFERENCE", "IS_PHASE_STABILIZATION"),
+    )
+    left_out = (unused != 0) & ~is_noise
+    if left_out.any():
+        warnings.warn(
+            f"{path.name}: {int(left_out.sum())} readouts of navigators, phase correction or other "
+            "adjustments are left out: the image is not corrected by them",
+            stacklevel=2,
+        )
+    imaging = np.flatnonzero(~is_noise & ~left_out)
+    if not imaging.size:
+        raise InputError(f"an ISMRMRD file must hold readouts of an image, got none in {path}")
+    chosen = heads[imaging]
+    for name in _SINGLE:
+        if (values := np.unique(chosen["idx"][name])).size > 1:
+            raise InputError(
+                f"an ISMRMRD file must hold one {name}, got {values.size} in {path}; split it into "
+                f"one file for each {name}"
+            )
+    for name in ("active_channels", "number_of_samples", "encoding_space_ref"):
+        if (values := np.unique(chosen[name])).size > 1 or (name[0] == "e" and values[0] != 0):
+            raise InputError(
+                f"readouts of an image must have one {name} (encoding space 0), got "
+                f"{values.tolist()[:5]} in {path}; split the file"
+            )
+    return imaging, np.flatnonzero(is_noise)
+
+
+def _samples(readouts: h5py.Dataset, heads: np.ndarray, number: int, path: Path) -> np.ndarray:
+    """``(coil, sample)`` complex64 of one readout."""
+    return _as_samples(readouts[number], heads[number], path)
+
+
+def _as_samples(item: np.void, head: np.void, path: Path) -> np.ndarray:
+    coils, n = int(head["active_channels"]), int(head["number_of_samples"])
+    values = np.asarray(item["data"], dtype=np.float32)
+    if values.size != 2 * coils * n or not values.size:
+        raise InputError(
+            f"a readout must hold channels x samples complex numbers, {coils} x {n}, got "
+            f"{values.size} floats in {path}; convert the raw data again"
+        )
+    return values.view(np.complex64).reshape(coils, n)
+
+
+def _sort(
+    readouts: h5py.Dataset, heads: np.ndarray, imaging: np.ndarray, header: MrdHeader, path: Path
+) -> Scan:
+    """Place the readouts, average those of one place, and transform partitions."""
+    rows, width, depth = header.encoded
+    index = heads["idx"][imaging]
+    slices, place = np.unique(index["slice"], return_inverse=True)
+    if depth > 1 and slices.size > 1:
+        raise InputError(f"a 3-D scan must have one slab, got {slices.size} in {path}; split it")
+    column = index["kspace_encode_step_1"].astype(int) - header.center[0] + width // 2
+    partition = index["kspace_encode_step_2"].astype(int) - header.center[1] + depth // 2
+    for name, values, n in (("1", column, width), ("2", partition, depth)):
+        if values.min() < 0 or values.max() >= n:
+            raise InputError(
+                f"kspace_encode_step_{name} must lie within the encoded matrix of {n}, got steps "
+                f"at {values.min()} to {values.max()} in {path}; correct the encoding limits"
+            )
+    coils = int(heads["active_channels"][imaging[0]])
+    check_size((slices.size, depth, coils, rows, width), path)
+    kspace = np.zeros((slices.size, depth, coils, rows, width), dtype=np.complex64)
+    n_of = np.zeros((slices.size, depth, width), dtype=np.int64)
+    for start in range(0, imaging.size, _BLOCK):
+        numbers = imaging[start : start + _BLOCK]
+        for k, item in enumerate(readouts[numbers], start):
+            line = _as_samples(item, heads[numbers[k - start]], path)
+            at = place[k], partition[k], column[k]
+            first, line = _aligned(line, heads[numbers[k - start]], rows, path)
+            kspace[at[0], at[1], :, first : first + line.shape[1], at[2]] += line
+            n_of[at] += 1
+    kspace /= np.maximum(n_of, 1)[:, :, None, None].astype(np.float32)
+    mask = _mask_of(n_of, header, path)
+    kspace = partitions_to_slices(kspace[0]) if depth > 1 else kspace[:, 0]
+    affine = affine_of(heads[imaging], slices, header)
+    return Scan(
+        kspace, mask, header=header.text, patient_id=header.patient_id, matrix_affine=affine
+    )
+
+
+def _aligned(line: np.ndarray, head: np.void, rows: int, path: Path) -> tuple[int, np.ndarray]:
+    """Row of the first sample, and the samples ``(coil, n)`` in forward order without discards."""
+    n, before, after = line.shape[1], int(head["discard_pre"]), int(head["discard_post"])
+    kept = line[:, before : n - after]
+    if head["flags"] & _flags("IS_REVERSE"):  # the centre counts along the forward readout
+        kept, before = line[:, ::-1][:, after : n - before], after
+    first = rows // 2 - int(head["center_sample"]) + before
+    if first < 0 or first + kept.shape[1] > rows or not kept.shape[1]:
+        raise InputError(
+            f"a readout must fit into the encoded matrix of {rows} samples with center_sample in "
+            f"its middle, got samples at {first} to {first + kept.shape[1]} in {path}; correct the "
+            "header, or convert the raw data again"
+        )
+    return first, kept
+
+
+def _mask_of(n_of: np.ndarray, header: MrdHeader, path: Path) -> np.ndarray | None:
+    """Columns ``(x,)`` that were acquired; None where those of the encoding limits all were."""
+    acquired = n_of > 0  # (slice, partition, x)
+    columns: np.ndarray = np.any(acquired, axis=(0, 1))
+    outside: np.ndarray = ~np.any(acquired, axis=(0, 2))  # partitions of which nothing was acquired
+    if not (acquired[:, ~outside] == columns).all():
+        raise InputError(
+            f"the same columns must be acquired in every slice and partition, got others in {path};"
+            " sampling that differs along partitions is not supported"
+        )
+    width = n_of.shape[2]
+    first = width // 2 - header.center[0]
+    inside = columns[max(0, first) : max(0, first + header.last + 1)]
+    return None if inside.all() else columns
