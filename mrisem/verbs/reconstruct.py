@@ -31,7 +31,7 @@ from mrisem.verbs.jobs import SweepSummary, accept
 from mrisem.verbs.loggers import NO_LOGGER, open_logger
 from mrisem.verbs.pieces import has_prior, make_datamodule, make_task, without
 from mrisem.verbs.priors import Priors
-from mrisem.verbs.records import hash_weights, make_record
+from mrisem.verbs.records import hash_companions, hash_weights, make_record
 
 if TYPE_CHECKING:
     from mrisem.data.datamodules import FastMRI
@@ -51,7 +51,7 @@ def run(config: DictConfig) -> int:
     data.setup("predict")
     task = make_task(config)
     callbacks: list[pl.Callback] = []
-    contents = hash_weights(task)
+    contents = hash_weights(task) | hash_companions(config)
     if has_prior(config) and data.slices:
         priors = Priors(config, data, task)
         callbacks, contents = [priors.callback()], contents | priors.contents()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from mrisem.results.record import IGNORED, IN_A_BANK, OF_A_PRIOR, Record, without
+from mrisem.results.record import IGNORED, IN_A_BANK, OF_A_PRIOR, Record, hash_file, without
 from mrisem.verbs.jobs import words
 from mrisem.verbs.pieces import has_prior
 
@@ -60,3 +61,21 @@ def hash_weights(module: nn.Module) -> dict[str, str]:
         content = value.cpu().contiguous().flatten().view(torch.uint8)  # numpy has no bfloat16
         digest.update(name.encode() + content.numpy().tobytes())
     return {"weights": digest.hexdigest()[:24]} if weights else {}
+
+
+def hash_companions(config: DictConfig) -> dict[str, str]:
+    """Return hashes of the mask and of the sensitivity maps that lie in files of their own.
+
+    A folder of maps has the hash of its files' names and contents. A path without a file has none:
+    it is refused where the file is read.
+    """
+    places = {"mask": config.mask.get("path"), "maps": config.data.get("sensitivity_maps")}
+    contents = {}
+    for name, place in places.items():
+        path = Path(str(place))
+        files = sorted(path.iterdir()) if path.is_dir() else [path]
+        digests = [(file.name, hash_file(file)) for file in files if file.is_file()]
+        if place is not None and digests:
+            digest = hashlib.sha256(repr(digests if path.is_dir() else digests[0][1]).encode())
+            contents[name] = digest.hexdigest()[:24]
+    return contents

@@ -24,7 +24,7 @@ from mrisem.verbs.jobs import SweepSummary, accept
 from mrisem.verbs.loggers import NO_LOGGER, open_logger
 from mrisem.verbs.pieces import has_prior, make_datamodule, make_task, without
 from mrisem.verbs.priors import Priors
-from mrisem.verbs.records import hash_weights, make_record
+from mrisem.verbs.records import hash_companions, hash_weights, make_record
 
 if TYPE_CHECKING:
     from mrisem.data.datamodules import FastMRI
@@ -58,7 +58,7 @@ def run(config: DictConfig) -> int:
         )
     data.setup("fit")
     callbacks: list[pl.Callback] = []
-    contents = hash_weights(task) | {"scans": _hash_scans(data)}
+    contents = hash_weights(task) | hash_companions(config) | {"scans": _hash_scans(data)}
     if has_prior(config):
         _check_subjects(config)
         priors = Priors(config, data, task)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ import numpy as np
 
 from mrisem.data.contents import MAX_ENTRIES, MAX_SLICE_ENTRIES, MAX_SLICES
 from mrisem.errors import InputError
+
+_MEMORY = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")  # bytes of the machine
 
 
 @dataclass(frozen=True)
@@ -91,4 +94,10 @@ def check_size(shape: Sequence[int], path: Path) -> None:
         raise InputError(
             f"an array may have 1 to {MAX_ENTRIES} entries, got shape {tuple(shape)} in {path}; "
             "the file is damaged, or must be split"
+        )
+    # a compressed archive of some kilobytes can declare more than fits into memory
+    if (need := 8 * entries) > _MEMORY:
+        raise InputError(
+            f"a scan must fit into memory while it is converted, got {need / 1e9:.0f} GB in {path} "
+            f"and {_MEMORY / 1e9:.0f} GB of memory; the file is damaged, or must be split"
         )
