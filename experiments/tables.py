@@ -247,7 +247,7 @@ def collect(question: str, scale: str, folder: Path) -> None:
     """Keep what the tables need of a question's result, and its picture."""
     made = folder / question / "result.json"
     if made.is_file():
-        text = json.dumps(keep(json.loads(made.read_text(encoding="utf-8"))), indent=1)
+        text = json.dumps(keep(json.loads(made.read_text(encoding="utf-8"))), separators=(",", ":"))
         (HERE / question / f"{scale}.json").write_text(text + "\n", encoding="utf-8")
         if (picture := picture_of(question)) is not None:
             shutil.copy(made.with_name(picture.name), picture)
