@@ -21,6 +21,7 @@ TEXT = {"model_type": "llama", "hidden_size": 2048, "intermediate_size": 5632}
 TEXT |= {"num_hidden_layers": 24, "num_attention_heads": 16, "num_key_value_heads": 16}
 TEXT |= {"vocab_size": 102400, "max_position_embeddings": 16384}
 FORKED = Path(__file__).with_name("forked.py")
+collect_ignore = [FORKED.name]  # it would replace the environment of the tests themselves
 IMPORTED = ("torch", "pytorch_lightning", "torchmetrics", "hydra", "pydantic", "h5py", "pandas")
 IMPORTED += ("fastmri.data", "fastmri.losses", "accelerate", "transformers")
 IMPORTED += ("transformers.models.janus.modeling_janus",)

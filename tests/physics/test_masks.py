@@ -241,7 +241,7 @@ def test_file_mask_checks_presence_and_width():
     for values in (np.array([1, np.nan]), np.array(["a", "b"]), np.array([1j, 0])):
         with pytest.raises(InputError, match=r"finite numbers or True and False, .* in a\.h5"):
             FileMask().check(values, 2, "a.h5")
-    with pytest.raises(InputError, match=r"\(x,\) = \(4,\), got \(3,\) in a\.h5"):
+    with pytest.raises(InputError, match=r"\(x,\) = \(4,\) or \(y, x\), got \(3,\) in a\.h5"):
         FileMask().check(np.ones(3), 4, "a.h5")
 
 

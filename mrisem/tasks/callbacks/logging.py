@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from typing import Any
 
 import pytorch_lightning as pl
 from matplotlib.figure import Figure
+from PIL import Image
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 
 from mrisem.physics.fourier import center_crop
@@ -97,6 +99,8 @@ def log_table(logger: Logger, key: str, columns: Sequence[str], rows: Sequence[A
 def log_picture(logger: Logger, key: str, figure: Figure, caption: str, step: int) -> None:
     """Log a figure if the logger has pictures."""
     if isinstance(logger, WandbLogger):
-        logger.log_image(key, images=[figure], caption=[caption])
+        png = io.BytesIO()  # wandb knows figures by the module of their class only
+        figure.savefig(png, format="png")
+        logger.log_image(key, images=[Image.open(png)], caption=[caption])
     elif isinstance(logger, TensorBoardLogger):
         logger.experiment.add_figure(f"{key}/{caption}", figure, step)

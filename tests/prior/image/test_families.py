@@ -298,7 +298,7 @@ def test_family_refuses_weights_that_contradict_the_configuration(folders, tmp_p
 def test_family_refuses_means_of_another_channel_count(models, tmp_path):
     models["siglip_alone"].save_pretrained(tmp_path)
     write_preprocessor(tmp_path, image_mean=[0.1, 0.2])
-    assert "image_mean must have one value or one a channel, 3" in refusal(tmp_path)
+    assert "image_mean must have 1 value or one for each of 3 channels" in refusal(tmp_path)
 
 
 def test_family_refuses_oblong_inputs(models, tmp_path):
