@@ -29,6 +29,12 @@ torch.set_num_threads(1)  # tests run side by side
 os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that they start, too
 
 
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Undo what a test before has set: rounding, and so comparisons, depend on it."""
+    torch.set_num_threads(1)
+
+
 def compose_verb(verb, *overrides):
     """Compose and check a verb's configuration as the command line does."""
     return compose(verb, map(str, overrides))
