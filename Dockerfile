@@ -5,11 +5,11 @@ FROM python:3.11-slim
 # libraries. Without TORCH_INDEX, and for cuda, the pinned default build with them.
 ARG DEVICE=cpu
 ARG TORCH_INDEX=
+ENV PIP_NO_CACHE_DIR=1
 RUN apt-get update && apt-get install -y --no-install-recommends make git && rm -rf /var/lib/apt/lists/*
 WORKDIR /mrisem
 COPY . .
-RUN if [ "$DEVICE" = cpu ] && [ -n "$TORCH_INDEX" ]; then make setup TORCH_INDEX="$TORCH_INDEX"; else make setup; fi \
- && rm -rf /root/.cache/pip
+RUN if [ "$DEVICE" = cpu ] && [ -n "$TORCH_INDEX" ]; then make setup TORCH_INDEX="$TORCH_INDEX"; else make setup; fi
 ENV MRISEM_CACHE=/cache MRISEM_OUTPUT=/runs NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 VOLUME ["/cache", "/runs"]
 ENTRYPOINT ["/mrisem/.venv/bin/mrisem"]

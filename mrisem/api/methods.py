@@ -73,7 +73,7 @@ def fit(
     Args:
         scan: undersampled.
         model: ``unrolled``, ``unet``, ``varnet``, ``inr``, or a backbone of yours.
-        prior: from `mrisem.semantic_prior`; None: no prior.
+        prior: what `mrisem.semantic_prior` returns; None: no prior.
         iterations: steps of the fit; None: of the scale.
         checkpoint: weights to start from: a file, or ``unrolled_mini``; None: random ones.
         scale: ``smoke``, ``demo`` or ``paper``: sizes of the network and the fit; None: ``demo``.

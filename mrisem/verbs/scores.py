@@ -47,7 +47,7 @@ def in_one_layout(folder: Path, cache: str, options: Mapping[str, Any]) -> Path:
     Args:
         folder: the data folder; itself where all scans have that layout.
         cache: folder in which scans of other formats are kept in that layout.
-        options: of ``data``, as the scans were read for reconstruction.
+        options: the group ``data`` of the configuration that the scans were reconstructed with.
     """
     from mrisem.data.readers.axes import parse_axes
     from mrisem.data.readers.conversion import CONVERTED, Conversion

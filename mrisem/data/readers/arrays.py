@@ -20,39 +20,40 @@ NAMES = (
     *("kspace", "mask", "noise", "sensitivity_maps", "affine", "acquisition", "patient_id"),
     *("ismrmrd_header", *TARGETS),
 )
-_NPY, _ZIP = b"\x93NUMPY", b"PK"
 
 
-class NpyReader:
-    """One array: the k-space."""
+class SignedFile:
+    """Base of formats of one file that begins with known bytes.
 
-    suffixes = (".npy",)
+    Attributes:
+        signatures: first bytes of such files, any of which will do.
+    """
+
+    signatures: tuple[bytes, ...] = ()
 
     def accepts(self, path: Path) -> bool:
-        """Whether it begins as NumPy's files do."""
-        return begins(path, _NPY)
+        """Whether the file begins with one of the signatures."""
+        return any(begins(path, signature) for signature in self.signatures)
 
     def files(self, path: Path) -> Sequence[Path]:
         """Return the file."""
         return [path]
+
+
+class NpyReader(SignedFile):
+    """One array: the k-space."""
+
+    suffixes, signatures = (".npy",), (b"\x93NUMPY",)
 
     def read(self, path: Path, options: ReadOptions) -> Scan:
         """Read the array."""
         return scan_of({"kspace": load_npy(path)}, path, options)
 
 
-class NpzReader:
+class NpzReader(SignedFile):
     """Several arrays: ``kspace`` and what else `NAMES` has."""
 
-    suffixes = (".npz",)
-
-    def accepts(self, path: Path) -> bool:
-        """Whether it is an archive."""
-        return begins(path, _ZIP)
-
-    def files(self, path: Path) -> Sequence[Path]:
-        """Return the file."""
-        return [path]
+    suffixes, signatures = (".npz",), (b"PK",)
 
     def read(self, path: Path, options: ReadOptions) -> Scan:
         """Read the arrays that have a known name, or the only one."""

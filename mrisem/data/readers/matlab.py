@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import h5py
 import numpy as np
 
 from mrisem.data.contents import complex_type, dataset, open_scan
-from mrisem.data.readers.arrays import NAMES, begins, scan_of
+from mrisem.data.readers.arrays import NAMES, SignedFile, begins, scan_of
 from mrisem.data.readers.scan import ReadOptions, Scan, check_size
 from mrisem.files import reading
 
@@ -17,18 +16,10 @@ _VERSION_5, _VERSION_73 = b"MATLAB 5.0 MAT-file", b"MATLAB 7.3 MAT-file"
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
-class MatlabReader:
+class MatlabReader(SignedFile):
     """Variables by name: ``kspace`` and what else `mrisem.data.readers.arrays.NAMES` has."""
 
-    suffixes = (".mat",)
-
-    def accepts(self, path: Path) -> bool:
-        """Whether it begins as MATLAB's files do, or as HDF5."""
-        return any(begins(path, magic) for magic in (_VERSION_5, _VERSION_73, _HDF5))
-
-    def files(self, path: Path) -> Sequence[Path]:
-        """Return the file."""
-        return [path]
+    suffixes, signatures = (".mat",), (_VERSION_5, _VERSION_73, _HDF5)
 
     def read(self, path: Path, options: ReadOptions) -> Scan:
         """Read the variables; axes of length 1 that MATLAB dropped at the end are put back."""
