@@ -153,3 +153,11 @@ def test_cli_skips_bad_files_when_told_to(mrisem, tmp_path, simulated, spoilt):
         with h5py.File(path) as file:
             slices[path.name] = file["slices"][()].tolist()
     assert slices == {"bad.h5": [1], good.name: [0, 1]}  # all but the one with a NaN
+
+
+def test_warning_of_the_configuration_is_one_line_without_code(fork):
+    process = fork("mrisem", "reconstruct", "prior=none", "encoder=vgg16", "data.root=/nowhere")
+    _, err = process.communicate()
+    assert process.returncode == 1
+    assert "mrisem: warning: encoder has no effect with prior=none\n" in err
+    assert ".py:" not in err

@@ -214,6 +214,7 @@ def _run_job(verb: str, config: DictConfig, debug: bool) -> tuple[int, float | N
     folder = Path(HydraConfig.get().runtime.output_dir)
     record = JobRecord(verb, folder)
     listen()  # in a sweep's own process, too
+    warnings.showwarning = _say_warning
     try:
         config = prepare(verb, config, written_keys(parse(HydraConfig.get().overrides.task)))
         config.output_dir, record.facts["seed"] = str(folder), config.seed
@@ -256,7 +257,6 @@ def _say_warning(message: Warning | str, *where: object, **more: object) -> None
 
 def _quieten() -> None:
     """Silence what Lightning says about hardware, its own products and its dependencies."""
-    warnings.showwarning = _say_warning
     logging.raiseExceptions = False  # a log file on a full disk
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     for message in NOISE:
