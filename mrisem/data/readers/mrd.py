@@ -130,7 +130,7 @@ def _as_samples(item: np.void, head: np.void, path: Path) -> np.ndarray:
 def _sort(
     readouts: h5py.Dataset, heads: np.ndarray, imaging: np.ndarray, header: MrdHeader, path: Path
 ) -> Scan:
-    """Place the readouts, average those of one place, and transform partitions."""
+    """Find the place of each readout, average those of one place, and transform partitions."""
     rows, width, depth = header.encoded
     index = heads["idx"][imaging]
     slices, place = np.unique(index["slice"], return_inverse=True)
@@ -144,25 +144,55 @@ def _sort(
                 f"kspace_encode_step_{name} must lie within the encoded matrix of {n}, got steps "
                 f"at {values.min()} to {values.max()} in {path}; correct the encoding limits"
             )
-    coils = int(heads["active_channels"][imaging[0]])
-    check_size((slices.size, depth, coils, rows, width), path)
-    kspace = np.zeros((slices.size, depth, coils, rows, width), dtype=np.complex64)
-    n_of = np.zeros((slices.size, depth, width), dtype=np.int64)
-    for start in range(0, imaging.size, _BLOCK):
-        numbers = imaging[start : start + _BLOCK]
-        for k, item in enumerate(readouts[numbers], start):
-            line = _as_samples(item, heads[numbers[k - start]], path)
-            at = place[k], partition[k], column[k]
-            first, line = _aligned(line, heads[numbers[k - start]], rows, path)
-            kspace[at[0], at[1], :, first : first + line.shape[1], at[2]] += line
-            n_of[at] += 1
-    kspace /= np.maximum(n_of, 1)[:, :, None, None].astype(np.float32)
+    kspace, n_of = _average(
+        *(readouts, heads, imaging, np.stack([place, partition, column], axis=1)),
+        *((slices.size, depth, rows, width), path),
+    )
     mask = _mask_of(n_of, header, path)
     kspace = partitions_to_slices(kspace[0]) if depth > 1 else kspace[:, 0]
     affine = affine_of(heads[imaging], slices, header)
     return Scan(
         kspace, mask, header=header.text, patient_id=header.patient_id, matrix_affine=affine
     )
+
+
+def _average(
+    readouts: h5py.Dataset,
+    heads: np.ndarray,
+    imaging: np.ndarray,
+    places: np.ndarray,
+    size: tuple[int, int, int, int],
+    path: Path,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Average the readouts of each place.
+
+    Args:
+        readouts: all acquisitions of the file.
+        heads: header of each acquisition.
+        imaging: numbers of the acquisitions that are imaged.
+        places: ``(readout, 3)``: index of the slice, partition and column of each of those.
+        size: numbers of slices, partitions, rows and columns.
+        path: their file, for messages.
+
+    Returns:
+        k-space ``(slice, partition, coil, y, x)`` complex64, zero without readouts, and the number
+        of readouts ``(slice, partition, x)``.
+    """
+    n_slices, depth, rows, width = size
+    shape = n_slices, depth, int(heads["active_channels"][imaging[0]]), rows, width
+    check_size(shape, path)
+    kspace = np.zeros(shape, dtype=np.complex64)
+    n_of = np.zeros((n_slices, depth, width), dtype=np.int64)
+    for start in range(0, imaging.size, _BLOCK):
+        numbers = imaging[start : start + _BLOCK]
+        for k, item in enumerate(readouts[numbers], start):
+            head = heads[numbers[k - start]]
+            first, line = _aligned(_as_samples(item, head, path), head, rows, path)
+            number, partition, column = places[k]
+            kspace[number, partition, :, first : first + line.shape[1], column] += line
+            n_of[number, partition, column] += 1
+    kspace /= np.maximum(n_of, 1)[:, :, None, None].astype(np.float32)
+    return kspace, n_of
 
 
 def _aligned(line: np.ndarray, head: np.void, rows: int, path: Path) -> tuple[int, np.ndarray]:
