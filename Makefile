@@ -56,7 +56,7 @@ demo: $(STAMP) ## simulate, reconstruct by every method, report (minutes on two 
 	  $(MRISEM) bank data=$$anatomy data.root=$(DEMO)/data/$$anatomy scale=demo encoder=$(ENCODER) || exit 1; \
 	done
 	@echo "== 3/6 classical baselines"
-	@$(MRISEM) reconstruct --multirun $(DEMO_DATA) model=zero_filled,l1_wavelet
+	@$(MRISEM) reconstruct --multirun $(DEMO_DATA) model=zero_filled,tv,l1_wavelet
 	@echo "== 4/6 unrolled network, fitted to each scan, without and with the prior"
 	@$(MRISEM) reconstruct --multirun $(DEMO_DATA) model=unrolled prior=none,image_same \
 	  model.checkpoint=unrolled_mini encoder=$(ENCODER)
