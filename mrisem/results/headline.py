@@ -18,7 +18,7 @@ CORE = ("psnr", "ssim", "haarpsi", "lpips", "nmse", "seconds")  # columns of the
 _NAMED = ("haarpsi", "psnr", "ssim", "lpips", "nmse")  # the first two there are, in a verdict
 _LEVEL = 0.05  # of p, corrected, from which on a difference counts as shown
 _MOST_SENTENCES = 2  # runs with a prior that have a sentence each
-_CLASSICAL = ("l1_wavelet", "tv", "grappa", "cg_sense")
+_CLASSICAL = ("cg_sense", "grappa", "tv", "l1_wavelet")
 ENCODERS = {
     "vgg16": "VGG16, trained on ImageNet",
     "alexnet": "AlexNet, trained on ImageNet",
@@ -172,7 +172,7 @@ def verdict(
         return _sentence(last, runs, tests, shown)
     if len(guided) <= _MOST_SENTENCES:
         return " ".join(
-            _sentence(run, runs, tests, shown) + _against_classical(run, runs, rows, shown)
+            _sentence(run, runs, tests, shown) + _against_classical(run, runs, rows, group, shown)
             for run in guided
         )
     sign = 1 if shown[0].better == "higher" else -1
@@ -234,13 +234,24 @@ def _change(test: Mapping[str, Any], column: Column) -> str:
 
 
 def _against_classical(
-    run: Run, runs: Sequence[Run], rows: Sequence[Row], columns: Sequence[Column]
+    run: Run,
+    runs: Sequence[Run],
+    rows: Sequence[Row],
+    group: Mapping[str, Any],
+    columns: Sequence[Column],
 ) -> str:
-    """Say how a run with a prior stands against the best-known classical method of its group."""
-    named = {other.record.model: other.label for other in reversed(runs) if not other.has_prior}
-    rival = next((named[model] for model in _CLASSICAL if model in named), None)
-    if rival is None:
+    """Say how a run with a prior stands against the classical method with the best first score."""
+    score, sign = columns[0].name, 1 if columns[0].better == "higher" else -1
+    means = {
+        other.label: sign * mean
+        for other in runs
+        if other.record.model in _CLASSICAL
+        and not other.has_prior
+        and (mean := group["methods"][other.label][score]["mean"]) is not None
+    }
+    if not means:
         return ""
+    rival = max(means, key=means.__getitem__)
     tests = paired_tests(rows, columns, {run.label: rival})
     pairs = [pair for pair in zip(tests, columns, strict=True) if pair[0]["n_subjects"]]
     if not pairs:
@@ -252,4 +263,4 @@ def _against_classical(
         size = f"{abs(test['mean_difference']):.{column.digits}f}{unit}"
         counted = f"better in {round(test['share_better'] * n)} of {n}"
         told.append(f"{name} is {size} {more} ({counted})")
-    return f" Against {rival} (not tested), {' and '.join(told)}."
+    return f" Against {rival}, the best classical method here (not tested), {' and '.join(told)}."
