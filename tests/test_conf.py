@@ -53,8 +53,8 @@ def test_conf_every_model_can_be_made(name):
     assert new_task(config) is not None
 
 
-@pytest.mark.parametrize(("place", "fit"), enumerate(options("fit")))
-@pytest.mark.parametrize(("shift", "regulariser"), enumerate(options("regulariser")))
+@pytest.mark.parametrize(("place", "fit"), [*enumerate(options("fit"))])
+@pytest.mark.parametrize(("shift", "regulariser"), [*enumerate(options("regulariser"))])
 def test_conf_every_way_of_fitting_can_be_made(place, fit, shift, regulariser):
     """Each pair of model, fit and regulariser in one of the ways."""
     model = ("unet", "unrolled", "varnet")[(place + shift) % 3]
