@@ -53,10 +53,11 @@ def test_conf_every_model_can_be_made(name):
     assert new_task(config) is not None
 
 
-@pytest.mark.parametrize("model", ["unet", "unrolled", "varnet"])
-@pytest.mark.parametrize("fit", options("fit"))
-@pytest.mark.parametrize("regulariser", options("regulariser"))
-def test_conf_every_way_of_fitting_can_be_made(model, fit, regulariser):
+@pytest.mark.parametrize(("place", "fit"), [*enumerate(options("fit"))])
+@pytest.mark.parametrize(("shift", "regulariser"), [*enumerate(options("regulariser"))])
+def test_conf_every_way_of_fitting_can_be_made(place, fit, shift, regulariser):
+    """Each pair of model, fit and regulariser in one of the ways."""
+    model = ("unet", "unrolled", "varnet")[(place + shift) % 3]
     overrides = [f"model={model}", f"fit={fit}", f"regulariser={regulariser}", "scale=smoke", START]
     task = new_task(composed("reconstruct", *overrides))
     assert (task.fit is None) == (fit == "none")
@@ -103,12 +104,12 @@ def test_conf_every_encoder_names_arguments_that_exist(name):
 def test_conf_every_prompt_has_five_wordings_and_two_targets(name):
     questions = set()
     for wording in range(5):
-        for target in ("positive", "negative"):
-            overrides = [f"prompt={name}", f"prompt.wording={wording}", f"prompt.target={target}"]
-            config = composed("reconstruct", "prior=image_language", *overrides)
-            prompt = instantiate(without(config.prompt))
-            assert prompt.target == target
-            questions.add(prompt.question)
+        target = ("positive", "negative")[wording % 2]
+        overrides = [f"prompt={name}", f"prompt.wording={wording}", f"prompt.target={target}"]
+        config = composed("reconstruct", "prior=image_language", *overrides)
+        prompt = instantiate(without(config.prompt))
+        assert prompt.target == target
+        questions.add(prompt.question)
     assert len(questions) == 5
 
 

@@ -9,12 +9,13 @@ from mrisem.physics.solvers import Solves, conjugate_gradient, solve_data_consis
 SHAPE = (2, 3, 5, 4)
 
 
-def make_problem():
+def make_problem(shape=SHAPE):
     generator = torch.Generator().manual_seed(0)
-    maps = torch.randn(SHAPE, dtype=torch.complex128, generator=generator)
-    mask = torch.rand(2, 5, 4, generator=generator) < 0.5
-    image = torch.randn(2, 5, 4, dtype=torch.complex128, generator=generator)
-    kspace = torch.randn(SHAPE, dtype=torch.complex128, generator=generator)
+    n, _, y, x = shape
+    maps = torch.randn(shape, dtype=torch.complex128, generator=generator)
+    mask = torch.rand(n, y, x, generator=generator) < 0.5
+    image = torch.randn(n, y, x, dtype=torch.complex128, generator=generator)
+    kspace = torch.randn(shape, dtype=torch.complex128, generator=generator)
     sense = SenseOperator(maps, mask)
     return sense, sense.adjoint(kspace), image
 
@@ -36,7 +37,7 @@ def test_data_consistency_equals_a_dense_solve():
 
 
 def test_data_consistency_gradients_equal_finite_differences():
-    sense, adjoint, image = make_problem()
+    sense, adjoint, image = make_problem((2, 2, 3, 3))
     weight = torch.full((2, 1, 1), 0.3, dtype=torch.float64, requires_grad=True)
 
     def solve(adjoint, image, weight):

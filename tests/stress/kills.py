@@ -1,6 +1,6 @@
 """Processes that are killed, run out of disk, or share a folder: what is there afterwards.
 
-``MRISEM_STRESS=60`` gives the number of kills (10 without), and the other counts with it. The
+``MRISEM_STRESS=60`` gives the number of kills (6 without), and the other counts with it. The
 command line runs in forked processes: what it imports is imported once, before, so that a kill
 meets its work and not its imports; and a child may be killed.
 """
@@ -118,7 +118,7 @@ def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-KILLS = int(os.environ.get("MRISEM_STRESS", "10"))
+KILLS = int(os.environ.get("MRISEM_STRESS", "6"))
 SIGNALS = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}
 pytestmark = pytest.mark.timeout(3600)
 
@@ -261,7 +261,7 @@ def test_a_full_disk_leaves_earlier_results_and_a_restart_completes(data, tmp_pa
     def full():
         raise OSError(errno.ENOSPC, "No space left on device", "somewhere")
 
-    for count in range(1, 1 + max(3, KILLS // 6)):
+    for count in range(1, 1 + max(2, KILLS // 6)):
         folder = tmp_path / str(count)
         assert finish([*first, f"output_dir={folder}"], log) == 0
         before = run_bits(folder, None)

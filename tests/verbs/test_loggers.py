@@ -15,7 +15,18 @@ import yaml
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 FIT = {"loss/data_consistency", "loss/semantic", "similarity/4/positives", "iteration", "scan"}
-CLI = "from mrisem.cli import main; main()"
+CLI = """
+import json, sys
+from hydra.core.global_hydra import GlobalHydra
+from mrisem.cli import main
+for sys.argv in json.loads(sys.argv[1]):
+    GlobalHydra.instance().clear()
+    try:
+        main()
+    except SystemExit as ended:
+        if ended.code:
+            raise
+"""
 
 
 def no_network():
@@ -39,19 +50,17 @@ def offline(arguments, tmp_path_factory):
     hidden = ("WANDB_", "NETRC")
     environment = {k: v for k, v in os.environ.items() if not k.startswith(hidden)}
     environment |= {"HOME": str(folder / "home"), "OMP_NUM_THREADS": "1"}
-    for verb, more in (
-        ("reconstruct", [*arguments, "prior=image_same", "prior.weight=0.02,0.03"]),
-        ("evaluate", []),
-    ):
-        sweep = ["--multirun"] if verb == "reconstruct" else []
-        done = subprocess.run(
-            [*no_network(), sys.executable, "-c", CLI, verb, *sweep, *more, "logger=wandb",
-             f"output_dir={folder / 'sweep'}"],
-            env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-            timeout=240, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr[-2000:]
-        assert "wandb: no key is known, so offline" in done.stdout
+    sweep = [*arguments, "prior=image_same", "prior.weight=0.02,0.03"]
+    commands = [["reconstruct", "--multirun", *sweep], ["evaluate"]]
+    more = ["logger=wandb", f"output_dir={folder / 'sweep'}"]
+    words = json.dumps([["mrisem", *command, *more] for command in commands])
+    done = subprocess.run(
+        [*no_network(), sys.executable, "-c", CLI, words],
+        env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        timeout=240, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "wandb: no key is known, so offline" in done.stdout
     return folder / "sweep"
 
 

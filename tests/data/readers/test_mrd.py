@@ -103,7 +103,7 @@ def test_mrd_navigators_are_left_out_with_a_warning(source, padding, header, con
 
 @pytest.mark.parametrize("counter", ["contrast", "phase", "repetition", "set"])
 def test_mrd_several_images_are_refused(source, padding, header, converted, tmp_path, counter):
-    lines = list(lines_of(source["kspace"], padding))
+    lines = list(lines_of(source["kspace"][:1], padding))
     setattr(lines[0].idx, counter, 1)
     write_mrd(tmp_path / "scan.mrd", header, lines)
     with pytest.raises(InputError, match=f"must hold one {counter}, got 2"):
