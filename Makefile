@@ -68,7 +68,7 @@ demo: $(STAMP) ## simulate, reconstruct by every method, report (minutes on two 
 
 test: $(STAMP) ## run the tests (minutes)
 	@echo "== tests"
-	@$(BIN)/python -m pytest -n 2 -m "not slow"
+	@$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 test-slow: $(STAMP) ## run the tests that take minutes each
 	@$(BIN)/python -m pytest -m slow
