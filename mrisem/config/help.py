@@ -174,7 +174,9 @@ def help_text(verb: str, does: str, overrides: Iterable[str], searched: list[str
     Raises:
         InputError: an override is malformed or its option unknown.
     """
-    words = repair(verb, [*overrides], CONF, searched)
+    words = [*overrides]
+    if words:  # to repair composes, which takes most of the time
+        words = repair(verb, words, CONF, searched)
     if searched:
         words.insert(0, f"hydra.searchpath=[{','.join(f'file://{path}' for path in searched)}]")
     with initialize_config_dir(str(CONF), version_base="1.3"):
