@@ -143,7 +143,7 @@ def adapted(text: str, data: Path) -> str:
     text = re.sub(r"\bDIR/(?=brain|knee)", f"{data}/", text)
     text = re.sub(r"\bDIR\b", str(data / anatomy), text)
     text = re.sub(r"\bIMAGES\b", str(data / "images"), text)
-    text = text.replace("outputs/demo", "outputs/first").replace("size=256", "size=64")
+    text = text.replace("outputs/demo", "outputs/first").replace("size=256", "size=96")
     if "unrolled_mini" not in text:  # which has the sizes of scale=demo
         text = re.sub(r"scale=(paper|demo)", "scale=smoke", text)
     text = text.replace("encoder=janus_pro_1b", "encoder=janus_mini")

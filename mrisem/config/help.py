@@ -13,7 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from mrisem.config.compose import CONF
+from mrisem.config.choices import CONF
 from mrisem.config.overrides import repair
 
 _WIDEST = 100  # characters of a line
