@@ -63,6 +63,10 @@ NOT_HERE = {  # what a command holds -> why it is not run
     r"device\.py": "needs a GPU",
 }
 NEEDS = {"bank": "data.root", "train": "data.root", "reconstruct": "data.root", "report": "runs="}
+SMALL_RECIPE = (  # the U-Net's of scale=smoke, one level
+    "scale.unrolled.channels=4 scale.unrolled.levels=2 fit.iterations=3 prior.level_weights=null "
+    "prior.components=null"
+)
 STAMPS = "make -o .venv/.up-to-date -o .venv/.docs-up-to-date"  # installs nothing
 
 
@@ -152,8 +156,8 @@ def adapted(text: str, data: Path) -> str:
         text += " scale=smoke"
     if verb and verb[1] == "reconstruct" and "max_slices" not in text:
         text += " data.max_slices=1"
-    if "paper_unrolled" in text:  # its encoder is Janus-Pro, whose weights are not here
-        text += " encoder=janus_mini"
+    if "paper_unrolled" in text:  # Janus-Pro's weights are not here; the recipe has sizes itself
+        text += f" encoder=janus_mini {SMALL_RECIPE}"
     return re.sub(r"^make\b", STAMPS, text)
 
 
