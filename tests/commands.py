@@ -65,7 +65,7 @@ NOT_HERE = {  # what a command holds -> why it is not run
 NEEDS = {"bank": "data.root", "train": "data.root", "reconstruct": "data.root", "report": "runs="}
 SMALL_RECIPE = (  # the U-Net's of scale=smoke, one level
     "scale.unrolled.channels=4 scale.unrolled.levels=2 fit.iterations=3 prior.level_weights=null "
-    "prior.components=null"
+    "prior.components=null mask.calibration_lines=10"
 )
 STAMPS = "make -o .venv/.up-to-date -o .venv/.docs-up-to-date"  # installs nothing
 
