@@ -104,8 +104,8 @@ def test_commands_of_a_block_without_language_are_refused(commands):
 
 
 def test_commands_of_a_block_are_joined_and_adapted(commands, tmp_path):
-    block = "```sh\n.venv/bin/mrisem train data=knee data.root=DIR \\\n    model=unet scale=paper  # so\n```"
-    (command,) = commands.commands_of("page.md", block)
+    block = ".venv/bin/mrisem train data=knee data.root=DIR \\\n    model=unet scale=paper  # so\n"
+    (command,) = commands.commands_of("page.md", f"```sh\n{block}```")
     assert commands.adapted(command.text, tmp_path).split() == [
         *(".venv/bin/mrisem", "train", "data=knee", f"data.root={tmp_path}/knee"),
         *("model=unet", "scale=smoke"),
