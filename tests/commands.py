@@ -25,7 +25,7 @@ from markdown_it import MarkdownIt
 ROOT = Path(__file__).parents[1]
 LEFT_OUT = {  # page -> why none of its commands is run
     "CHANGELOG.md": "says what changed; the pages have the commands",
-    "docs/extending.md": "tests/test_extending.py runs its blocks against the built wheel",
+    "docs/extending.md": "tests/test_extending.py runs its files, with the built wheel",
     "docs/notebooks/first_steps.ipynb": "tests/test_site.py runs the notebook",
     "experiments/main_table/earlier.md": "results of earlier versions, by their commands",
 }
@@ -43,7 +43,7 @@ MAKE = {  # target -> why it is not run
     "bench": "takes long, and 12 GB",
     "tune-baselines": "takes minutes",
     "pretrain": "takes hours",
-    "experiments": "takes hours; tests/test_experiments.py runs questions at small sizes",
+    "experiments": "takes hours; tests/test_experiments.py composes all of its jobs",
     "notebook": "tests/test_site.py runs the notebook",
     "docs-commands": "is this script",
     "NAME": "NAME stands for a question",
@@ -54,7 +54,7 @@ NOT_HERE = {  # what a command holds -> why it is not run
     r"^docker ": "needs a Docker daemon",
     r"^wandb sync|dashboard\.py": "needs a server of wandb",
     r"srun|torchrun|sbatch|slurm|trainer\.devices|launcher=ray": "needs several devices or "
-    "processes: tests/test_slurm.py, tests/test_ray.py and tests/tasks run it",
+    "processes: tests/verbs/test_devices.py, tests/test_slurm.py, tests/test_ray.py",
     r"\bVERB\b": "VERB stands for each verb: tests/test_startup.py",
     r"^git show": "shows a page of an earlier commit",
     r"heads/|knees|measure\.py": "needs images of real heads and knees, which do not ship",
