@@ -112,8 +112,8 @@ $(DOCS_STAMP): $(STAMP) requirements-docs.lock
 notebook: $(STAMP) ## run the notebooks of docs again and keep their outputs (a minute)
 	@OMP_NUM_THREADS=1 $(BIN)/python docs/notebooks/run.py
 
-docs-commands: $(STAMP) ## run every sh block of README and docs on simulated data, in a fresh clone (an hour)
-	@$(BIN)/python tests/commands.py
+docs-commands: $(STAMP) ## run every command of README and pages on simulated data, in a fresh clone (10 minutes of a core)
+	@OMP_NUM_THREADS=1 $(BIN)/python tests/commands.py
 
 format: $(STAMP) ## format the code
 	@$(BIN)/ruff check --fix .

@@ -51,8 +51,8 @@ def main() -> None:
 def _complete(action: list[str]) -> int:
     """Install, remove or answer the shell's completion; return the exit code.
 
-    Hydra completes the words of one verb. It is told the line without the verb, which is completed
-    here.
+    Hydra completes the options of one verb. It is told the line without the verb, which is
+    completed here, as choices such as ``model=unet`` are.
 
     Args:
         action: ``install=bash``, ``uninstall=bash`` or ``query=bash``; or another shell.
@@ -66,6 +66,11 @@ def _complete(action: list[str]) -> int:
             print("\n".join(name for name in VERBS if name.startswith(verb)))
             return 0
         if verb not in VERBS:
+            return 0
+        from mrisem.config.choices import complete_choice
+
+        if (choices := complete_choice(rest)) is not None:
+            print("\n".join(choices))
             return 0
         os.environ["COMP_LINE"] = f"mrisem{rest}"
     from mrisem.verbs.application import complete

@@ -1,4 +1,4 @@
-"""The notebook runs, the site shows every page, and every command of a page is accounted for."""
+"""The notebook runs, and the site shows every page."""
 
 import importlib.util
 import json
@@ -28,11 +28,6 @@ def hooks():
     pytest.importorskip("mkdocs", reason="mkdocs is not installed; make docs installs it")
     pytest.importorskip("latex2mathml", reason="latex2mathml is not installed; see make docs")
     return imported(SITE / "hooks.py")
-
-
-@pytest.fixture(scope="module")
-def commands():
-    return imported(ROOT / "tests" / "commands.py")
 
 
 def test_notebook_runs_and_scores_what_it_shows(tmp_path, monkeypatch):
@@ -87,6 +82,12 @@ def test_equations_become_mathml(hooks):
     assert "<mfrac>" in html
 
 
+def test_equations_of_several_lines_are_aligned(hooks):
+    html = hooks.mathml(r"\begin{aligned} a &= b \\ c &= d \end{aligned}")
+    assert html.count("<mtr>") == 2
+    assert "&<" not in html
+
+
 def test_a_notebooks_bar_is_left_out_and_its_table_kept(hooks):
     outputs = [
         {"output_type": "stream", "name": "stderr", "text": ["50%"]},
@@ -95,24 +96,6 @@ def test_a_notebooks_bar_is_left_out_and_its_table_kept(hooks):
     cell = {"cell_type": "code", "source": ["a = 1"], "outputs": outputs}
     page = hooks.notebook_page({"cells": [cell]})
     assert page == '```python\na = 1\n```\n\n<div class="output"><table><tr></table></div>\n'
-
-
-def test_commands_of_a_block_are_joined_and_adapted(commands, tmp_path):
-    block = (
-        ".venv/bin/mrisem train data=knee data.root=DIR \\\n    model=unet scale=paper  # so\n\n"
-    )
-    (command,) = commands.commands_of(block)
-    assert commands.adapted(command, tmp_path).split() == [
-        *(".venv/bin/mrisem", "train", "data=knee", f"data.root={tmp_path}/knee"),
-        *("model=unet", "scale=smoke"),
-    ]
-
-
-def test_python_of_the_readme_is_that_of_the_page(commands):
-    (readme,) = [text for kind, text in commands.blocks(ROOT / "README.md") if kind == "python"]
-    (page, *_) = [text for kind, text in commands.blocks(ROOT / "docs" / "python.md")
-                  if kind == "python"]  # fmt: skip
-    assert readme == page
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="git was not found; install it")

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from mrisem.cli import VERBS
+from mrisem.config.choices import CONF, complete_choice
 
 HEAVY = {
     *("torch", "torchvision", "torchmetrics", "transformers", "peft", "pytorch_lightning"),
@@ -104,6 +105,39 @@ def test_completion_offers_verbs_and_options_without_heavy_imports(line, expecte
     assert code == 0
     assert set(out.split()) == expected
     assert not packages & HEAVY
+
+
+def test_completion_of_choices_imports_no_hydra():
+    code, out, packages = imported(CLI, "-sc", "query=bash", COMP_LINE="mrisem train seed=1 data=k")
+    assert code == 0
+    assert out.split() == ["data=knee"]
+    assert not packages & (HEAVY | CONFIGURED)
+
+
+def test_completion_of_choices_is_hydras(monkeypatch, capsys):
+    from hydra.core.global_hydra import GlobalHydra
+
+    from mrisem.verbs.application import complete
+
+    groups = [path.name for path in CONF.iterdir() if [*path.glob("*.yaml")]]
+    assert {"model", "prior", "encoder", "scale"} <= {*groups}
+    for typed in [*(f"{group}=" for group in groups), "model=un", "model=nosuch"]:
+        GlobalHydra.instance().clear()
+        monkeypatch.setenv("COMP_LINE", f"mrisem {typed}")
+        complete("reconstruct", ["query=bash"])
+        assert complete_choice(f" {typed}") == capsys.readouterr().out.split(), typed
+
+
+@pytest.mark.parametrize(
+    "line", ["mask.acc", "hydra/launcher=", "--config-dir mine model=", "model=unet,", "nosuch="]
+)
+def test_completion_of_what_files_do_not_say_is_left_to_hydra(line):
+    assert complete_choice(line) is None
+
+
+def test_completion_asks_hydra_where_a_package_brings_choices(monkeypatch):
+    monkeypatch.setattr("mrisem.config.choices.installed", lambda: [("mine", "mine.conf")])
+    assert complete_choice("model=") is None
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="no bash was found; install it")

@@ -75,8 +75,11 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def mathml(tex: str) -> str:
-    """Return TeX as MathML in one line, which browsers show without a script."""
-    return convert(" ".join(tex.split()), display="block")
+    """Return TeX as MathML in one line, which browsers show without a script.
+
+    GitHub wants ``aligned`` inside an equation; the converter knows it as ``align*``.
+    """
+    return convert(" ".join(tex.split()).replace("{aligned}", "{align*}"), display="block")
 
 
 def notebook_page(notebook: dict) -> str:

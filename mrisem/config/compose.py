@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Mapping
-from functools import cache
-from importlib.metadata import entry_points
 from pathlib import Path
 
 from hydra import compose as hydra_compose
@@ -20,15 +18,11 @@ from hydra.errors import ConfigCompositionException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-import mrisem
 from mrisem.config.check import check
+from mrisem.config.choices import CONF, installed
 from mrisem.config.overrides import adds, parse, quote_paths, repair
 from mrisem.config.schema import VERBS, Choice, expand, store_defaults
 
-_PACKAGE = Path(mrisem.__file__).parent
-# inside an installed package, or beside it in a checkout
-CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
-PLUGINS = "mrisem.conf"  # entry points: each names a package that holds YAML files
 SWEPT = "MRISEM_SWEPT"  # names the swept keys in the jobs' processes, which inherit it
 _UNNAMED = (
     *("output_dir", "data.root", "data.max_slices", "auxiliary.root", "model.checkpoint"),
@@ -38,18 +32,12 @@ _LONGEST = 200  # characters of a folder's name: file systems take 255
 
 
 class InstalledConfigs(SearchPathPlugin):
-    """Lets Hydra find the YAML files of installed packages with an entry point of `PLUGINS`."""
+    """Lets Hydra find the YAML files that installed packages bring (`choices.PLUGINS`)."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         """Append each package."""
-        for name, package in _installed():
+        for name, package in installed():
             search_path.append(provider=name, path=f"pkg://{package}")
-
-
-@cache
-def _installed() -> list[tuple[str, str]]:
-    """Return name and package of each entry point of `PLUGINS`; finding them takes 15 ms."""
-    return [(entry.name, entry.value) for entry in entry_points(group=PLUGINS)]
 
 
 def _the_store(memo: dict[int, object]) -> ConfigStore:

@@ -13,7 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from mrisem.config.compose import CONF
+from mrisem.config.choices import CONF
 from mrisem.config.overrides import repair
 
 _WIDEST = 100  # characters of a line
@@ -174,7 +174,9 @@ def help_text(verb: str, does: str, overrides: Iterable[str], searched: list[str
     Raises:
         InputError: an override is malformed or its option unknown.
     """
-    words = repair(verb, [*overrides], CONF, searched)
+    words = [*overrides]
+    if words:  # to repair composes, which takes most of the time
+        words = repair(verb, words, CONF, searched)
     if searched:
         words.insert(0, f"hydra.searchpath=[{','.join(f'file://{path}' for path in searched)}]")
     with initialize_config_dir(str(CONF), version_base="1.3"):

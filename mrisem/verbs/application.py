@@ -26,7 +26,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from mrisem.config.compose import CONF, prepare, written_keys
+from mrisem.config.choices import CONF
+from mrisem.config.compose import prepare, written_keys
 from mrisem.config.overrides import adds, parse, quote_paths, repair
 from mrisem.errors import InputError
 from mrisem.progress import close_all
