@@ -65,7 +65,7 @@ def says(mrisem, tmp_path, expected, *arguments):
         (["mask.acelleration=4"], "acelleration"),
         (["data.acquisition=AXT9"], "AXT9"),
         (["mask.acceleration=60"], "calibration"),
-        (["model=zero_filled", "prior=image_same"], "takes no prior"),
+        (["model=zero_filled", "prior=image_same"], "guides only networks that are fitted"),
         (["prior=image_same", "prior.levels=[1,2,99]"], "level"),
         (["prior=image_same", "auxiliary.root=/nowhere"], "/nowhere"),
         (["prior=image_same", "auxiliary.acquisition=AXT1POST"], "AXT1POST"),

@@ -12,7 +12,7 @@ from mrisem.cli import VERBS
 from mrisem.config.compose import CONF, compose
 from mrisem.config.schema import VERBS as SCHEMAS
 from mrisem.errors import InputError
-from mrisem.verbs.pieces import make_datamodule, new_task, without
+from mrisem.verbs.pieces import group_options, make_datamodule, new_task
 from mrisem.verbs.priors import make_encoder, make_prior_builder
 
 START = "model.checkpoint=unused"  # a fit of a trained network names one
@@ -107,7 +107,7 @@ def test_conf_every_prompt_has_five_wordings_and_two_targets(name):
         target = ("positive", "negative")[wording % 2]
         overrides = [f"prompt={name}", f"prompt.wording={wording}", f"prompt.target={target}"]
         config = composed("reconstruct", "prior=image_language", *overrides)
-        prompt = instantiate(without(config.prompt))
+        prompt = instantiate(group_options(config.prompt))
         assert prompt.target == target
         questions.add(prompt.question)
     assert len(questions) == 5
@@ -138,7 +138,7 @@ def test_conf_every_logger_names_arguments_that_exist(name):
         logger = composed(verb, f"logger={name}").logger
         assert logger.name == name
         if name != "none":
-            make = without(logger.make, "_target_")
+            make = group_options(logger.make, "_target_")
             signature(get_object(logger.make._target_)).bind(**make, save_dir=0, version=0)
 
 

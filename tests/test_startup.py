@@ -180,7 +180,7 @@ def test_doctor_that_is_asked_for_nothing_imports_no_lightning(tmp_path):
         ("mask.acelleration=4", "did you mean mask.acceleration?"),
         ("+prior.nosuch=1", "prior.nosuch"),
         ("model=nosuch", "Could not find 'model/nosuch'"),
-        ("fit.iterations=(a", "is not key=value"),
+        ("fit.iterations=(a", "must be key=value"),
     ],
 )
 def test_a_wrong_option_is_refused_where_only_the_configuration_is_shown(

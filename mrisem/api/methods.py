@@ -18,7 +18,7 @@ from mrisem.config.compose import compose
 from mrisem.errors import InputError
 from mrisem.tasks.callbacks.collector import Collector
 from mrisem.types import FailedScan
-from mrisem.verbs.devices import Place, alone
+from mrisem.verbs.devices import Place, predict_options
 from mrisem.verbs.pieces import has_prior, make_datamodule, make_task
 from mrisem.verbs.priors import Priors
 from mrisem.verbs.quiet import quiet
@@ -136,7 +136,7 @@ def _reconstruct(scan: Scan, options: list[str], seed: int | None, name: str | N
             config.trainer,
             callbacks=[*callbacks, collector],
             logger=False,
-            **alone(config, Place(0, 0, 1, "mrisem")),
+            **predict_options(config, Place(0, 0, 1, "mrisem")),
         )
         trainer.predict(task, datamodule=data, return_predictions=False)
     return _result(scan, collector, config, name or make_record(config, {}).method)

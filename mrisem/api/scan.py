@@ -17,7 +17,7 @@ from mrisem.data.folders import data_files, select_acquisition, warn_without_sub
 from mrisem.data.slices import central_slices
 from mrisem.data.volumes import Center, VolumeInfo, inspect_volume
 from mrisem.errors import InputError
-from mrisem.results.reading import read_target
+from mrisem.results.targets import read_target
 
 if TYPE_CHECKING:
     from mrisem.data.datamodules import FastMRI

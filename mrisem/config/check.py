@@ -1,4 +1,4 @@
-"""Checks of a composed configuration: every key known, every value of its type and range."""
+"""Checks of a composed configuration: all keys exist, all values have their type and range."""
 
 from __future__ import annotations
 
@@ -18,37 +18,38 @@ from mrisem.errors import InputError
 
 _PLAIN = ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=True)
 _HYDRA = ("_target_", "_partial_", "_recursive_", "_convert_", "_args_")
-_ANY_KEY = "**"  # among the names of a signature that ends in **kwargs
+_ANY_KEY = "**"  # name that stands for the **kwargs of a signature
 
 
 def check(verb: str, config: DictConfig, written: Iterable[str] = ()) -> DictConfig:
-    """Check a composed configuration and return it resolved, its paths expanded.
+    """Check a composed configuration and return it resolved, with expanded paths.
 
     Args:
         verb: one of `VERBS`.
-        config: what Hydra composed.
-        written: keys and groups that the user's own overrides name.
+        config: configuration composed by Hydra.
+        written: keys and groups of the user's own overrides.
 
     Raises:
-        InputError: a key is unknown, a value is of the wrong type or out of its range, or an option
-            cannot act in this composition.
+        InputError: when a key is unknown, a value has a wrong type or range, or an option has no
+            effect in this configuration.
     """
     raw = OmegaConf.to_container(config, resolve=False)
     try:
         values = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
     except OmegaConfBaseException as error:
         raise InputError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
-    if verb == "doctor" and not asks_of_a_run(written):  # nor is what would make a run imported
+    # a plain doctor checks no run: that would import the network and the data set
+    if verb == "doctor" and not asks_of_a_run(written):
         shared = {name: values[name] for name in Verb.names()}  # type: ignore[call-overload,index]
         return OmegaConf.create({**values, **check_node(shared, Verb, "")})  # type: ignore[dict-item]
     checked = check_node(dict(values), VERBS[verb], "")  # type: ignore[arg-type]
-    if verb != "doctor":  # which says by itself what is missing
+    if verb != "doctor":  # doctor reports missing things itself
         check_effects(raw, checked, set(written))  # type: ignore[arg-type]
     return OmegaConf.create(checked)
 
 
 def asks_of_a_run(written: Iterable[str]) -> bool:
-    """Whether overrides of `mrisem doctor` name anything of a run, beside places and its seed.
+    """Return whether overrides of `mrisem doctor` name options of a run.
 
     >>> asks_of_a_run(["paths.cache"]), asks_of_a_run(["experiment"])
     (False, True)
@@ -57,11 +58,11 @@ def asks_of_a_run(written: Iterable[str]) -> bool:
 
 
 def check_node(node: Mapping[str, Any], schema: type[Options] | None, path: str) -> dict[str, Any]:
-    """Check the keys and values of a node and of those below; return it with paths expanded.
+    """Check keys and values of a node and its subnodes; return it with expanded paths.
 
     Args:
         node: resolved values.
-        schema: schema of the node; with ``_target_`` the signature of what it names counts, too.
+        schema: schema of the node; the signature of its ``_target_`` counts as well.
         path: dotted name of the node, for messages.
     """
     types = known_types(node, schema, path)
@@ -73,21 +74,22 @@ def check_node(node: Mapping[str, Any], schema: type[Options] | None, path: str)
         where = f"{path}.{key}" if path else key
         if key not in types and _ANY_KEY not in types:
             raise unknown(where, [f"{path}.{name}" if path else name for name in types])
-        several = path == "mask" and isinstance(value, list)  # masks of each, drawn by volume
-        each = value if several else [value]
-        results = [check_value(types.get(key, Any), one, where) for one in each]
-        checked[key] = results if several else results[0]
+        # options of a mask may be lists, of which each volume draws one entry
+        is_list = path == "mask" and isinstance(value, list)
+        entries = value if is_list else [value]
+        results = [check_value(types.get(key, Any), entry, where) for entry in entries]
+        checked[key] = results if is_list else results[0]
     return {key: checked[key] for key in node}
 
 
 def _order(item: tuple[str, Any]) -> tuple[bool, bool]:
-    """Put what refers to other options behind them, so that an error names what was written."""
+    """Sort key of options: nodes that refer to others come last, so that errors name the others."""
     key, value = item
     return isinstance(value, Mapping), key == "model"
 
 
 def known_types(node: Mapping[str, Any], schema: type[Options] | None, path: str) -> dict[str, Any]:
-    """Return the type of every option that a node may hold."""
+    """Return the types of all options that a node may hold, by name."""
     types = signature_types(node["_target_"], path) if node.get("_target_") else {}
     if schema is not None:
         types |= {
@@ -100,15 +102,15 @@ def known_types(node: Mapping[str, Any], schema: type[Options] | None, path: str
 
 
 def signature_types(target: str, path: str) -> dict[str, Any]:
-    """Return name and annotation of each argument of what ``_target_`` names.
+    """Return the arguments of a ``_target_`` with their annotations.
 
     Raises:
-        InputError: when it cannot be imported or called.
+        InputError: when the target cannot be imported or called.
     """
     try:
         function = resolve_name(target)
         parameters = inspect.signature(function).parameters.values()
-    except Exception as error:  # whatever the import of a user's module raises
+    except Exception as error:  # the import of a user's module may raise anything
         raise InputError(
             f"{path}._target_ must name a class or function that can be imported, got {target} "
             f"({' '.join(str(error).split())}); correct the dotted name or install its package"
@@ -116,55 +118,59 @@ def signature_types(target: str, path: str) -> dict[str, Any]:
     constructor = function.__init__ if inspect.isclass(function) else function
     try:
         hints = get_type_hints(constructor, include_extras=True)
-    except (NameError, TypeError):  # names that only a type checker imports
+    except (NameError, TypeError):  # annotations with imports for type checkers only
         hints = {}
     names = {p.name: hints.get(p.name, Any) for p in parameters if p.kind is not p.VAR_KEYWORD}
     return names if len(names) == len(parameters) else names | {_ANY_KEY: Any}
 
 
 def check_value(annotation: Any, value: Any, path: str) -> Any:
-    """Check one value; a node below is checked by its own schema or signature."""
+    """Check one value and return it; a subnode is checked by its own schema or signature."""
     if isinstance(value, Mapping) and get_origin(annotation) is not dict:
-        schemas = [one for one in (annotation, *get_args(annotation)) if _is_schema(one)]
+        # the schema may stand in a union, such as ``Encoder | None``
+        schemas = [kind for kind in (annotation, *get_args(annotation)) if _is_schema(kind)]
         if schemas or "_target_" in value:
             return check_node(value, schemas[0] if schemas else None, path)
         return dict(value)
     try:
         adapter: TypeAdapter[Any] = TypeAdapter(annotation, config=_PLAIN)
-    except (
-        Exception
-    ):  # an annotation that pydantic has no schema for says nothing about YAML values
+    except Exception:  # pydantic has no schema for this type: YAML cannot hold its values
         return value
     try:
+        # lists are checked leniently: a tuple of the signature may be written as a list
         return adapter.validate_python(value, strict=not isinstance(value, list))
     except ValidationError as error:
         raise InputError(_message(path, value, error)) from error
 
 
 def _is_schema(annotation: Any) -> bool:
+    """Return whether an annotation is a class of the schema."""
     return inspect.isclass(annotation) and issubclass(annotation, Options)
 
 
-def unknown(path: str, known: Iterable[str]) -> InputError:
-    """Return the error for an unknown key; it names the nearest known one."""
-    names = [name for name in known if not name.rpartition(".")[2].startswith("_")]
+def unknown(path: str, options: Iterable[str]) -> InputError:
+    """Make the error for an unknown key, with the nearest of the existing options."""
+    names = [name for name in options if not name.rpartition(".")[2].startswith("_")]
     last = path.rpartition(".")[2]
+    # a key of another group with the same last part is a likely mistake, too
     nearest = get_close_matches(path, names, 1, 0.7) or [
         name for name in names if name.rpartition(".")[2] == last
     ]
-    beside = [name for name in names if name.count(".") == path.count(".")]
-    hint = f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(beside) or 'none'}"
+    siblings = [name for name in names if name.count(".") == path.count(".")]
+    options_text = f"there are {', '.join(siblings) or 'none'}"
+    hint = f"did you mean {nearest[0]}?" if nearest else options_text
     return InputError(f"unknown option {path}; {hint}")
 
 
 def _message(path: str, value: Any, error: ValidationError) -> str:
-    """Say rule, value and place of the first thing that pydantic objects to."""
-    rules = dict.fromkeys(_rule(one["msg"]) for one in error.errors())  # one for each kind allowed
+    """Return key, rule and value of pydantic's error, in one line."""
+    # a union of types gives an error for each of them
+    rules = dict.fromkeys(_rule(part["msg"]) for part in error.errors())
     return f"{path} must be {' or '.join(rules)}, got {value!r}"
 
 
 def _rule(message: str) -> str:
-    """Turn pydantic's sentence into what follows "must be".
+    """Return the part of pydantic's sentence that follows "must be".
 
     >>> _rule("Input should be greater than 0"), _rule("Input should be a valid integer")
     ('greater than 0', 'a valid integer')

@@ -1,4 +1,4 @@
-"""Composing a verb's configuration: search path of YAML files, names of choices and of jobs."""
+"""Composition of a verb's configuration: search path of YAML files, names of choices and jobs."""
 
 from __future__ import annotations
 
@@ -23,36 +23,35 @@ from mrisem.config.choices import CONF, installed
 from mrisem.config.overrides import adds, parse, quote_paths, repair
 from mrisem.config.schema import VERBS, Choice, expand, store_defaults
 
-SWEPT = "MRISEM_SWEPT"  # names the swept keys in the jobs' processes, which inherit it
+SWEPT = "MRISEM_SWEPT"  # variable with the swept keys, inherited by processes of jobs
+# Paths and sizes do not belong into the name of a job's folder, unless they are swept.
 _UNNAMED = (
     *("output_dir", "data.root", "data.max_slices", "auxiliary.root", "model.checkpoint"),
     *("scale", "paths.cache"),
 )
-_LONGEST = 200  # characters of a folder's name: file systems take 255
+_MAX_NAME = 200  # characters of a folder's name; file systems allow 255
 
 
 class InstalledConfigs(SearchPathPlugin):
-    """Lets Hydra find the YAML files that installed packages bring (`choices.PLUGINS`)."""
+    """Plugin that adds the YAML files of installed packages (`choices.PLUGINS`)."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        """Append each package."""
+        """Append the packages to Hydra's search path."""
         for name, package in installed():
             search_path.append(provider=name, path=f"pkg://{package}")
 
 
 def _the_store(memo: dict[int, object]) -> ConfigStore:
-    """Stand in for ``deepcopy`` of Hydra's store of defaults, of which there is one.
+    """Replace ``deepcopy`` of Hydra's store of defaults: return the store itself.
 
-    Hydra copies its sources, the store in one of them, each time that it lists the choices of a
-    group: for ``--help`` that was a second. What it loads from the store it copies anyway.
+    Hydra copies the whole store each time that it lists the choices of a group, which took a second
+    for ``--help``. Nodes that it loads from the store are copied anyway.
     """
     return ConfigStore.instance()
 
 
 def folder_name(overrides: Iterable[str]) -> str:
-    """Return a sweep job's overrides as the name of one folder: no slash, at most 200 characters.
-
-    Places and sizes are left out unless they are swept (the environment variable `SWEPT`).
+    """Return the overrides of a sweep's job as the name of a folder, at most 200 characters.
 
     >>> folder_name(["seed=0", "encoder.path=weights/mine", "data.root=/data"])
     'encoder.path-weights_mine__seed-0'
@@ -66,27 +65,27 @@ def folder_name(overrides: Iterable[str]) -> str:
         if key in swept or key not in _UNNAMED:
             named.append(f"{key}-{override.get_value_element_as_str()}")
     name = "__".join(sorted(named)).replace("/", "_")
-    if len(name) <= _LONGEST:
+    if len(name) <= _MAX_NAME:
         return name
     digest = hashlib.sha256(name.encode()).hexdigest()[:12]
-    return f"{name[: _LONGEST - len(digest) - 1]}-{digest}"
+    return f"{name[: _MAX_NAME - len(digest) - 1]}-{digest}"
 
 
 def compose(verb: str, overrides: Iterable[str] = ()) -> DictConfig:
-    """Compose and check a verb's configuration, as the command line does.
+    """Compose and check a verb's configuration, like the command line.
 
     Raises:
-        InputError: an option is unknown, out of range, or cannot act.
+        InputError: when an option is unknown, out of range, or without effect.
     """
     words = quote_paths([*overrides], multirun=False)
     try:
-        if adds(words):  # Hydra would take any option behind a plus
+        if adds(words):  # Hydra would accept any option after a plus, also a misspelt one
             raise ConfigCompositionException
         config = _compose(verb, words)
     except ConfigCompositionException:
         words = repair(verb, words, CONF, ())
         config = _compose(verb, words)
-    HydraConfig.instance().set_config(config)
+    HydraConfig.instance().set_config(config)  # resolvers of folders' names read it
     choices = config.hydra.runtime.choices
     with open_dict(config):
         del config["hydra"]
@@ -94,6 +93,7 @@ def compose(verb: str, overrides: Iterable[str] = ()) -> DictConfig:
 
 
 def _compose(verb: str, overrides: list[str]) -> DictConfig:
+    """Compose a configuration with the node ``hydra``."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return hydra_compose(verb, overrides=overrides, return_hydra_config=True)
 
@@ -104,11 +104,11 @@ def prepare(
     written: set[str],
     choices: Mapping[str, str | None] | None = None,
 ) -> DictConfig:
-    """Name every choice and check the configuration (`mrisem.config.check`).
+    """Set the names of all choices and check the configuration (`mrisem.config.check`).
 
     Args:
         verb: key of the schema's `VERBS`.
-        config: composed by Hydra.
+        config: configuration composed by Hydra.
         written: keys and groups of the user's own overrides.
         choices: group -> chosen YAML; None: those of the running Hydra application.
     """
@@ -116,8 +116,9 @@ def prepare(
         choices = HydraConfig.get().runtime.choices
     with open_dict(config):
         for group, field in VERBS[verb].model_fields.items():
-            named = isinstance(field.annotation, type) and issubclass(field.annotation, Choice)
-            if named and choices.get(group) and not config[group].get("name"):
+            is_choice = isinstance(field.annotation, type) and issubclass(field.annotation, Choice)
+            # a YAML that sets no name goes by the name of its file
+            if is_choice and choices.get(group) and not config[group].get("name"):
                 config[group].name = Path(str(choices[group])).name
     return check(verb, config, written)
 
@@ -128,7 +129,7 @@ def written_keys(overrides: Iterable[Override]) -> set[str]:
 
 
 def swept_keys(config: DictConfig) -> set[str]:
-    """Return the keys that a multirun's words or its sweeper vary.
+    """Return the keys that the overrides of a multirun, or its sweeper, vary.
 
     Args:
         config: Hydra's configuration at the start of the multirun.

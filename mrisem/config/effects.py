@@ -1,4 +1,4 @@
-"""Options that cannot act in a composition: refused, or warned of where that is harmless."""
+"""Options without effect in a configuration: an error, or a warning if they do no harm."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from mrisem.errors import InputError
 
 
 def check_effects(raw: Mapping[str, Any], values: Mapping[str, Any], written: set[str]) -> None:
-    """Refuse or warn of what the user wrote and nothing reads.
+    """Refuse, or warn of, options that the user wrote and no code reads.
 
     Args:
-        raw: the composed configuration, references such as ``${fit.settings}`` not resolved.
+        raw: composed configuration with unresolved references such as ``${fit.settings}``.
         values: the same, resolved.
         written: keys and groups of the user's own overrides.
 
     Raises:
-        InputError: an option contradicts the composition.
+        InputError: when an option contradicts the rest of the configuration.
     """
     if "source" in values:
         _check_source(values, written)
@@ -27,10 +27,12 @@ def check_effects(raw: Mapping[str, Any], values: Mapping[str, Any], written: se
         _check_prior(raw, values, written)
     if values.get("returns") is not None and values["returns"] not in values["metrics"]:
         raise InputError(
-            f"returns must be one of {', '.join(values['metrics'])}, got {values['returns']}"
+            f"returns must be one of {', '.join(values['metrics'])}, got {values['returns']}; set "
+            "one of them"
         )
     if "fit" in values:
         _check_fit(raw, values, written)
+    # classical baselines have terms of their own, which the group does not change
     term = values.get("regulariser", {}).get("term")
     if term and not _reads(raw["model"], "regulariser"):
         raise InputError(
@@ -40,24 +42,26 @@ def check_effects(raw: Mapping[str, Any], values: Mapping[str, Any], written: se
 
 
 def _check_source(values: Mapping[str, Any], written: set[str]) -> None:
-    """Simulated subjects and scans of images have different options."""
+    """Refuse options of images for simulated subjects, and the reverse."""
     if values["source"] is None:
         if others := sorted(written & {*Source.names()} - {"source"}):
             raise InputError(
-                f"{others[0]} says how images are used, got no images; set source=FOLDER"
+                f"{others[0]} is an option of scans from images, got no images; set source=FOLDER"
             )
         return
     for key in ("anatomies", "lesions", "n_train", "n_val"):
         if _wrote(written, key) or _wrote(written, f"scale.simulate.{key}"):
             raise InputError(
-                f"{key} is of simulated subjects, got source={values['source']}; leave it out "
-                "(source_anatomy and source_train are those of images)"
+                f"{key} is an option of simulated subjects, got source={values['source']}; leave "
+                "it out (images have source_anatomy and source_train)"
             )
 
 
 def _check_prior(raw: Mapping[str, Any], values: Mapping[str, Any], written: set[str]) -> None:
+    """Check options of the prior, and of the groups that only a prior reads."""
     prior, name = values["prior"], _name(values, "prior")
-    own = {key: value for key, value in raw["prior"].items() if key not in Steering.names()}
+    # options of the builder; steering is read by the task
+    builder = {key: value for key, value in raw["prior"].items() if key not in Steering.names()}
     if not prior.get("_target_"):
         for key in sorted(written):
             if key.startswith("prior.") and key.removeprefix("prior.") in Steering.names():
@@ -67,12 +71,13 @@ def _check_prior(raw: Mapping[str, Any], values: Mapping[str, Any], written: set
     elif prior["weight"] is None and values["model"].get("prior_weight") is not None:
         raise InputError(f"prior.weight must be a number for {name}, got null; leave it out")
     for group in ("encoder", "prompt", "auxiliary"):
-        trains = group == "auxiliary" and "fit" not in values  # decides who is trained on
-        read = prior.get("_target_") and (group == "auxiliary" or _reads(own, group))
-        if _wrote(written, group) and not read and not trains:
+        # without a prior, `train` still leaves the auxiliary subjects out of training
+        is_training = group == "auxiliary" and "fit" not in values
+        is_read = prior.get("_target_") and (group == "auxiliary" or _reads(builder, group))
+        if _wrote(written, group) and not is_read and not is_training:
             warnings.warn(f"{group} has no effect with {name}", stacklevel=2)
     negatives = values["auxiliary"]["negatives"]
-    if negatives != "zero_filled" and _reads(own, "prompt"):
+    if negatives != "zero_filled" and _reads(builder, "prompt"):
         raise InputError(
             f"{name} takes its images from the prompt, got auxiliary.negatives={negatives}; set "
             "auxiliary.negatives=zero_filled"
@@ -80,12 +85,14 @@ def _check_prior(raw: Mapping[str, Any], values: Mapping[str, Any], written: set
     if negatives != "zero_filled" and not values["model"].get("checkpoint"):
         raise InputError(
             f"auxiliary.negatives={negatives} needs a trained network that makes them, got no "
-            "model.checkpoint; name one, or set auxiliary.negatives=zero_filled"
+            "model.checkpoint; set it, or auxiliary.negatives=zero_filled"
         )
 
 
 def _check_fit(raw: Mapping[str, Any], values: Mapping[str, Any], written: set[str]) -> None:
+    """Check options of the fit to each scan."""
     fit = values["fit"]
+    # only tasks of networks refer to the group ``fit`` in their YAML
     if not _reads(raw["model"], "fit"):
         if fit["name"] == "lora":
             raise InputError(
@@ -102,7 +109,7 @@ def _check_fit(raw: Mapping[str, Any], values: Mapping[str, Any], written: set[s
 
 
 def missing_start(values: Mapping[str, Any]) -> str | None:
-    """Say that a fit lacks the weights it starts from, and which command trains them; else None."""
+    """Return the message on missing starting weights of a fit; None: none are missing."""
     fit, model = values["fit"]["name"], values["model"]
     if model.get("checkpoint") or fit not in ("lora", "none"):
         return None
@@ -114,16 +121,17 @@ def missing_start(values: Mapping[str, Any]) -> str | None:
 
 
 def _name(values: Mapping[str, Any], group: str) -> str:
+    """Return the choice of a group as on the command line, such as ``model=unet``."""
     return f"{group}={values[group]['name']}"
 
 
 def _wrote(written: set[str], group: str) -> bool:
-    """Whether an override names a group or a key below it."""
+    """Return whether an override names a group or a key of it."""
     return any(key == group or key.startswith(f"{group}.") for key in written)
 
 
 def _reads(node: Any, group: str) -> bool:
-    """Whether a node, references not resolved, refers to a group."""
+    """Return whether a node with unresolved references refers to a group."""
     if isinstance(node, Mapping):
         return any(_reads(value, group) for value in node.values())
     if isinstance(node, list):

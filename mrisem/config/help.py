@@ -1,4 +1,4 @@
-"""`mrisem VERB --help`: the options that matter, each with its default, and three examples."""
+"""Text of `mrisem VERB --help`: the main options with their defaults, and three examples."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from omegaconf import DictConfig, OmegaConf
 from mrisem.config.choices import CONF
 from mrisem.config.overrides import repair
 
-_WIDEST = 100  # characters of a line
-_FIRST = 34  # most characters of the column of options
-# What each option does; with the verb in front where that one means something else by it.
+_MAX_LINE = 100  # characters of a line
+_MAX_OPTION = 34  # characters of the column of options
+# Description of each option, after the verb's name if the option means something else there. A
+# colon at the end: the choices of the group follow.
 _SENTENCES = {
     "data": "which scans:",
     "data.root": "folder with multicoil_train, multicoil_val",
@@ -81,6 +82,7 @@ _SENTENCES = {
     "report output_dir": "folder of the page: report/index.html there",
     "simulate output_dir": "folder of brain/ and knee/",
 }
+# Options in the help of each verb.
 _RUN = ("data", "data.root", "data.acquisition", "data.max_slices", "mask", "mask.acceleration")
 _GUIDE = ("prior", "prior.weight", "encoder", "encoder.path", "auxiliary.root")
 _OPTIONS = {
@@ -167,12 +169,12 @@ def help_text(verb: str, does: str, overrides: Iterable[str], searched: list[str
 
     Args:
         verb: key of the schema's `VERBS`.
-        does: what it does.
-        overrides: words of the user, which the defaults that are shown follow.
-        searched: more folders of YAML files.
+        does: sentence on the verb.
+        overrides: overrides of the user, which change the defaults that are shown.
+        searched: further folders of YAML files.
 
     Raises:
-        InputError: an override is malformed or its option unknown.
+        InputError: when an override is malformed or its option unknown.
     """
     words = [*overrides]
     if words:  # to repair composes, which takes most of the time
@@ -183,7 +185,8 @@ def help_text(verb: str, does: str, overrides: Iterable[str], searched: list[str
         config = hydra_compose(verb, words, return_hydra_config=True)
         HydraConfig.instance().set_config(config)
         rows = [_row(verb, key, config) for key in _OPTIONS[verb]]
-    first = min(_FIRST, max(len(option) for option, _ in rows)) + 2
+    # the column is as wide as its longest option; a few longer ones push their sentence aside
+    first = min(_MAX_OPTION, max(len(option) for option, _ in rows)) + 2
     lines = [f"mrisem {verb} [option=value ...]   {does}", ""]
     for option, sentence in rows:
         lines += _wrapped(option, sentence, first)
@@ -193,7 +196,7 @@ def help_text(verb: str, does: str, overrides: Iterable[str], searched: list[str
 
 
 def _row(verb: str, key: str, config: DictConfig) -> tuple[str, str]:
-    """Return an option with its default, and what it does; of a group also its choices."""
+    """Return an option with its default, and its description; for a group also the choices."""
     sentence = _SENTENCES.get(f"{verb} {key}") or _SENTENCES[key]
     if sentence.endswith(":"):
         choices = GlobalHydra.instance().config_loader().get_group_options(key)
@@ -206,18 +209,19 @@ def _row(verb: str, key: str, config: DictConfig) -> tuple[str, str]:
 
 
 def _shown(value: object) -> str:
-    """A value as it is written on the command line."""
+    """Return a value as the command line has it."""
     if OmegaConf.is_list(value):
         return f"[{','.join(map(_shown, value))}]"  # type: ignore[call-overload]
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
+    # short, and the same on every machine
     text, home = str(value), str(Path.home())
     return f"~{text.removeprefix(home)}" if text.startswith(f"{home}/") else text
 
 
 def _wrapped(option: str, sentence: str, first: int) -> list[str]:
     """Return an option and its sentence as lines with a hanging indent."""
-    width = min(_WIDEST, shutil.get_terminal_size((_WIDEST, 24)).columns)
+    width = min(_MAX_LINE, shutil.get_terminal_size((_MAX_LINE, 24)).columns)
     gap = max(2, first - len(option))
     text = f"  {option}{' ' * gap}{sentence}"
     indent = " " * (first + 2)

@@ -1,4 +1,4 @@
-"""The command line before Hydra reads it: quoted paths, options that YAML files leave out."""
+"""Preparation of the command line for Hydra: quoted paths, and options that no YAML file has."""
 
 from __future__ import annotations
 
@@ -18,23 +18,17 @@ from mrisem.config.check import known_types, unknown
 from mrisem.config.schema import expand
 from mrisem.errors import InputError
 
+# Options whose values may hold characters of Hydra's grammar.
 PATHS = {
     *("data.root", "auxiliary.root", "output_dir", "model.checkpoint", "encoder.path"),
-    *(
-        "encoder.weights",
-        "paths.cache",
-        "source",
-        "data.axes",
-        "mask.path",
-        "data.sensitivity_maps",
-        "mask.path",
-    ),
+    *("encoder.weights", "paths.cache", "source", "data.axes", "mask.path"),
+    "data.sensitivity_maps",
 }
-_SAFE = re.compile(r"[\w./:@%+$\\-]*")  # what Hydra's grammar takes without quotes
+_SAFE = re.compile(r"[\w./:@%+$\\-]*")  # characters that Hydra's grammar takes without quotes
 
 
 def quote_paths(arguments: Sequence[str], multirun: bool) -> list[str]:
-    r"""Quote the values of path options that Hydra's grammar would not take as they are.
+    r"""Quote values of path options that Hydra's grammar would refuse.
 
     With ``multirun`` a comma separates the values of a sweep.
 
@@ -47,16 +41,19 @@ def quote_paths(arguments: Sequence[str], multirun: bool) -> list[str]:
 
 
 def _quote_path(argument: str, multirun: bool) -> str:
+    """Quote the value of one argument, or each value of a sweep."""
     key, equals, value = argument.partition("=")
+    # values that the user has quoted, lists and references are Hydra's grammar already
     if not equals or key.lstrip("+") not in PATHS or value[:1] in ("'", '"', "[") or "${" in value:
         return argument
-    # a comma within data.axes separates names, never runs of a sweep
-    whole = key == "data.axes" or not multirun or Path(expand(value)).exists()
-    parts = [value] if whole else value.split(",")
+    # a comma within data.axes separates names, and within an existing path it is part of the name
+    is_single = key == "data.axes" or not multirun or Path(expand(value)).exists()
+    parts = [value] if is_single else value.split(",")
     return f"{key}={','.join(map(_quoted, parts))}"
 
 
 def _quoted(text: str) -> str:
+    """Return a text in quotes, if Hydra's grammar needs them."""
     if _SAFE.fullmatch(text):
         return text
     return "'" + text.replace("'", r"\'") + "'"
@@ -66,7 +63,7 @@ def parse(overrides: Iterable[str]) -> list[Override]:
     """Parse overrides.
 
     Raises:
-        InputError: when one is not of Hydra's grammar.
+        InputError: when one does not follow Hydra's grammar.
     """
     parser, parsed = OverridesParser.create(), []
     for text in overrides:
@@ -75,32 +72,32 @@ def parse(overrides: Iterable[str]) -> list[Override]:
         except HydraException as error:
             key, _, value = text.partition("=")
             raise InputError(
-                f"{text!r} is not key=value as Hydra reads it; quote a value with special "
-                f"characters inside and out: '{key}=\"{value}\"'"
+                f"an override must be key=value in Hydra's grammar, got {text!r}; quote a value "
+                f"with special characters twice: '{key}=\"{value}\"'"
             ) from error
     return parsed
 
 
 def adds(overrides: Iterable[str]) -> bool:
-    """Whether any override adds an option, such as ``+seed=1``.
+    """Return whether any override adds an option, such as ``+seed=1``.
 
     Raises:
-        InputError: when one is not of Hydra's grammar.
+        InputError: when one does not follow Hydra's grammar.
     """
     return any(override.is_add() for override in parse(overrides))
 
 
 def repair(verb: str, overrides: Sequence[str], conf: Path, searched: Sequence[str]) -> list[str]:
-    """Let an option be set that the YAML leaves to its default, and refuse an unknown one.
+    """Allow options that no YAML file shows, and refuse unknown ones.
 
-    Hydra takes an override only of a key that the composed YAML files show. An argument of what a
-    ``_target_`` names is an option just the same.
+    Hydra accepts overrides only for keys of the composed YAML files. Arguments of a ``_target_``
+    with defaults are options as well: their overrides get Hydra's ``++``.
 
     Args:
         verb: key of the schema's `VERBS`.
-        overrides: words of the user.
+        overrides: overrides of the user.
         conf: folder of the YAML files.
-        searched: more folders of YAML files.
+        searched: further folders of YAML files.
 
     Raises:
         InputError: when an option is unknown.
@@ -109,24 +106,27 @@ def repair(verb: str, overrides: Sequence[str], conf: Path, searched: Sequence[s
     repaired = list(overrides)
     with initialize_config_dir(str(conf), version_base="1.3"):
         folders = ",".join(f"file://{path}" for path in searched)
-        more = [f"hydra.searchpath=[{folders}]"] if searched else []
+        search_path = [f"hydra.searchpath=[{folders}]"] if searched else []
+        # choices of groups come first: they decide which keys exist
         groups = {o.key_or_group for o in parsed if _is_group(o)}
         chosen = [text for o in parsed if o.key_or_group in groups for text in _choices(o)[:1]]
-        config = compose(verb, [*more, *chosen])
+        config = compose(verb, [*search_path, *chosen])
         for index, override in enumerate(parsed):
             key = override.key_or_group
             if key in groups or override.is_delete() or key.startswith("hydra"):
                 continue
-            others = _variants(key, parsed, chosen)
-            if not override.is_force_add() and _missing(config, key):
-                if not all(_missing(compose(verb, [*more, *one]), key) for one in others):
-                    continue
+            if override.is_force_add() or not _missing(config, key):
+                continue
+            # in a sweep over a group, another choice may have the key
+            variants = _variants(key, parsed, chosen)
+            if all(_missing(compose(verb, [*search_path, *v]), key) for v in variants):
                 _check_known(verb, config, key)
                 repaired[index] = f"++{overrides[index].lstrip('+')}"
     return repaired
 
 
 def _is_group(override: Override) -> bool:
+    """Return whether an override chooses a YAML file of a group."""
     loader = GlobalHydra.instance().config_loader()
     return "/" in override.key_or_group or bool(loader.get_group_options(override.key_or_group))
 
@@ -140,7 +140,7 @@ def _choices(override: Override) -> list[str]:
 
 
 def _variants(key: str, parsed: Sequence[Override], chosen: Sequence[str]) -> list[list[str]]:
-    """Return compositions with the other choices that a sweep makes in the key's own group."""
+    """Return the choices of groups with which a sweep also composes the group of a key."""
     group = key.split(".")[0]
     swept = [text for o in parsed if o.key_or_group == group for text in _choices(o)[1:]]
     kept = [text for text in chosen if not text.startswith(f"{group}=")]
@@ -148,22 +148,24 @@ def _variants(key: str, parsed: Sequence[Override], chosen: Sequence[str]) -> li
 
 
 def _missing(config: DictConfig, key: str) -> bool:
+    """Return whether the configuration lacks a key."""
     parent, _, name = key.rpartition(".")
     node = OmegaConf.select(config, parent) if parent else config
     return not isinstance(node, DictConfig) or name not in node
 
 
 def _check_known(verb: str, config: DictConfig, key: str) -> None:
-    """Refuse a key that is no argument of its node's ``_target_``."""
+    """Raise InputError unless a key is an argument of its node's ``_target_``."""
     parent, _, name = key.rpartition(".")
     node: Any = OmegaConf.select(config, parent) if parent else config
-    siblings = _dotted(config, "")
+    siblings = _dotted(config, "")  # candidates for "did you mean"
     if isinstance(node, DictConfig):
         raw = OmegaConf.to_container(node, resolve=False)
         types = known_types({"_target_": dict(raw).get("_target_")}, None, parent)  # type: ignore[arg-type]
         if name in types or "**" in types:
             return
         siblings += [f"{parent}.{argument}" for argument in types]
+        # a choice without options of its own, such as prior=none: no other key is near
         if not raw or set(map(str, raw)) <= {"name", "_target_", "settings", "term", "make"}:
             raise InputError(
                 f"{parent}={config[parent].name} has no option {name}, got {key}; choose another "

@@ -1,8 +1,8 @@
-"""Typed schema of the configuration: names, types, ranges, units, defaults and help texts.
+"""Typed schema of the configuration: names, types, ranges, units, defaults and descriptions.
 
-A node with ``_target_`` is checked against the signature of what it names, too: an encoder, prior,
-mask or backbone of one's own, inside the tree or outside it, brings its own schema in this way
-(`mrisem.config.check`). Text such as ``${seed}`` is Hydra's reference to another key.
+A node with ``_target_`` is also checked against the signature of that class or function. So an
+encoder, prior, mask or backbone of another package brings its own schema (`mrisem.config.check`).
+Text such as ``${seed}`` is Hydra's reference to another key.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def reference(text: str, description: str | None = None) -> Any:
 
 
 def check_maps(value: str) -> str:
-    """Refuse what is neither a way to sensitivity maps nor a path."""
+    """Raise ValueError unless the value names an estimator of sensitivity maps or a path."""
     if value not in ("torch", "sigpy", "in_file") and not os.path.exists(value):  # noqa: PTH110
         raise ValueError("torch, sigpy, in_file or a path that exists")
     return value
@@ -50,9 +50,9 @@ Maps = Annotated[str, BeforeValidator(expand), AfterValidator(check_maps)]
 
 
 class Options(BaseModel):
-    """Options of one node: unknown ones are refused, numbers are finite, types are not guessed."""
+    """Options of one node: unknown keys are refused, numbers finite, types not converted."""
 
-    # built when first checked: `--help` and `--cfg job` only need the defaults
+    # validators are built at the first check: `--help` and `--cfg job` only need the defaults
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, defer_build=True)
 
     @classmethod
@@ -62,9 +62,9 @@ class Options(BaseModel):
 
 
 class Choice(Options):
-    """Node that names what is made of it."""
+    """Node with a name: a choice among the YAML files of a group."""
 
-    name: str = Field("", description="word for tables; the choice's own where it is empty")
+    name: str = Field("", description="name in tables; empty: that of the chosen YAML")
 
 
 class Paths(Options):
@@ -74,7 +74,7 @@ class Paths(Options):
 
 
 class Data(Choice):
-    """Which scans are read, and what they are used for."""
+    """Choice and use of the scans."""
 
     root: PathText | None = Field(None, description="folder with multicoil_train, multicoil_val")
     acquisition: str | None = Field(None, description="fastMRI's name; null: all of the anatomy")
@@ -82,7 +82,7 @@ class Data(Choice):
     max_slices: Count | None = Field(None, description="central slices of each volume; null: all")
     max_volumes: Count | None = Field(None, description="first volumes of a split; null: all")
     train_subjects: Literal["remaining", "auxiliary"] = Field(
-        "remaining", description="whom `train` trains on: all but the bank's subjects, or those"
+        "remaining", description="subjects of `train`: all but the bank's subjects, or only those"
     )
     validation_subjects: Annotated[int, Field(ge=0)] = Field(
         0, description="training subjects held out to select a checkpoint; 0: the last is named"
@@ -98,7 +98,7 @@ class Data(Choice):
         "torch", description="ESPIRiT of torch or sigpy; in_file: the scans' own; or a path to maps"
     )
     kspace_center: Literal["middle", "corner"] = Field(
-        "middle", description="where the files have the zero frequency; corner: at index 0"
+        "middle", description="position of the zero frequency in the files; corner: at index 0"
     )
     axes: str | list[str] | None = Field(
         None, description="axes of arrays, such as coil,y,x; null: each format's own order"
@@ -114,26 +114,26 @@ class Data(Choice):
 
 
 class Auxiliary(Options):
-    """Of whom the bank is made, and its negatives."""
+    """Subjects of the bank, and its negatives."""
 
     root: PathText | None = reference(
         "${data.root}", description="data set of the bank's subjects, or folder of DICOM or NIfTI"
     )
-    acquisition: str | None = Field(None, description="contrast; null: as prior.contrast says")
+    acquisition: str | None = Field(None, description="contrast; null: see prior.contrast")
     n_subjects: Count = reference("${oc.select:prior.n_auxiliary,${scale.n_auxiliary}}")
     negatives: Literal["zero_filled", "reconstruction", "both"] = Field(
         "zero_filled", description="images of the bank's second side"
     )
-    plane: Plane | None = Field(None, description="of slices of images; null: across thick voxels")
+    plane: Plane | None = Field(None, description="plane of images; null: across thick voxels")
     slice_step: Length | None = Field(None, description="mm between slices of images; null: 5")
     size: Count | None = Field(None, description="pixels of slices of images; null: as the scans'")
 
 
 class Steering(Options):
-    """How strongly a prior counts; part of every ``prior`` (`mrisem.tasks.guidance.Steering`)."""
+    """Weight and schedule of a prior, in every ``prior`` (`mrisem.tasks.guidance.Steering`)."""
 
     weight: Number | None = reference(
-        "${model.prior_weight}", description="lambda, in our scale; null where nothing is guided"
+        "${model.prior_weight}", description="lambda, in mrisem's scale; null: no guidance"
     )
     balance: Number | None = reference(
         "${oc.select:encoder.prior_defaults.balance,null}",
@@ -150,7 +150,7 @@ class Steering(Options):
 
 
 class PriorDefaults(Options):
-    """What a prior takes with an encoder where it says nothing else."""
+    """Defaults of a prior that depend on its encoder."""
 
     components: list[Count | None] | None = None
     level_weights: list[Number] | None = None
@@ -159,31 +159,31 @@ class PriorDefaults(Options):
 
 
 class Encoder(Choice):
-    """An encoder: the arguments of its ``_target_``, and what suits it."""
+    """Encoder: the arguments of its ``_target_``, and defaults of priors that use it."""
 
     path: PathText | None = Field(None, description="checkpoint: folder or hub name")
     prior_defaults: PriorDefaults = Field(default_factory=PriorDefaults)
 
 
 class Prior(Steering, Choice):
-    """A prior: steering, and the arguments of its builder."""
+    """Prior: steering, and the arguments of its builder."""
 
-    encoder: Encoder | None = Field(None, description="a builder that takes an encoder gets ours")
-    n_auxiliary: Count | None = Field(None, description="subjects of its bank")
+    encoder: Encoder | None = Field(None, description="the group encoder, if the builder takes one")
+    n_auxiliary: Count | None = Field(None, description="number of subjects of its bank")
 
 
 class Fit(Choice):
-    """How a network meets one scan."""
+    """Fit of a network to one scan."""
 
     iterations: Count = reference("${scale.fit.iterations}", description="steps of Adam")
-    learning_rate: Rate = Field(1e-3, description="of Adam")
+    learning_rate: Rate = Field(1e-3, description="learning rate of Adam")
     halve_every: Count = Field(1000, description="steps after which the rate is halved")
     loss_share: Share | None = reference(
         "${oc.select:model.loss_share,0.4}",
         description="share of the samples held out for the loss; null: network and loss share all",
     )
     calibration: Literal["block", "lines"] = Field(
-        "block", description="what of the calibration lines is never held out"
+        "block", description="part of the calibration lines that is never held out"
     )
     validation_share: Share | None = Field(
         None, description="share of the samples held out to stop early on; null: fit to the end"
@@ -197,25 +197,25 @@ class Fit(Choice):
 
 
 class Model(Choice):
-    """A method: a network or a classical baseline."""
+    """Method: a network or a classical baseline."""
 
-    prior_weight: Number | None = Field(None, description="lambda of a prior, in our scale")
+    prior_weight: Number | None = Field(None, description="lambda of a prior, in mrisem's scale")
     compile: Literal["default", "reduce-overhead", "max-autotune"] | None = Field(
-        None, description="mode of torch.compile for the network; null: it is run as it is"
+        None, description="mode of torch.compile for the network; null: not compiled"
     )
     checkpoint: PathText | None = Field(None, description="weights to start from")
     trained_by: str | None = Field(None, description="command that trains it, for messages")
     loss_share: Share | None = Field(None, description="default of fit.loss_share")
     readout: Literal["target", "all"] = Field("target", description="default of data.readout")
     prior_on: Literal["image", "network", "stages"] = Field(
-        "image", description="where the prior acts: final image, last network output, all stages"
+        "image", description="images that the prior sees: final, last network output, all stages"
     )
-    loss_on: Literal["image", "stages"] = Field("image", description="where the data loss acts")
+    loss_on: Literal["image", "stages"] = Field("image", description="images of the data loss")
     task: Any = Field(description="the LightningModule")
 
 
 class Regulariser(Choice):
-    """A conventional term beside the data term."""
+    """Conventional regulariser beside the data term."""
 
     weight: Number = 0.1
     wavelet: str = "db4"
@@ -234,7 +234,8 @@ Side = Annotated[int, Field(ge=64, multiple_of=2)]  # along the edge of a simula
 if TYPE_CHECKING:
     Scale = Any
 else:
-    Scale = sizes(  # sizes, and the name of their choice
+    # The numbers of each part stand in the YAML files of the group ``scale``, without defaults.
+    Scale = sizes(
         Choice,
         simulate=sizes(n_train=Subjects, n_val=Subjects, n_slices=Count, size=Side, n_coils=Count),
         n_auxiliary=Count,
@@ -260,34 +261,34 @@ else:
 
 
 class Trainer(Options):
-    """What Lightning's Trainer is given; its other arguments are accepted, too."""
+    """Arguments of Lightning's Trainer; those that are not listed are accepted, too."""
 
     accelerator: str = "auto"
     devices: Count | Literal["auto"] | list[int] = 1
     strategy: str = "auto"
     precision: Literal["32-true", "32", 32, "bf16-mixed"] = Field(
-        "32-true", description="of networks; FFTs, solves, losses and priors are float32 in both"
+        "32-true", description="precision of networks; FFTs, solves, losses, priors are float32"
     )
     max_epochs: Count | None = None
 
 
 class Logger(Choice):
-    """Where curves and scores go beside the run folder."""
+    """Logger of curves and scores, beside the run folder."""
 
     make: Any = None
 
 
 class Lesions(Options):
-    """Which simulated subjects have lesions."""
+    """Simulated subjects with lesions, by split."""
 
     train: Literal["some", "none", "all"] = "some"
     val: Literal["some", "none", "all"] = "some"
 
 
 class Verb(Options):
-    """What every verb takes."""
+    """Options of every verb."""
 
-    seed: int = Field(ge=0, description="of masks, splits, starting weights and noise")
+    seed: int = Field(ge=0, description="seed of masks, splits, starting weights and noise")
     output_dir: PathText
     paths: Paths
 
@@ -306,7 +307,7 @@ class Bank(Verb):
 
 
 class Made(Options):
-    """Node of which its ``_target_``'s signature says all."""
+    """Node whose options are the arguments of its ``_target_``."""
 
 
 class Train(Bank):
@@ -335,7 +336,7 @@ class Reconstruct(Bank):
 
 
 class Source(Options):
-    """Images that scans are simulated from; without a source the other options are refused."""
+    """Images from which scans are simulated; without ``source`` the others are refused."""
 
     source: PathText | None = Field(
         None, description="folder (or file) of DICOM or NIfTI images; null: simulated subjects"
@@ -345,11 +346,11 @@ class Source(Options):
         None, description="fastMRI's name that the scans get; null: AXT1, of knees CORPD_FBK"
     )
     source_plane: Plane | None = Field(
-        None, description="of the slices; null: across thick voxels, axial where they are cubes"
+        None, description="plane of slices; null: across thick voxels, axial for cubic ones"
     )
     source_slice_step: Length = Field(5.0, description="mm from one slice to the next, at least")
     source_center: Annotated[float, Field(ge=0, le=1)] = Field(
-        0.5, description="where the middle slice lies, 0: foot, back, left end of the object"
+        0.5, description="position of the middle slice, 0: foot, back or left end of the object"
     )
     source_train: Annotated[int, Field(ge=0)] = Field(
         0, description="first subjects that go to multicoil_train; the others to multicoil_val"
@@ -372,7 +373,7 @@ class Simulate(Source, Verb):
 
 
 class Targets(Data):
-    """Where targets are; null: as each run recorded."""
+    """Folder of the targets; null: as each run recorded."""
 
     split: str | None = None  # type: ignore[assignment]
 
@@ -397,7 +398,7 @@ class Report(Verb):
     reference: str | None
     error_window: float = Field(gt=0, le=1)
     embedding: Literal["pca", "umap"] = Field(
-        "pca", description="how embeddings are laid out in the plane; umap takes half a minute more"
+        "pca", description="projection of embeddings to the plane; umap takes half a minute more"
     )
     embedding_slices: int = Field(ge=0)
 
@@ -418,12 +419,12 @@ VERBS: dict[str, type[Verb]] = {
     "evaluate": Evaluate,
     "report": Report,
     "export": Export,
-    "doctor": Reconstruct,  # says what would run
+    "doctor": Reconstruct,  # checks a run of `reconstruct` without running it
 }
 
 
 def store_defaults() -> None:
-    """Offer the schema's defaults to YAML files, as ``schema/data`` and so on."""
+    """Register the schema's defaults, which YAML files include as ``schema/data`` and so on."""
     schemas: dict[str, type[Options]] = {
         "data": Data,
         "auxiliary": Auxiliary,

@@ -1,4 +1,4 @@
-"""The data sets of fastMRI: each names its acquisitions and which other contrast goes with each."""
+"""Data sets of fastMRI with their acquisitions, and another contrast for each acquisition."""
 
 from collections.abc import Mapping
 from typing import ClassVar
@@ -7,7 +7,7 @@ from mrisem.data.datamodules import FastMRI
 
 
 class FastMRIBrain(FastMRI):
-    """fastMRI's brain data."""
+    """Brain data of fastMRI."""
 
     anatomy = "brain"
     cross: ClassVar[Mapping[str, str]] = {
@@ -21,7 +21,7 @@ class FastMRIBrain(FastMRI):
 
 
 class FastMRIKnee(FastMRI):
-    """fastMRI's knee data: proton density without and with fat suppression."""
+    """Knee data of fastMRI: proton density without and with fat suppression."""
 
     anatomy = "knee"
     cross: ClassVar[Mapping[str, str]] = {"CORPD_FBK": "CORPDFS_FBK", "CORPDFS_FBK": "CORPD_FBK"}
@@ -29,7 +29,7 @@ class FastMRIKnee(FastMRI):
 
 
 class FastMRIMixed(FastMRI):
-    """Brain and knee files in one folder, for networks that serve both."""
+    """Brain and knee files in one folder, for networks that reconstruct both."""
 
     anatomy = "mixed"
     cross: ClassVar[Mapping[str, str]] = {**FastMRIBrain.cross, **FastMRIKnee.cross}

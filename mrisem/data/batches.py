@@ -1,4 +1,4 @@
-"""From the k-space of single slices to a `mrisem.types.Batch`."""
+"""Assembly of a `mrisem.types.Batch` from the k-space of single slices."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class Row:
 
     Args:
         masked_kspace: ``(coil, y, x)`` complex64, scaled as in `Batch`.
-        scale: ``()`` float32.
-        columns: ``(x,)`` bool, sampled ones; ``(y, x)`` where single points are.
-        info: where the slice comes from.
+        scale: ``()`` float32, see `Batch`.
+        columns: ``(x,)`` bool, sampled columns, or ``(y, x)`` bool, sampled points.
+        info: source of the slice.
         calibration: ``(coil, n, n)`` complex64, the centre of k-space for sensitivity maps, in any
-            unit; None: what ``columns`` sample around the centre.
-        target: ``(Y, X)`` float32, or None.
-        maps: ``(coil, y, x)`` complex64, sensitivity maps that are given; None: estimated.
+            unit; None: the block that ``columns`` sample around the centre.
+        target: ``(Y, X)`` float32 in units of the file, or None.
+        maps: ``(coil, y, x)`` complex64, sensitivity maps from a file; None: they are estimated.
     """
 
     masked_kspace: Tensor
@@ -53,14 +53,21 @@ def undersample(kspace: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
         columns: ``(x,)`` bool, or ``(y, x)``.
 
     Returns:
-        Masked k-space ``(coil, y, x)``, and the scale ``()``: an image times it is in units of the
-        file.
+        masked k-space ``(coil, y, x)``, and the scale ``()``: an image times the scale is in units
+        of the file.
+
+    Raises:
+        InputError: when the samples hold no signal, or the scale exceeds float32.
     """
+    # Files hold k-space in units from 1e-12 to 1e12: a power of two keeps sums of squares within
+    # float32, without rounding.
     exponent = exponent_of(kspace)
     masked = shift_exponent(kspace, -exponent) * columns
     scale = root_sum_of_squares(ifft2c(masked)).max()
     if not bool(scale > 0):
-        raise InputError("the mask must sample some signal, every sampled column is zero")
+        raise InputError(
+            "the mask must sample some signal, got zeros in every sampled column; set another mask"
+        )
     in_file = shift_exponent(scale, exponent)
     if not (bool(torch.isfinite(in_file)) and bool(in_file > 0)):
         raise InputError(
@@ -71,7 +78,10 @@ def undersample(kspace: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def magnitude(kspace: Tensor) -> Tensor:
-    """Root-sum-of-squares image of ``(coil, y, x)`` k-space: ``(y, x)``, in units of the file.
+    """Compute the root-sum-of-squares image ``(y, x)`` of k-space, in units of the file.
+
+    Args:
+        kspace: ``(coil, y, x)`` complex64.
 
     Raises:
         InputError: when the image exceeds float32.
@@ -80,7 +90,10 @@ def magnitude(kspace: Tensor) -> Tensor:
     image = root_sum_of_squares(ifft2c(shift_exponent(kspace, -exponent)))
     image = shift_exponent(image, exponent)
     if not bool(torch.isfinite(image).all()):
-        raise InputError("the image of k-space must be finite as float32; write another unit")
+        raise InputError(
+            "the image of k-space must be finite as float32, got NaN or infinity; write the "
+            "k-space in another unit"
+        )
     return image
 
 
@@ -91,14 +104,14 @@ def as_batch(
     estimator: str = "torch",
     readout: Readout = "all",
 ) -> Batch:
-    """Put slices of one volume together and estimate their sensitivity maps.
+    """Join slices of one volume and estimate their sensitivity maps.
 
     Args:
-        rows: the slices; all have targets, or none.
+        rows: the slices; either all or none of them have targets.
         crop: ``(Y, X)`` of reconstructions.
-        cache_folder: folder that keeps sensitivity maps; None: not kept.
+        cache_folder: folder of cached sensitivity maps; None: they are not kept.
         estimator: name of the estimator of sensitivity maps.
-        readout: image rows that the batch has: those of the ``target``, or ``all``
+        readout: image rows of the batch: those of the ``target``, or ``all``
             (`mrisem.physics.fourier.crop_readout`). Sensitivity maps come from all of k-space.
     """
     masked, scale, columns = (
@@ -106,13 +119,17 @@ def as_batch(
         for name in ("masked_kspace", "scale", "columns")
     )
     height, width = masked.shape[-2:]
-    points = columns.ndim == 3  # then image rows are not separate, and all are reconstructed
-    n_rows = crop[0] if readout == "target" and not points else height
-    mask = columns if points else repeat(columns, "b x -> b y x", y=n_rows)
+    # With whole columns each image row is a problem of its own, so rows outside the target can be
+    # left out. Masks of points mix the rows.
+    is_points = columns.ndim == 3
+    n_rows = crop[0] if readout == "target" and not is_points else height
+    mask = columns if is_points else repeat(columns, "b x -> b y x", y=n_rows)
+    # exact zeros outside the mask, as `Batch` has them
     masked = crop_readout(masked, n_rows) * mask[:, None]
-    given = [row.maps for row in rows if row.maps is not None]
-    if given:
-        full = torch.stack(given)
+    file_maps = [row.maps for row in rows if row.maps is not None]
+    if file_maps:
+        full = torch.stack(file_maps)
+        # unit root-sum-of-squares, as estimated maps have it
         full = full / root_sum_of_squares(full)[:, None].clamp_min(1e-12)
         maps, coarse = center_crop(full, (n_rows, width)).contiguous(), None
     else:
@@ -134,12 +151,24 @@ def as_batch(
 def _estimate_maps(
     rows: Sequence[Row], masked: Tensor, height: int, cache_folder: Path | None, estimator: str
 ) -> tuple[Tensor, Tensor | None]:
-    """Maps ``(batch, coil, y, x)`` of the rows that ``masked`` has, and on the coarse grid."""
+    """Estimate the maps of slices.
+
+    Args:
+        rows: the slices.
+        masked: ``(batch, coil, y, x)`` complex64, masked k-space of the batch.
+        height: number of rows of the whole field of view.
+        cache_folder: folder of cached maps.
+        estimator: name of the estimator.
+
+    Returns:
+        maps ``(batch, coil, y, x)`` on the rows of ``masked``, and maps on the coarse grid.
+    """
     blocks = [_calibration(row) for row in rows]
     lines = torch.tensor([block.shape[-1] for block in blocks])
     (n, _, n_rows, width), maps = masked.shape, torch.empty_like(masked)
     coarse: Tensor | None = None
-    for size in lines.unique().tolist():  # slices with equally many in one go
+    # slices with blocks of the same size are estimated together
+    for size in lines.unique().tolist():
         chosen = torch.stack([b for b in blocks if b.shape[-1] == size])
         part = estimate_coarse_maps(chosen, size, cache_folder, estimator=estimator)
         coarse = part.new_empty(n, *part.shape[1:]) if coarse is None else coarse
@@ -149,7 +178,7 @@ def _estimate_maps(
 
 
 def _calibration(row: Row) -> Tensor:
-    """``(coil, n, n)``: the centre of k-space that maps are estimated from."""
+    """Return the centre of k-space ``(coil, n, n)`` from which maps are estimated."""
     if row.calibration is not None:
         return row.calibration
     n = min(calibration_square(row.columns), row.masked_kspace.shape[1])

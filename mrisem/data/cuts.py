@@ -1,4 +1,4 @@
-"""Slices of an image in anatomical axes: which are taken, how they are turned and resampled."""
+"""Slices of an image in anatomical axes: their choice, orientation and resampling."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PLANES: dict[Plane, int] = {"sagittal": 0, "coronal": 1, "axial": 2}  # axis acr
 SLICE_STEP = 5.0  # mm; fastMRI's brain slices are 5 mm thick
 # A slice shows the object where its mean is above this share of the largest mean of a slice.
 _OCCUPIED = 0.2
-# Voxels whose edges differ by less count as cubes: headers round.
+# Voxels whose edges differ by less than this ratio count as cubes, since headers round.
 _CUBE = 1.05
 # Share of the band, at its upper end, over which frequencies fade out where pixels become larger.
 _FADING = 0.2
@@ -26,14 +26,15 @@ _FADING = 0.2
 
 @dataclass(frozen=True)
 class Cut:
-    """How slices are made of images.
+    """Choice of slices from an image.
 
     Args:
         size: pixels along the edge of a slice; its field of view is the image's, made square.
-        plane: None: across the longest edge of the voxels, axial where these are cubes.
-        step: mm from one slice to the next, at least one slice of the image.
-        center: where the middle slice lies, from 0 (foot, back, left) to 1 of the object's extent.
-        n_slices: None: as many as the object has.
+        plane: orientation of the slices; None: across the longest edge of the voxels, or axial for
+            cubic voxels.
+        step: distance of slices, mm; at least that of the image's own slices.
+        center: position of the middle slice, from 0 (foot, back, left) to 1 of the object's extent.
+        n_slices: number of slices; None: as many as the object has.
     """
 
     size: int
@@ -52,7 +53,7 @@ def choose_plane(voxels: Voxels, cut: Cut) -> Plane:
     """
     if cut.plane is not None:
         return cut.plane
-    if 1 in voxels.values.shape:  # a single slice, whatever its thickness
+    if 1 in voxels.values.shape:  # a single slice defines the plane, even if it is thin
         edges = tuple(float(n == 1) for n in voxels.values.shape)
     elif max(voxels.spacing) < _CUBE * min(voxels.spacing):
         return "axial"
@@ -62,12 +63,12 @@ def choose_plane(voxels: Voxels, cut: Cut) -> Plane:
 
 
 def choose_slices(voxels: Voxels, cut: Cut, where: str) -> list[int]:
-    """Return the indices of a cut's slices, from foot, back or left on.
+    """Return the indices of a cut's slices in the image, beginning at the foot, back or left.
 
     Args:
         voxels: the image.
-        cut: which are taken.
-        where: the image's place, for messages.
+        cut: choice of the slices.
+        where: file of the image, for messages.
 
     Raises:
         InputError: when the object has too few slices.
@@ -75,6 +76,7 @@ def choose_slices(voxels: Voxels, cut: Cut, where: str) -> list[int]:
     plane = choose_plane(voxels, cut)
     axis = PLANES[plane]
     means = voxels.values.mean(tuple({0, 1, 2} - {axis}), dtype=np.float64)
+    # background slices hold noise, and are left out
     occupied = np.flatnonzero(means > _OCCUPIED * means.max())
     first, last = int(occupied[0]), int(occupied[-1])
     stride = max(1.0, cut.step / voxels.spacing[axis])
@@ -96,22 +98,23 @@ def choose_slices(voxels: Voxels, cut: Cut, where: str) -> list[int]:
 
 
 def cut_slice(voxels: Voxels, plane: Plane, index: int, size: int) -> tuple[np.ndarray, float]:
-    """Cut one slice, turned as radiologists look at it, on a square grid.
+    """Cut one slice in radiological orientation, on a square grid.
 
-    The patient's head, or front in an axial slice, is up; the right side is at the left, in a
-    sagittal slice the front.
+    The patient's head is up, in an axial slice the front. The patient's right side is at the left,
+    in a sagittal slice the front.
 
     Args:
         voxels: the image.
-        plane: its orientation.
-        index: its index in the image.
-        size: pixels along its edge.
+        plane: orientation of the slice.
+        index: index of the slice in the image.
+        size: pixels along the edge of the result.
 
     Returns:
         ``(size, size)`` float32 magnitudes, and the edge length of a pixel in mm.
     """
     axis = PLANES[plane]
     across, up = sorted({0, 1, 2} - {axis})
+    # axes run to the right, front and head: both are flipped, and the second becomes the rows
     pixels = voxels.values.take(index, axis=axis)[::-1, ::-1].T
     spacing = voxels.spacing[up], voxels.spacing[across]
     edge = max(n * mm for n, mm in zip(pixels.shape, spacing, strict=True)) / size
@@ -119,18 +122,18 @@ def cut_slice(voxels: Voxels, plane: Plane, index: int, size: int) -> tuple[np.n
         resampling(n, mm / edge, size) for n, mm in zip(pixels.shape, spacing, strict=True)
     )
     square = rows @ pixels.astype(np.float64) @ columns.T
-    return np.abs(square).astype(np.float32), edge
+    return np.abs(square).astype(np.float32), edge  # interpolation may undershoot zero
 
 
 def affine_of_slices(voxels: Voxels, plane: Plane, indices: Sequence[int], size: int) -> np.ndarray:
-    """Return the affine ``(4, 4)`` float64 of slices that `cut_slice` makes, to mm (RAS+).
+    """Return the affine ``(4, 4)`` float64 of slices from `cut_slice`, to mm (RAS+).
 
-    Slices are taken as evenly spaced: where their indices are rounded, by half a voxel at most.
+    Slices count as evenly spaced; rounding of their indices moves them by at most half a voxel.
 
     Args:
         voxels: the image.
         plane: orientation of the slices.
-        indices: their indices in the image.
+        indices: indices of the slices in the image.
         size: pixels along the edge of a slice.
     """
     axis, n = PLANES[plane], voxels.values.shape
@@ -149,14 +152,14 @@ def affine_of_slices(voxels: Voxels, plane: Plane, indices: Sequence[int], size:
     return voxels.affine @ to_voxel
 
 
-@lru_cache(maxsize=4)  # the two axes of the slices of an image
+@lru_cache(maxsize=4)  # two axes for each of the two latest images
 def resampling(n: int, ratio: float, size: int) -> np.ndarray:
-    """Matrix that resamples ``n`` pixels to ``size`` by their Fourier series; the centre stays.
+    """Return the matrix that resamples ``n`` pixels to ``size`` by their Fourier series.
 
-    ``W[i, j] = (1 / N) sum_k h(k / N) exp(2 pi i k (p_i - j) / N)``, with ``p_i`` the place of the
-    new pixel i and ``N`` old pixels in a period, wide enough that nothing wraps around into the new
-    ones. ``h`` passes the frequencies that both grids hold; where the new pixels are larger it
-    falls to zero with a raised cosine over the last fifth, as scanners' filters do against ringing.
+    ``W[i, j] = (1 / N) sum_k h(k / N) exp(2 pi i k (p_i - j) / N)``, with ``p_i`` the position of
+    new pixel i in old pixels, and a period of ``N`` old pixels. The centre stays. ``h`` passes the
+    frequencies that both grids hold. For larger new pixels it falls to zero with a raised cosine
+    over the last fifth of the band, as scanners' filters do against ringing.
 
     Args:
         n: number of old pixels.
@@ -164,22 +167,23 @@ def resampling(n: int, ratio: float, size: int) -> np.ndarray:
         size: number of new pixels.
 
     Returns:
-        ``(size, n)`` float64; sums of rows are 1 but for what fades at the edges.
+        ``(size, n)`` float64; rows sum to 1, except near the edges of the old pixels.
 
     >>> np.allclose(resampling(6, 1.0, 6), np.eye(6))
     True
     """
-    places = (np.arange(size) - (size - 1) / 2) / ratio + (n - 1) / 2
-    reach = max(-places[0], places[-1] - (n - 1), 0.0)
-    period = n + 2 * math.ceil(reach) + (0 if reach == 0 and ratio == 1 else 16)
-    frequencies = np.fft.fftfreq(period)  # cycles an old pixel
-    band = min(0.5, 0.5 * ratio)
+    positions = (np.arange(size) - (size - 1) / 2) / ratio + (n - 1) / 2
+    # The series is periodic: zeros around the old pixels keep the far side out of the new ones.
+    overhang = max(-positions[0], positions[-1] - (n - 1), 0.0)
+    period = n + 2 * math.ceil(overhang) + (0 if overhang == 0 and ratio == 1 else 16)
+    frequencies = np.fft.fftfreq(period)  # cycles per old pixel
+    band = min(0.5, 0.5 * ratio)  # Nyquist frequency of the coarser grid
     share = (np.abs(frequencies) / band - (1 - _FADING)) / _FADING
     passed = np.where(share > 1, 0.0, 0.5 + 0.5 * np.cos(np.pi * share.clip(0, 1)))
-    if ratio >= 1:  # all that the old grid holds
+    if ratio >= 1:  # the new grid holds all frequencies of the old one
         passed = np.ones_like(frequencies)
-    turns = np.outer(places, frequencies)
-    back = np.outer(frequencies, np.arange(n))
-    matrix = np.real(np.exp(2j * np.pi * turns) * passed @ np.exp(-2j * np.pi * back)) / period
-    matrix.flags.writeable = False  # it is kept
+    synthesis = np.exp(2j * np.pi * np.outer(positions, frequencies))
+    analysis = np.exp(-2j * np.pi * np.outer(frequencies, np.arange(n)))
+    matrix = np.real(synthesis * passed @ analysis) / period
+    matrix.flags.writeable = False  # the cache hands the same array to every caller
     return matrix

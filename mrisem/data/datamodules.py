@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
-from itertools import cycle, islice
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -14,71 +13,69 @@ import torch
 from annotated_types import Ge
 from torch.utils.data import DataLoader
 
-from mrisem.data.auxiliary import (
-    AuxiliarySettings,
-    AuxiliarySlices,
-    Reconstructor,
-)
+from mrisem.data.auxiliary import AuxiliarySettings, AuxiliarySlices, Reconstructor
 from mrisem.data.batches import Readout
 from mrisem.data.dataset import SliceGroups
 from mrisem.data.folders import find_volumes
 from mrisem.data.images import images_of_root
 from mrisem.data.index import FileIndex
+from mrisem.data.loaders import make_loader, random_order
 from mrisem.data.readers.axes import parse_axes
 from mrisem.data.readers.conversion import Conversion
 from mrisem.data.readers.scan import ReadOptions
-from mrisem.data.slices import SliceOf, central_slices
+from mrisem.data.slices import VolumeSlice, central_slices
 from mrisem.data.subjects import Subjects
 from mrisem.data.volumes import Center, VolumeInfo
 from mrisem.data.workers import count_readers
 from mrisem.errors import InputError
 from mrisem.physics.masks import ColumnMask, stable_seed
-from mrisem.signals import leave
 from mrisem.types import Batch, FailedScan
 
 
 class FastMRI(pl.LightningDataModule):
-    """A folder of fastMRI files, split by subject.
+    """Data set in fastMRI's layout, split by subject.
 
     * reconstructed (`predict_dataloader`): the subjects of ``multicoil_<split>``;
     * auxiliary (`auxiliary_slices`): ``auxiliary.n_subjects`` subjects of ``multicoil_train``, or
-      of a folder of images, that are neither reconstructed nor in another folder;
+      of a folder of images, that are neither reconstructed nor in another split;
     * training: the other subjects of ``multicoil_train`` (``train_subjects="remaining"``), or the
-      auxiliary ones themselves (``"auxiliary"``, as the paper's warm start);
-    * validation: ``validation_subjects`` others of ``multicoil_train``, which select the best
-      checkpoint. Scans that may be reconstructed, with their targets, have no part in training.
+      auxiliary subjects themselves (``"auxiliary"``, as the paper's warm start);
+    * validation: ``validation_subjects`` further subjects of ``multicoil_train``, which select the
+      best checkpoint. Scans that may be reconstructed have no part in training.
 
     Args:
-        root: folder with ``multicoil_train`` and so on.
-        mask: how scans are undersampled.
-        acquisition: fastMRI's name; None: every one of the anatomy.
-        split: folder that is reconstructed.
-        max_slices: central slices of each volume; None: all.
-        max_volumes: first volumes of a split; None: all.
-        slices_at_once: most slices of one volume in a batch.
+        root: folder that holds ``multicoil_train``, ``multicoil_val`` and so on.
+        mask: undersampling mask.
+        acquisition: fastMRI's name of the sequence; None: every acquisition of the anatomy.
+        split: split that is reconstructed.
+        max_slices: number of central slices of each volume; None: all.
+        max_volumes: number of first volumes of a split; None: all.
+        slices_at_once: largest number of slices of one volume in a batch.
         seed: seed of masks and order.
-        cache_folder: folder of sensitivity maps; None: not kept.
+        cache_folder: folder of cached sensitivity maps; None: they are not kept.
         index_folder: folder of the `FileIndex`; None: each start opens every file.
         on_error: ``raise`` at a bad scan, or ``skip``: it comes as a `FailedScan`, and bad
             auxiliary scans are left out with a warning.
         auxiliary: settings of the auxiliary set.
-        train_subjects: ``remaining`` or ``auxiliary``.
+        train_subjects: subjects that are trained on, ``remaining`` or ``auxiliary``.
         validation_subjects: number of subjects of ``multicoil_train`` held out of training; 0: no
             validation, so no checkpoint is selected.
-        max_validation_slices: central slices of each file of those subjects; None: as
-            ``max_slices`` says.
-        n_workers: processes that read ahead; ``auto``: see `count_readers`.
-        sensitivity_maps: their estimator, ``torch`` (ours) or ``sigpy``; ``in_file`` takes the
-            dataset ``sensitivity_maps`` of each scan, a path a file of maps or a folder of them.
-        kspace_center: where the zero frequency lies in the files: in the ``middle`` of both axes,
-            as fastMRI has it, or in their ``corner``, at index 0.
-        readout: image rows that are reconstructed: those that the ``target`` has, or ``all`` of an
+        max_validation_slices: number of central slices of each file of those subjects; None: as
+            many as ``max_slices``.
+        n_workers: number of processes that read ahead; ``auto``: see `count_readers`.
+        sensitivity_maps: estimator of the maps, ``torch`` (of this package) or ``sigpy``;
+            ``in_file``: the dataset ``sensitivity_maps`` of each scan; a path: a file of maps, or a
+            folder of such files.
+        kspace_center: position of the zero frequency in the files: ``middle`` of both axes, as in
+            fastMRI, or their ``corner``, at index 0.
+        readout: image rows that are reconstructed: those of the ``target``, or ``all`` rows of an
             oversampled readout.
-        axes: names of the axes of arrays in other formats, such as ``coil,y,x``; None: each
-            format's own order.
+        axes: names of the axes of arrays in other formats, such as ``coil,y,x``; None: the order
+            of each format.
         prewhiten: whether scans that hold noise samples are whitened by them.
-        conversion_folder: cache of scans of other formats; None: such files are refused.
-        virtual_coils: coils to which more of them are compressed; None: all are kept.
+        conversion_folder: cache of converted scans; None: files of other formats are refused.
+        virtual_coils: number of coils to which scans with more coils are compressed; None: no
+            compression.
     """
 
     anatomy: ClassVar[str]
@@ -114,28 +111,25 @@ class FastMRI(pl.LightningDataModule):
     ):
         super().__init__()
         if root is None:
-            raise InputError("data.root must name the data set's folder: set data.root=DIR")
+            raise InputError("data.root must name the data set's folder, got none; set data.root")
         self.root = Path(root)
         self.split = split
         self.max_slices = max_slices
         self.seed = seed
         self.cache_folder = None if cache_folder is None else Path(cache_folder)
-        choices = {
-            on_error: ("raise", "skip"),
-            train_subjects: ("remaining", "auxiliary"),
-            kspace_center: ("middle", "corner"),
-            readout: ("target", "all"),
-        }
-        if wrong := [value for value, allowed in choices.items() if value not in allowed]:
-            raise InputError(f"{wrong[0]!r} must be one of {choices[wrong[0]]}; correct the word")
+        _check_choice("on_error", on_error, "raise", "skip")
+        _check_choice("data.train_subjects", train_subjects, "remaining", "auxiliary")
+        _check_choice("data.kspace_center", kspace_center, "middle", "corner")
+        _check_choice("data.readout", readout, "target", "all")
         self.on_error = on_error
-        if not isinstance(auxiliary, AuxiliarySettings):  # as configurations hold them
+        if not isinstance(auxiliary, AuxiliarySettings):  # a configuration gives a mapping
             auxiliary = AuxiliarySettings(**(auxiliary or {}))
         self.auxiliary = auxiliary
         if max_validation_slices is not None and validation_subjects == 0:
             raise InputError(
-                f"data.max_validation_slices={max_validation_slices} limits the validation of a "
-                "training, got no subjects for it; set data.validation_subjects, or leave it out"
+                "data.max_validation_slices limits the slices of validation subjects, got "
+                f"{max_validation_slices} without such subjects; set data.validation_subjects, or "
+                "leave it out"
             )
         self.max_validation_slices = max_validation_slices or max_slices
         self.n_workers: int | Literal["auto"] = n_workers
@@ -152,12 +146,16 @@ class FastMRI(pl.LightningDataModule):
         )
         self.index = FileIndex(None if index_folder is None else Path(index_folder))
         options = ReadOptions(parse_axes(axes), prewhiten, kspace_center)
-        kept = None if conversion_folder is None else Conversion(Path(conversion_folder), options)
-        inspect = partial(find_volumes, kspace_center=kspace_center, index=self.index)
-        find = cache(partial(inspect, conversion=kept))
+        conversion = (
+            None if conversion_folder is None else Conversion(Path(conversion_folder), options)
+        )
+        inspect = partial(
+            find_volumes, kspace_center=kspace_center, index=self.index, conversion=conversion
+        )
         self._subjects = Subjects(
             kind=type(self),
-            find=find,  # inspects each folder once
+            # Several splits and the bank ask for the same folders: inspect each only once.
+            find=cache(inspect),
             images=cache(images_of_root),
             root=self.root,
             split=split,
@@ -169,13 +167,13 @@ class FastMRI(pl.LightningDataModule):
             train_subjects=train_subjects,
             validation_subjects=validation_subjects,
         )
-        self._done: set[tuple[str, int]] = set()
-        self._share = (0, 1)
+        self._done: set[tuple[str, int]] = set()  # (file, slice) whose output exists
+        self._share = (0, 1)  # number of this process, and number of processes
         self._training = False
         self.reconstructor: Reconstructor | None = None  # makes negatives that are reconstructions
 
     def setup(self, stage: str | None = None) -> None:
-        """Look for the files of a stage, so that bad input shows before anything is computed."""
+        """Find the files of a stage, so that bad input is refused before anything is computed."""
         self._training = stage == "fit"
         if self._training:
             self._subjects.training()
@@ -183,39 +181,41 @@ class FastMRI(pl.LightningDataModule):
             self._subjects.volumes(self.split)
 
     def skip(self, done: Collection[tuple[str, int]]) -> None:
-        """Leave out slices ``(file, slice)`` of the reconstructed split: their output exists."""
+        """Leave out slices ``(file, slice)`` of the reconstructed split, whose output exists."""
         self._done = set(done)
 
     def take(self, volumes: Sequence[VolumeInfo]) -> None:
-        """Reconstruct these files, wherever they are, instead of those in the split's folder."""
-        self._subjects = replace(self._subjects, taken=tuple(volumes))
+        """Reconstruct these volumes, in any folder, instead of those in the split's folder."""
+        self._subjects = replace(self._subjects, given_volumes=tuple(volumes))
 
     def share(self, number: int, n: int) -> None:
-        """Reconstruct only every ``n``-th ``slices_at_once``: this is one of several processes.
+        """Reconstruct only the share of process ``number`` of ``n``: every ``n``-th batch.
 
-        What a process takes does not depend on what the others have done.
+        The share does not depend on slices that are done already.
         """
         self._share = (number, n)
 
     @property
-    def slices(self) -> list[SliceOf]:
-        """Slices that will be reconstructed."""
+    def slices(self) -> list[VolumeSlice]:
+        """Slices that are to be reconstructed."""
         slices = central_slices(self._subjects.volumes(self.split), self.max_slices)
         number, n = self._share
+        # Shares are cut from all slices, before the finished ones are left out: processes that
+        # start at different times would otherwise disagree on them.
         return [
             part
-            for place, part in enumerate(slices)
+            for position, part in enumerate(slices)
             if (part.volume.file, part.slice) not in self._done
-            and (place // self.slices_at_once) % n == number
+            and (position // self.slices_at_once) % n == number
         ]
 
     @property
-    def training_slices(self) -> list[SliceOf]:
+    def training_slices(self) -> list[VolumeSlice]:
         """Slices that are trained on."""
         return central_slices(self._subjects.training()[0], self.max_slices)
 
     @property
-    def validation_slices(self) -> list[SliceOf]:
+    def validation_slices(self) -> list[VolumeSlice]:
         """Slices that select a checkpoint."""
         return central_slices(self._subjects.training()[1], self.max_validation_slices)
 
@@ -226,22 +226,23 @@ class FastMRI(pl.LightningDataModule):
 
     def predict_dataloader(self) -> DataLoader:
         """Batches of the split that is reconstructed, or of this process's share of it."""
+        # bad files are reported once, by the first process
         return self._loader(self.slices, failed=[] if self._share[0] else self.failed)
 
     def val_dataloader(self) -> DataLoader | list[DataLoader]:
-        """Batches of the validation subjects, under the same masks each epoch; none without any.
+        """Batches of the validation subjects, with the same masks in each epoch.
 
-        Of several processes each reads all, so that all select the same checkpoint.
-        Give the trainer ``limit_val_batches=0`` then: Lightning warns where it asks for none.
+        Each of several processes reads all of them, so that all select the same checkpoint. Without
+        validation subjects give the trainer ``limit_val_batches=0``; otherwise Lightning warns.
         """
         slices = self.validation_slices
         return self._loader(slices) if slices else []
 
     def train_dataloader(self) -> DataLoader:
-        """Batches of the training subjects, in random order; new masks and order each epoch.
+        """Batches of the training subjects; masks and the random order are new in each epoch.
 
-        For that the trainer has to ask again each epoch (``reload_dataloaders_every_n_epochs=1``).
-        Of several processes each gets its share (``use_distributed_sampler=False``).
+        The trainer must therefore ask again each epoch (``reload_dataloaders_every_n_epochs=1``).
+        Each of several processes gets its share (``use_distributed_sampler=False``).
         """
         epoch = 0 if self.trainer is None else self.trainer.current_epoch
         failed = self._subjects.failed("train")
@@ -250,7 +251,7 @@ class FastMRI(pl.LightningDataModule):
     def transfer_batch_to_device(
         self, batch: Batch | FailedScan, device: torch.device, dataloader_idx: int
     ) -> Batch | FailedScan:
-        """Move a batch's tensors."""
+        """Move the tensors of a batch to a device; a failed scan has none."""
         return batch.to(device) if isinstance(batch, Batch) else batch
 
     def auxiliary_slices(
@@ -261,32 +262,33 @@ class FastMRI(pl.LightningDataModule):
         """Auxiliary images for scans of one acquisition.
 
         Args:
-            acquisition: acquisition of the scans to be reconstructed; None where all are of one.
-            contrast: ``same`` takes the scan's own acquisition, ``cross`` another one, ``mixed``
-                every one of the anatomy; ``auxiliary.acquisition`` overrides it.
+            acquisition: acquisition of the scans to be reconstructed; None: the only one that they
+                have.
+            contrast: contrast of the images: that of the scans (``same``), another one (``cross``),
+                or every one of the anatomy (``mixed``); ``auxiliary.acquisition`` overrides it.
 
         Raises:
-            InputError: when there are no such subjects, the acquisition is left open, or the
-                contrast is unknown.
+            InputError: when there are no such subjects, the scans have several acquisitions and
+                none is named, or the contrast is unknown.
         """
         if acquisition is None:
             acquisitions = self.reconstructed_acquisitions
             if len(acquisitions) != 1:
                 raise InputError(
-                    "one acquisition must be named for an auxiliary set, the scans hold "
+                    "an auxiliary set serves scans of one acquisition, got scans of "
                     f"{acquisitions}; set data.acquisition"
                 )
             (acquisition,) = acquisitions
-        volumes = self._subjects.of_bank(acquisition, contrast)
+        volumes = self._subjects.bank_volumes(acquisition, contrast)
         return AuxiliarySlices(
             *(volumes, self.auxiliary, self.reconstructor, contrast, self.on_error, self.readout)
         )
 
     @property
     def reconstructed_acquisitions(self) -> list[str]:
-        """Acquisitions among the slices to be reconstructed: each has its own auxiliary set.
+        """Acquisitions of the scans to be reconstructed; in training, of the training scans.
 
-        In training these are the training slices.
+        Each has an auxiliary set of its own.
         """
         volumes = (
             self._subjects.training()[0] if self._training else self._subjects.volumes(self.split)
@@ -295,11 +297,18 @@ class FastMRI(pl.LightningDataModule):
 
     def _loader(
         self,
-        slices: Sequence[SliceOf],
+        slices: Sequence[VolumeSlice],
         epoch: int | None = None,
         failed: Sequence[FailedScan] = (),
     ) -> DataLoader:
-        """Load slices in their order; those of a training epoch at random, under its own masks."""
+        """Make the loader of slices.
+
+        Args:
+            slices: slices to load.
+            epoch: number of the training epoch, which has a random order and masks of its own;
+                None: the order of ``slices`` and the masks of the data set.
+            failed: bad files that follow the slices.
+        """
         training = epoch is not None
         seed = self.seed if epoch is None else stable_seed("epoch", self.seed, epoch)
         groups = self._groups(
@@ -307,35 +316,18 @@ class FastMRI(pl.LightningDataModule):
             seed=seed,
             cache_folder=self.cache_folder,
             failed=failed,
-            # masks of an epoch never come again, their centre lines do
+            # The masks of an epoch never occur again, but their centre lines do: maps that are
+            # estimated from those alone are found in the cache.
             calibration="nominal" if training else "drawn",
         )
-        order = self._random_order(len(groups), seed) if training else list(range(len(groups)))
+        n = len(groups)
+        order = random_order(n, seed, self.trainer) if training else list(range(n))
         device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
-        n_workers = count_readers(self.n_workers, len(groups), groups.batch_bytes, device)
-        return DataLoader(
-            groups,
-            batch_size=None,
-            sampler=order,
-            num_workers=n_workers,
-            prefetch_factor=1 if n_workers else None,
-            worker_init_fn=leave,
-        )
-
-    def _random_order(self, n: int, seed: int) -> list[int]:
-        """Order of an epoch, or of this process's share of it."""
-        # drawn here: a loader's own generator moves on each time that Lightning looks at it
-        generator = torch.Generator().manual_seed(stable_seed("order", seed))
-        order: list[int] = torch.randperm(n, generator=generator).tolist()
-        if self.trainer is None:
-            return order
-        return share_of(order, self.trainer.global_rank, self.trainer.world_size)
+        n_workers = count_readers(self.n_workers, n, groups.batch_bytes, device)
+        return make_loader(groups, order, n_workers)
 
 
-def share_of(order: Sequence[int], rank: int, n: int) -> list[int]:
-    """Return what one of ``n`` processes takes of an order: equally many each, some twice for that.
-
-    >>> share_of([4, 0, 3, 1, 2], 0, 2), share_of([4, 0, 3, 1, 2], 1, 2)
-    ([4, 3, 2], [0, 1, 4])
-    """
-    return list(islice(cycle(order), rank, -(-len(order) // n) * n, n))
+def _check_choice(name: str, value: str, *choices: str) -> None:
+    """Raise InputError unless an option has one of its values."""
+    if value not in choices:
+        raise InputError(f"{name} must be one of {choices}, got {value!r}; set one of them")

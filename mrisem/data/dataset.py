@@ -1,4 +1,4 @@
-"""Slices of fastMRI files as `mrisem.types.Batch`."""
+"""Dataset of slices, undersampled and grouped into batches (`mrisem.types.Batch`)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mrisem.data.header import occupied_columns
 from mrisem.data.readers.companions import load_maps, load_mask
 from mrisem.data.slices import (
     EmptySliceError,
-    SliceOf,
+    VolumeSlice,
     acquired_columns,
     central_slices,
     read_slice,
@@ -29,6 +29,7 @@ from mrisem.data.slices import (
 from mrisem.data.volumes import VolumeInfo
 from mrisem.errors import InputError
 from mrisem.physics.coils import virtual_coils
+from mrisem.physics.draws import draw_columns
 from mrisem.physics.espirit import KERNEL_WIDTH
 from mrisem.physics.fourier import center_crop
 from mrisem.physics.masks import (
@@ -36,7 +37,6 @@ from mrisem.physics.masks import (
     FileMask,
     calibration_lines,
     calibration_square,
-    draw_columns,
     stable_seed,
 )
 from mrisem.physics.units import exponent_of, shift_exponent
@@ -51,83 +51,97 @@ S = TypeVar("S")
 def volume_mask(
     volume: VolumeInfo, mask: ColumnMask, seed: int, kspace: Tensor, stored: np.ndarray | None
 ) -> tuple[Tensor, float]:
-    """Sampled columns ``(x,)`` bool of a volume, or points ``(y, x)``, and their acceleration.
+    """Return the samples that a volume's mask takes, and the acceleration.
 
-    The same for every slice: the file's name and ``seed`` seed the draw. ``kspace`` and ``stored``
-    as for `acquired_columns`. Columns that a file's mask names but that hold nothing do not count.
+    They are the same for every slice: the file's name and ``seed`` seed the draw.
+
+    Args:
+        volume: the volume.
+        mask: undersampling mask.
+        seed: seed of the run.
+        kspace: ``(coil, y, x)`` complex64 of any slice.
+        stored: mask in the file of the scan, see `acquired_columns`; None: the file has none.
+
+    Returns:
+        sampled columns ``(x,)`` bool, or points ``(y, x)`` bool, and acquired over sampled samples.
 
     Raises:
-        InputError: when columns would count as sampled that the file left out.
+        InputError: when a drawn mask would sample columns that hold no data.
     """
-    n_columns = volume.shape[3]
     padding = acquired_columns(volume, kspace, stored)
-    occupied = torch.from_numpy(occupied_columns(kspace.numpy()))
     if isinstance(mask, FileMask):
-        given = stored if mask.path is None else load_mask(Path(mask.path))
-        columns = mask.check(given, n_columns, volume.file if mask.path is None else mask.path)
-        columns[..., : padding[0]] = False
-        columns[..., padding[1] :] = False
-        if columns.ndim == 2:
-            return _points(volume, columns, kspace, padding)
-        empty = columns & ~occupied
-        if empty.any():
-            warnings.warn(
-                f"{volume.file}: {int(empty.sum())} of the {int(columns.sum())} columns that its "
-                "mask names hold only zeros: they do not count as sampled",
-                stacklevel=2,
-            )
-        columns = columns & occupied
-    else:
-        columns = draw_columns(mask, n_columns, padding, stable_seed(volume.seed_name, seed))
-        empty = columns & ~occupied
-        if empty.any():
-            raise InputError(
-                f"the mask may sample only columns that were acquired: {int(empty.sum())} of "
-                f"{int(columns.sum())} are zero in {volume.path}, which is undersampled already; "
-                "set mask=from_file (with a dataset 'mask' in the file)"
-            )
-    return columns, (padding[1] - padding[0]) / max(1, int(columns.sum()))
-
-
-def _points(
-    volume: VolumeInfo, points: Tensor, kspace: Tensor, padding: tuple[int, int]
-) -> tuple[Tensor, float]:
-    """Points ``(y, x)`` of a mask that hold data, and acquired over sampled points."""
-    height = volume.shape[2]
-    if len(points) != height:
+        return _stored_samples(volume, mask, kspace, stored, padding)
+    draw_seed = stable_seed(volume.seed_name, seed)
+    columns = draw_columns(mask, volume.shape[3], padding, draw_seed)
+    empty = columns & ~torch.from_numpy(occupied_columns(kspace.numpy()))
+    # A second undersampling of such a file would take its zeros for measured data.
+    if empty.any():
         raise InputError(
-            f"mask must be (y, x) = {volume.shape[2:]}, got {tuple(points.shape)} for "
-            f"{volume.path}; give one entry a sample"
+            f"the mask may sample only columns that were acquired, got {int(empty.sum())} of "
+            f"{int(columns.sum())} that are zero in {volume.path}, which is undersampled already; "
+            "set mask=from_file (with a dataset 'mask' in the file)"
         )
-    sampled = points & (kspace != 0).any(0)
-    if empty := int(points.sum() - sampled.sum()):
+    return columns, _acceleration(columns, padding)
+
+
+def _stored_samples(
+    volume: VolumeInfo,
+    mask: FileMask,
+    kspace: Tensor,
+    stored: np.ndarray | None,
+    padding: tuple[int, int],
+) -> tuple[Tensor, float]:
+    """Return the columns or points of a mask from a file that hold data, see `volume_mask`."""
+    values = stored if mask.path is None else load_mask(Path(mask.path))
+    source = volume.file if mask.path is None else mask.path
+    named = mask.check(values, volume.shape[3], source)
+    named[..., : padding[0]] = False
+    named[..., padding[1] :] = False
+    is_points = named.ndim == 2
+    if is_points and len(named) != volume.shape[2]:
+        raise InputError(
+            f"mask must be (y, x) = {volume.shape[2:]}, got {tuple(named.shape)} for "
+            f"{volume.path}; give one entry for each sample"
+        )
+    has_data = (kspace != 0).any(0)
+    sampled = named & (has_data if is_points else has_data.any(0))
+    # Zeros would pull the reconstruction towards zero there: they count as not sampled.
+    if n_empty := int(named.sum() - sampled.sum()):
         warnings.warn(
-            f"{volume.file}: {empty} of the {int(points.sum())} points that its mask names hold "
-            "only zeros: they do not count as sampled",
+            f"{volume.file}: {n_empty} of the {int(named.sum())} "
+            f"{'points' if is_points else 'columns'} of its mask hold only zeros: they do not "
+            "count as sampled",
             stacklevel=3,
         )
-    return sampled, height * (padding[1] - padding[0]) / max(1, int(sampled.sum()))
+    return sampled, _acceleration(sampled, padding)
+
+
+def _acceleration(sampled: Tensor, padding: tuple[int, int]) -> float:
+    """Return acquired over sampled columns ``(x,)``, or points ``(y, x)``."""
+    n_acquired = (padding[1] - padding[0]) * (len(sampled) if sampled.ndim == 2 else 1)
+    return n_acquired / max(1, int(sampled.sum()))
 
 
 @dataclass
 class SliceGroups(Dataset):
-    """One item is a `Batch` of up to ``slices_at_once`` slices of one volume.
+    """Dataset whose items are batches: up to ``slices_at_once`` slices of one volume.
 
     For use in a ``DataLoader(batch_size=None)``. Files that could not be inspected follow the
     groups, as `FailedScan`. Other options as for `mrisem.data.datamodules.FastMRI`.
 
-    A slice that holds only zeros, and with ``on_error=skip`` one that is bad in another way, is
-    named in the batch's ``failed``; a group of which nothing is left comes as `FailedScan`.
+    A slice that holds only zeros is left out and named in the batch's ``failed``. So is a slice
+    that is bad in another way, with ``on_error=skip``. A group without a good slice is a
+    `FailedScan`.
 
     Args:
-        slices: what to read; slices of a volume stand together.
+        slices: slices to read; those of a volume stand together.
         failed: files already found to be bad.
-        calibration: lines that sensitivity maps are estimated from: all that the ``drawn`` mask
-            samples around the centre, or only its ``nominal`` centre lines, which are the same
-            whatever is drawn, so that a cached result serves every epoch.
+        calibration: lines from which sensitivity maps are estimated: all lines around the centre
+            that the ``drawn`` mask samples, or only its ``nominal`` centre lines. The latter do not
+            depend on the draw, so that cached maps serve every epoch.
     """
 
-    slices: Sequence[SliceOf]
+    slices: Sequence[VolumeSlice]
     mask: ColumnMask
     slices_at_once: int = 4
     seed: int = 0
@@ -138,19 +152,20 @@ class SliceGroups(Dataset):
     calibration: Literal["drawn", "nominal"] = "drawn"
     readout: Readout = "all"
     virtual_coils: int | None = None
-    groups: list[list[SliceOf]] = field(init=False)
+    groups: list[list[VolumeSlice]] = field(init=False)
 
     def __post_init__(self) -> None:
         n = self.slices_at_once
         if n < 1:
-            raise InputError(f"data.slices_at_once must be at least 1, got {n}")
+            raise InputError(f"data.slices_at_once must be at least 1, got {n}; set 1 or more")
         volumes = [list(part) for _, part in groupby(self.slices, key=lambda s: s.volume.path)]
         self.groups = [part[i : i + n] for part in volumes for i in range(0, len(part), n)]
 
     @property
     def batch_bytes(self) -> int:
-        """Size of the largest batch: k-space and sensitivity maps, complex64, and a tenth more."""
+        """Size of the largest batch in bytes: k-space and sensitivity maps, and a tenth more."""
         sizes = (len(g) * math.prod(g[0].volume.shape[1:]) for g in self.groups)
+        # two arrays, 8 bytes for each complex64 value; the tenth covers mask, target and scale
         return int(2 * 8 * 1.1 * max(sizes, default=0))
 
     def __len__(self) -> int:
@@ -166,8 +181,10 @@ class SliceGroups(Dataset):
         rows = self._attempt(self._row, parts, failed)
         try:
             batch = self._batch([row for _, row in rows], crop) if rows else None
-        except InputError:  # one slice's sensitivity maps must not cost the others
-            rows = self._attempt(partial(self._alone, crop=crop), rows, failed)
+        except InputError:
+            # The maps of all slices are estimated together: try each slice alone, so that only the
+            # bad ones are lost.
+            rows = self._attempt(partial(self._check_row, crop=crop), rows, failed)
             batch = self._batch([row for _, row in rows], crop) if rows else None
         failed.sort(key=lambda scan: scan.slices)
         if batch is not None:
@@ -179,10 +196,14 @@ class SliceGroups(Dataset):
     def _attempt(
         self,
         function: Callable[[S], T],
-        parts: Sequence[tuple[SliceOf, S]],
+        parts: Sequence[tuple[VolumeSlice, S]],
         failed: list[FailedScan],
-    ) -> list[tuple[SliceOf, T]]:
-        """Call a function for each slice; add those for which it fails to ``failed``, or raise."""
+    ) -> list[tuple[VolumeSlice, T]]:
+        """Call a function for each slice; add the slices for which it fails to ``failed``.
+
+        Raises:
+            InputError: with ``on_error=raise``, unless the slice holds only zeros.
+        """
         results = []
         for part, argument in parts:
             file = part.volume.file
@@ -195,7 +216,7 @@ class SliceGroups(Dataset):
                 failed.append(FailedScan(file, message, (part.slice,)))
         return results
 
-    def _row(self, part: SliceOf) -> Row:
+    def _row(self, part: VolumeSlice) -> Row:
         """Read and undersample one slice."""
         volume = part.volume
         kspace, stored, target = read_slice(volume, part.slice)
@@ -205,6 +226,7 @@ class SliceGroups(Dataset):
         if self.calibration == "nominal" and maps is None:
             calibration = self._nominal_block(kspace, columns)
         if self.virtual_coils is not None and self.virtual_coils < len(masked):
+            # The mixing is found in the fully sampled centre, and applied to all that has coils.
             lines = calibration_square(columns)
             block = center_crop(masked, (min(lines, masked.shape[1]), lines))
             mix = virtual_coils(block, self.virtual_coils)
@@ -215,9 +237,9 @@ class SliceGroups(Dataset):
         return Row(masked, scale, columns, part.info(acceleration), calibration, target, maps)
 
     def _nominal_block(self, kspace: Tensor, columns: Tensor) -> Tensor | None:
-        """The mask's centre lines ``(coil, n, n)``; None where it names too few to calibrate."""
+        """Return the mask's centre ``(coil, n, n)``; None: it has too few centre lines."""
         center = getattr(self.mask, "center", None)
-        if center is None:
+        if center is None:  # masks from files have no nominal lines
             return None
         n = min(calibration_lines(center(len(columns)) & columns), kspace.shape[1])
         if n <= KERNEL_WIDTH:
@@ -225,10 +247,11 @@ class SliceGroups(Dataset):
         block = center_crop(kspace, (n, n))
         return shift_exponent(block, -exponent_of(block))
 
-    def _alone(self, row: Row, crop: tuple[int, int]) -> Row:
-        """Return a row that makes a batch on its own; else raise what is wrong with it."""
+    def _check_row(self, row: Row, crop: tuple[int, int]) -> Row:
+        """Return a row that makes a batch on its own; raise InputError if it does not."""
         self._batch([row], crop)
         return row
 
     def _batch(self, rows: Sequence[Row], crop: tuple[int, int]) -> Batch:
+        """See `as_batch`."""
         return as_batch(rows, crop, self.cache_folder, self.sensitivity_maps, self.readout)

@@ -1,4 +1,4 @@
-"""DICOM series of magnitude images, one slice a file."""
+"""Reading of DICOM series: magnitude images with one slice in each file."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from mrisem.files import reading
 _FIX = "copy it again, decompress it, or move it out of the folder"
 _ENDINGS = (".dcm", ".dicom", ".ima")
 _GEOMETRY = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
-_UNEVEN = 0.1  # of the median distance of slices
+_UNEVEN = 0.1  # largest deviation of a distance of slices, as a share of the median
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-# What puts files into one series: a series may hold several echoes of the same slices.
+# Tags whose values the files of one image share. A series may hold several echoes of its slices.
 _SERIES = ("SeriesInstanceUID", "EchoNumbers", "EchoTime")
 _KEY = ("PatientID", "StudyInstanceUID", "SeriesNumber", *_SERIES)
 
 
 @dataclass(frozen=True)
 class Slice:
-    """What one file says.
+    """One slice with its geometry.
 
     Args:
-        position: Place of the first pixel, in mm to the left, back and head.
-        orientation: directions in which columns and rows follow each other, in the same axes.
-        spacing: mm from row to row, and from column to column.
-        distance: mm to the next slice, as the file states it.
-        pixels: ``(row, column)`` float32, scaled as stated.
+        position: position of the first pixel, mm to the left, back and head.
+        orientation: unit vectors along a row, and along a column, in the same axes.
+        spacing: distance of rows, and of columns, mm.
+        distance: distance of slices that the file states, mm.
+        pixels: ``(row, column)`` float32, with the file's rescaling.
     """
 
     position: tuple[float, ...]
@@ -46,17 +46,17 @@ class Slice:
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file begins as DICOM files do, or is named as one; not a list of files."""
-    if path.name.upper() == "DICOMDIR":
+    """Return whether a file has the name or the first bytes of a DICOM image."""
+    if path.name.upper() == "DICOMDIR":  # a list of files
         return False
     if path.suffix.lower() in _ENDINGS:
         return True
     with reading(path, "a file that may be read", _FIX), path.open("rb") as stream:
-        return stream.read(132)[128:] == b"DICM"
+        return stream.read(132)[128:] == b"DICM"  # behind a preamble of 128 bytes
 
 
 def series_of(path: Path) -> tuple[str, ...] | None:
-    """Return what a file shares with the others of its series; None where it holds no image.
+    """Return the values that a file shares with the others of its series; None: it has no image.
 
     Raises:
         InputError: when the file cannot be read.
@@ -75,7 +75,11 @@ def facts(key: Sequence[str], paths: Sequence[Path]) -> tuple[str, str, str]:
     """Return label, subject and digest of a series, see `mrisem.data.images.Image`.
 
     Neither the order of the files nor their names count. The subject is a hash of the patient's
-    identifier, or where that was removed, of the study.
+    identifier; without one, of the study.
+
+    Args:
+        key: result of `series_of`.
+        paths: files of the series.
     """
     patient, study, number, _, echo, _ = key
     hashes = []
@@ -89,24 +93,26 @@ def facts(key: Sequence[str], paths: Sequence[Path]) -> tuple[str, str, str]:
 
 
 def read(paths: tuple[Path, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Read voxels ``(row, column, slice)`` float32, scaled as stated, and their affine (RAS+, mm).
+    """Read voxels ``(row, column, slice)`` float32 and their affine (RAS+, mm).
 
-    Source: DICOM PS3.3, section C.7.6.2.1.1; its axes run to the left, back and head.
+    Source: DICOM PS3.3, section C.7.6.2.1.1.
 
     Raises:
         InputError: when a file is damaged, or the files are no single volume of magnitude images.
     """
     slices = [_read_file(path) for path in paths]
     first = slices[0]
-    for path, one in zip(paths, slices, strict=True):
-        _check_same("size", one.pixels.shape, first.pixels.shape, path)
-        _check_same("PixelSpacing", one.spacing, first.spacing, path)
-        _check_same("ImageOrientationPatient", one.orientation, first.orientation, path)
+    for path, part in zip(paths, slices, strict=True):
+        _check_same("size", part.pixels.shape, first.pixels.shape, path)
+        _check_same("PixelSpacing", part.spacing, first.spacing, path)
+        _check_same("ImageOrientationPatient", part.orientation, first.orientation, path)
     along_row, along_column = np.array(first.orientation[:3]), np.array(first.orientation[3:])
     normal = np.cross(along_row, along_column)
-    heights = np.array([float(np.dot(normal, one.position)) for one in slices])
+    # numbers and names of files are no order in space: sort by position along the normal
+    heights = np.array([float(np.dot(normal, part.position)) for part in slices])
     order = np.argsort(heights)
     affine = np.eye(4)
+    # the first index of a voxel is the row, which follows others along a column
     affine[:3, 0] = along_column * first.spacing[0]
     affine[:3, 1] = along_row * first.spacing[1]
     affine[:3, 2] = normal * _distance(heights[order], first.distance, paths[0])
@@ -116,18 +122,18 @@ def read(paths: tuple[Path, ...]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _read_file(path: Path) -> Slice:
-    """Read one file; all its values are parsed here, where whatever fails is one line."""
+    """Read one file and parse all values that are used, so that errors name the file."""
     import pydicom
     from pydicom.pixels import apply_modality_lut
 
     with _quietly(path):
         header = pydicom.dcmread(path)
-        colour = int(header.get("SamplesPerPixel") or 1)
-        frames = int(header.get("NumberOfFrames") or 1)
+        n_channels = int(header.get("SamplesPerPixel") or 1)
+        n_frames = int(header.get("NumberOfFrames") or 1)
         photometric = str(header.get("PhotometricInterpretation", "MONOCHROME2"))
-        if colour != 1 or frames != 1 or photometric != "MONOCHROME2":
+        if n_channels != 1 or n_frames != 1 or photometric != "MONOCHROME2":
             raise InputError(
-                f"a DICOM file must hold one grey image (MONOCHROME2), got {frames} of "
+                f"a DICOM file must hold one grey image (MONOCHROME2), got {n_frames} of "
                 f"{photometric} in {path}; convert it to NIfTI, or move it out of the folder"
             )
         if missing := [name for name in _GEOMETRY if not header.get(name)]:
@@ -136,10 +142,11 @@ def _read_file(path: Path) -> Slice:
         geometry = [tuple(float(n) for n in header[name].value) for name in _GEOMETRY]
         if [len(numbers) for numbers in geometry] != [3, 6, 2]:
             raise ValueError(f"{', '.join(_GEOMETRY)} must have 3, 6 and 2 numbers")
-        stated = header.get("SpacingBetweenSlices") or header.get("SliceThickness") or 1
+        # needed for a series of a single slice only, see `_distance`
+        distance = header.get("SpacingBetweenSlices") or header.get("SliceThickness") or 1
         pixels = apply_modality_lut(header.pixel_array, header).astype(np.float32)
         position, orientation, spacing = geometry
-        return Slice(position, orientation, spacing, float(stated), pixels)
+        return Slice(position, orientation, spacing, float(distance), pixels)
 
 
 def _check_decoder(header: Any, path: Path) -> None:
@@ -155,13 +162,14 @@ def _check_decoder(header: Any, path: Path) -> None:
         available = False
     if not available:
         raise InputError(
-            f"compressed DICOM needs a decoder, none is installed for {syntax.name} of {path}; "
-            "pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg, or decompress it "
+            f"compressed DICOM needs an installed decoder, got {syntax.name} without one in "
+            f"{path}; pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg, or decompress it "
             "(gdcmconv --raw)"
         )
 
 
 def _check_same(name: str, value: tuple[float, ...], first: tuple[float, ...], path: Path) -> None:
+    """Raise InputError if a file differs from the first file of its series."""
     if len(value) != len(first) or not np.allclose(value, first, rtol=1e-3, atol=1e-3):
         raise InputError(
             f"the files of a DICOM series must share their {name}, got {value} in {path}, {first} "
@@ -170,10 +178,15 @@ def _check_same(name: str, value: tuple[float, ...], first: tuple[float, ...], p
 
 
 def _distance(heights: np.ndarray, stated: float, path: Path) -> float:
-    """Distance of neighbouring slices in mm; of a single slice what its file states.
+    """Return the distance of neighbouring slices, mm; for a single slice the stated one.
+
+    Args:
+        heights: positions of the slices along their normal, ascending, mm.
+        stated: distance that the files state, mm.
+        path: a file of the series, for messages.
 
     Raises:
-        InputError: when slices lie at the same place, or one is missing.
+        InputError: when slices lie at the same position, or one is missing.
     """
     if len(heights) == 1:
         return stated
@@ -181,8 +194,8 @@ def _distance(heights: np.ndarray, stated: float, path: Path) -> float:
     median = float(np.median(steps))
     if steps.min() < 1e-3:
         raise InputError(
-            f"a DICOM series must have one image at each place, got several (time points, or other "
-            f"contrasts) in that of {path}; move the others out of the folder"
+            "a DICOM series must have one image at each position, got several (time points, or "
+            f"other contrasts) in that of {path}; move the others out of the folder"
         )
     if np.abs(steps - median).max() > _UNEVEN * median:
         raise InputError(
@@ -194,8 +207,8 @@ def _distance(heights: np.ndarray, stated: float, path: Path) -> float:
 
 @contextmanager
 def _quietly(path: Path) -> Iterator[None]:
-    """Read a DICOM file; values out of its standard are passed over, errors are one line."""
-    log = logging.getLogger("pydicom")  # it logs tracebacks of what it raises as well
+    """Read a DICOM file without warnings of its standard; an error is one InputError."""
+    log = logging.getLogger("pydicom")  # logs a traceback of each error that it raises
     level = log.level
     log.setLevel(logging.CRITICAL + 1)
     try:

@@ -16,9 +16,9 @@ from mrisem.types import FailedScan
 
 
 def split_folder(root: Path, split: str) -> Path:
-    """Folder of a split: ``multicoil_<split>`` if it is there, else ``singlecoil_<split>``.
+    """Return the folder of a split: ``singlecoil_<split>`` if only that exists, else ``multicoil``.
 
-    Where there is neither, the first is named.
+    The folder need not exist.
     """
     multicoil, singlecoil = (root / f"{coils}_{split}" for coils in ("multicoil", "singlecoil"))
     return singlecoil if singlecoil.is_dir() and not multicoil.is_dir() else multicoil
@@ -38,47 +38,31 @@ def find_volumes(
         root: folder of the data set.
         split: name of the split (see `split_folder`).
         on_error: ``raise`` at the first bad file, or ``skip``.
-        kspace_center: where the zero frequency lies in the files.
-        index: files that it knows are not opened; None: every one is.
-        conversion: reads other formats; None: files must have fastMRI's layout.
+        kspace_center: position of the zero frequency in the files.
+        index: facts of files that need not be opened again; None: every file is opened.
+        conversion: conversion of other formats; None: files must have fastMRI's layout.
 
     Returns:
-        Volumes, and with ``on_error="skip"`` the bad files; else the first of them raises.
+        the volumes, and the bad files (only with ``on_error="skip"``).
 
     Raises:
         InputError: when the folder is missing or empty, or a file is bad.
     """
-    if not root.is_dir():
-        raise InputError(
-            "data.root (or auxiliary.root) must be a folder that holds multicoil_train, "
-            f"multicoil_val and so on with fastMRI's .h5 files, {root} does not exist; "
-            "auxiliary.root may be a folder of images, too"
-        )
-    folder = split_folder(root, split)
-    if not folder.is_dir():
-        present = sorted(path.name for path in root.iterdir())[:8]
-        raise InputError(
-            f"a data set must hold a folder {folder.name}, {root} holds {present}; set data.root, "
-            "auxiliary.root or data.split"
-        )
-    paths = data_files(folder)
-    if not paths:
-        raise InputError(
-            f"{folder} must hold scans that end in {', '.join(suffixes())}, it holds none"
-        )
+    paths = _paths(root, split)
     volumes: list[VolumeInfo] = []
     failed: list[FailedScan] = []
-    stems: dict[str, str] = {}
-    with index or FileIndex() as known:
+    names: dict[str, str] = {}  # stem -> name of the first file with it
+    with index or FileIndex() as facts:
         for path in paths:
             try:
-                if (other := stems.setdefault(path.stem, path.name)) != path.name:
+                # the output of a scan has its stem, so a second such file would overwrite it
+                if (other := names.setdefault(path.stem, path.name)) != path.name:
                     raise InputError(
                         f"files of a folder must differ in more than their ending, got {other} and "
-                        f"{path.name} in {folder}; rename or remove one"
+                        f"{path.name} in {path.parent}; rename or remove one"
                     )
-                stored = path if conversion is None else conversion.stored(path, known)
-                volumes.append(inspect_volume(path, kspace_center, known, stored))
+                stored = path if conversion is None else conversion.stored(path, facts)
+                volumes.append(inspect_volume(path, kspace_center, facts, stored))
             except InputError as error:
                 if on_error == "raise":
                     raise
@@ -87,8 +71,31 @@ def find_volumes(
     return volumes, failed
 
 
+def _paths(root: Path, split: str) -> list[Path]:
+    """Return the data files of a split; raise InputError if folder or files are missing."""
+    if not root.is_dir():
+        raise InputError(
+            "data.root (or auxiliary.root) must be a folder that holds multicoil_train, "
+            f"multicoil_val and so on with fastMRI's .h5 files, got {root}, which does not exist; "
+            "correct it (auxiliary.root may also be a folder of images)"
+        )
+    folder = split_folder(root, split)
+    if not folder.is_dir():
+        present = sorted(path.name for path in root.iterdir())[:8]
+        raise InputError(
+            f"a data set must hold a folder {folder.name}, got {present} in {root}; set data.root, "
+            "auxiliary.root or data.split"
+        )
+    if not (paths := data_files(folder)):
+        raise InputError(
+            f"{folder} must hold scans that end in {', '.join(suffixes())}, got none; copy scans "
+            "into it, or set data.root or data.split"
+        )
+    return paths
+
+
 def warn_without_subject(files: Sequence[str]) -> None:
-    """Warn once of files without ``patient_id``."""
+    """Give one warning of all files without ``patient_id``."""
     if files:
         warnings.warn(
             f"{len(files)} files have no patient_id, such as {files[0]}: each counts "
@@ -98,35 +105,45 @@ def warn_without_subject(files: Sequence[str]) -> None:
 
 
 def data_files(folder: Path) -> list[Path]:
-    """Data files of a folder by name, without hidden and unfinished ones; none where it misses."""
+    """Return the data files of a folder, by name; empty if the folder is missing."""
     paths = folder.iterdir() if folder.is_dir() else ()
     endings = suffixes()
+    # hidden files are unfinished copies and those of macOS (._name)
     return sorted(p for p in paths if p.suffix.lower() in endings and not p.name.startswith("."))
 
 
 def select_acquisition(
-    volumes: Iterable[VolumeInfo], acquisition: str | None, known: Collection[str], anatomy: str
+    volumes: Iterable[VolumeInfo],
+    acquisition: str | None,
+    acquisitions: Collection[str],
+    anatomy: str,
 ) -> list[VolumeInfo]:
-    """Keep the volumes of one acquisition, or of all that the anatomy has.
+    """Keep the volumes of one acquisition, or of all acquisitions of the anatomy.
 
-    Files that name no acquisition count as the one asked for; None asks for every one in ``known``.
+    Files that name no acquisition count as the requested one.
+
+    Args:
+        volumes: volumes to select from.
+        acquisition: requested acquisition; None: every one of the anatomy.
+        acquisitions: acquisitions of the anatomy.
+        anatomy: name of the anatomy, for messages.
 
     Raises:
-        InputError: when the name is not among the anatomy's ``known`` ones, or nothing is left.
+        InputError: when the anatomy has no such acquisition, or no volume is left.
     """
     volumes = list(volumes)
     present = sorted({volume.acquisition for volume in volumes})
-    if acquisition is not None and acquisition not in known:
+    if acquisition is not None and acquisition not in acquisitions:
         raise InputError(
-            f"data.acquisition must be one of {list(known)} for the {anatomy}, got "
-            f"{acquisition!r}; the files hold {present}"
+            f"data.acquisition must be one of {list(acquisitions)} for the {anatomy}, got "
+            f"{acquisition!r}; the files hold {present}, set one of them"
         )
-    wanted = set(known) if acquisition is None else {acquisition}
+    wanted = set(acquisitions) if acquisition is None else {acquisition}
     kept = [volume for volume in volumes if volume.acquisition in {*wanted, UNNAMED}]
     if not kept:
         raise InputError(
-            f"no {anatomy} scan with an acquisition among {sorted(wanted)}, the files hold "
-            f"{present}; set data.acquisition or take that anatomy's data configuration"
+            f"{anatomy} scans must have an acquisition among {sorted(wanted)}, got {present} in "
+            "the files; set data.acquisition, or data to the anatomy of the files"
         )
     if acquisition is None:
         return kept

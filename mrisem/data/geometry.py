@@ -1,4 +1,4 @@
-"""Where the voxels of a scan's images lie in the patient: an affine, in mm."""
+"""Position of the voxels of a scan's images in the patient, as an affine matrix in mm."""
 
 from __future__ import annotations
 
@@ -11,22 +11,27 @@ import numpy as np
 from mrisem.errors import InputError
 
 Affine = tuple[tuple[float, ...], ...]
-"""4 x 4: (column X, row Y, slice) to mm to the patient's right, front and head (RAS+)."""
+"""4 x 4 matrix that maps (column X, row Y, slice) to mm to the right, front and head (RAS+)."""
 
 
 def read_affine(file: h5py.File) -> Affine | None:
-    """Return the attribute ``affine`` of a data or reconstruction file; None where there is none.
+    """Return the attribute ``affine`` of a data or reconstruction file; None: it has none.
 
     Raises:
-        InputError: when it is no such matrix.
+        InputError: when the attribute is no such matrix.
     """
     if "affine" not in file.attrs:
         return None
     values = np.asarray(file.attrs["affine"])
-    right = (
+    is_matrix = (
         values.shape == (4, 4) and values.dtype.kind in "iuf" and bool(np.isfinite(values).all())
     )
-    if not right or abs(np.linalg.det(values[:3, :3])) < 1e-9 or (values[3] != (0, 0, 0, 1)).any():
+    # a determinant of 0 would put all voxels into one plane
+    if (
+        not is_matrix
+        or abs(np.linalg.det(values[:3, :3])) < 1e-9
+        or (values[3] != (0, 0, 0, 1)).any()
+    ):
         raise InputError(
             f"attribute affine of {file.filename} must be 4 x 4 numbers that map voxels to mm, the "
             f"last row 0 0 0 1, got {' '.join(str(values).split()):.120}; correct or remove it"
@@ -35,14 +40,18 @@ def read_affine(file: h5py.File) -> Affine | None:
 
 
 def affine_of_voxels(voxel_mm: Sequence[float] | None) -> Affine | None:
-    """Return an affine of voxels whose place nothing tells; None where their size is not known.
+    """Return an affine for voxels whose position is not stated; None: nor is their size.
 
-    Columns run to the patient's left, rows to the back, slices to the head, as an axial slice is
-    looked at; these are the axes of DICOM and ISMRMRD. The first voxel lies at the origin.
+    Columns run to the patient's left, rows to the back, slices to the head, as in an axial slice in
+    radiological orientation. The first voxel lies at the origin.
+
+    Args:
+        voxel_mm: distances of columns, of rows and of slices, mm.
     """
     if voxel_mm is None:
         return None
     column, row, across = voxel_mm
+    # DICOM and ISMRMRD count to the left and back, RAS+ to the right and front
     return as_affine(np.diag([-column, -row, across, 1.0]).tolist())
 
 

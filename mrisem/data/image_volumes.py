@@ -1,4 +1,4 @@
-"""Images as the bank's subjects: their slices as single-coil scans without phase."""
+"""Images as subjects of the bank: their slices count as single-coil scans without phase."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from mrisem.physics.fourier import fft2c
 
 @dataclass(frozen=True)
 class ImageVolume(VolumeInfo):
-    """Slices of one image, as the auxiliary set takes them.
+    """Slices of one image in the auxiliary set.
 
     Args:
         image: the image.
         plane: orientation of its slices.
-        indices: their indices in the image.
+        indices: indices of the slices in the image.
     """
 
     image: Image = field(kw_only=True)
@@ -32,28 +32,30 @@ class ImageVolume(VolumeInfo):
 
     @property
     def file(self) -> str:
-        """The image's label, which no other has and which tells no place."""
+        """Unique label of the image, without its folder."""
         return self.image.label
 
     @property
     def middle(self) -> str:
-        """What the slices depend on: the image's bytes, and how it is cut."""
+        """Hash of the image's bytes, with the plane and indices of its slices."""
+        # part of the key of a cached bank: another cut is another bank
         return f"{self.image.digest} {self.plane} {self.indices}"
 
 
 def image_volume(image: Image, acquisition: str, cut: Cut) -> ImageVolume:
-    """Choose the slices of an image, which is read.
+    """Read an image and choose its slices.
 
     Args:
         image: the image.
-        acquisition: fastMRI's name of the sequence that it is taken for.
-        cut: which slices.
+        acquisition: fastMRI's name of the sequence as which the image counts.
+        cut: choice of the slices.
 
     Raises:
         InputError: when the image is bad.
     """
     voxels = load(image)
     indices = tuple(choose_slices(voxels, cut, str(image.paths[0])))
+    # shape, padding and crop are those of a square single-coil scan without oversampling
     return ImageVolume(
         path=image.paths[0],
         acquisition=acquisition,
@@ -81,18 +83,18 @@ def image_volumes(
             warnings.warn(f"left out of the auxiliary set: {error}", stacklevel=2)
     if not volumes:
         raise InputError(
-            f"the auxiliary set must hold a good image, all {len(images)} are bad; set "
+            f"the auxiliary set must hold a good image, got {len(images)} bad ones; set "
             "auxiliary.root to other images"
         )
     return volumes
 
 
 def read_image_slice(volume: ImageVolume, index: int) -> tuple[Tensor, np.ndarray, Tensor]:
-    """Return the k-space of a slice, as `mrisem.data.slices.read_slice` does.
+    """Compute the k-space of a slice (compare `mrisem.data.slices.read_slice`).
 
     Returns:
-        k-space ``(1, y, x)`` complex64 of the magnitudes, a mask ``(x,)`` that samples all, the
-        magnitudes ``(y, x)`` float32.
+        k-space ``(1, y, x)`` complex64 of the magnitudes, mask ``(x,)`` bool that samples all
+        columns, and magnitudes ``(y, x)`` float32.
     """
     size = volume.crop[0]
     pixels, _ = cut_slice(load(volume.image), volume.plane, volume.indices[index], size)

@@ -1,4 +1,4 @@
-"""Facts of data files that an earlier start has read, so that no start opens every file again."""
+"""Index of facts about data files, so that a start need not open every file again."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from mrisem.data.contents import dataset, open_scan
 from mrisem.errors import InputError
 from mrisem.files import remove_partial, write_text
 
-# A file that changed this recently may change again under the same time stamp: it is not kept.
-UNSETTLED = 2.0  # seconds: FAT's time stamps, the coarsest
-# Modules whose code decides what the facts are.
-_READERS = ("auxiliary", "contents", "geometry", "header", "volumes")
+# A file that changed so recently may change again within the same time stamp: it is not indexed.
+UNSETTLED = 2.0  # seconds, the resolution of FAT, which is the coarsest
+# Modules whose code determines the facts: a change of it makes an index invalid.
+_READERS = ("arrays", "auxiliary", "contents", "geometry", "header", "volumes")
 _READ = ("kspace", "reconstruction_rss", "reconstruction_esc", "ismrmrd_header", "mask")
-Facts = dict[str, Any]  # JSON
+Facts = dict[str, Any]  # values that JSON can hold
 
 
 class FileIndex:
-    """Facts of data files by name of the file, in one JSON file for each data folder.
+    """Index of facts about data files: one JSON file for each data folder.
 
-    They hold as long as the file has the same size, times of change and inode, and the code that
-    reads it is the same. An index that is missing or damaged costs reading the files again. Whoever
-    asks for facts does it ``with`` the index, which is then written where something was new.
+    Facts are valid as long as the file keeps its size, times of change and inode, and the code that
+    reads it is the same. Without a valid index the files are read again. Use it as a context
+    manager: new facts are written at its end.
 
     Args:
-        folder: folder of the JSON files; None: nothing is kept.
+        folder: folder of the JSON files; None: no facts are kept.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -42,15 +42,16 @@ class FileIndex:
         self._new: set[Path] = set()  # data folders with facts that are not written yet
 
     def fact(self, path: Path, name: str, read: Callable[[h5py.File], Any]) -> Any:
-        """Return what ``read`` makes of an open file, or made of it before.
+        """Return a fact about a file, from the index or read from the file.
 
         Args:
             path: the data file.
             name: name of the fact.
-            read: returns what JSON can hold; its warnings are kept with it and said each time.
+            read: function of the open file that returns values that JSON can hold. Its warnings are
+                indexed as well and given each time.
 
         Raises:
-            InputError: when the file is bad, which is never kept.
+            InputError: when the file is bad; this is never indexed.
         """
         if self.folder is None:
             with open_scan(path) as file:
@@ -59,11 +60,11 @@ class FileIndex:
         entries = self._load(path.parent)
         entry = entries.get(path.name, {})
         if identity is None or entry.get("identity") != identity:
-            entry = {"identity": identity}
+            entry = {"identity": identity}  # the file has changed: forget all its facts
         if name not in entry:
-            entry[name], alone = _read(path, read)
-            settled = identity is not None and time.time() - identity[1] / 1e9 > UNSETTLED
-            if alone and settled:
+            entry[name], is_alone = _read(path, read)
+            is_settled = identity is not None and time.time() - identity[1] / 1e9 > UNSETTLED
+            if is_alone and is_settled:
                 entries[path.name] = entry
                 self._new.add(path.parent)
         for text in entry[name]["warnings"]:
@@ -74,69 +75,74 @@ class FileIndex:
         return self
 
     def __exit__(self, *_: object) -> None:
+        # also after an error: the facts read so far are good
         for folder in sorted(self._new):
             self._save(folder)
         self._new.clear()
 
     def _path(self, folder: Path) -> Path:
+        """Return the JSON file of a data folder; its name does not tell the folder's."""
         name = hashlib.sha256(str(folder.absolute()).encode(errors="surrogateescape")).hexdigest()
         return Path(self.folder or "") / f"{name[:24]}.json"
 
     def _load(self, folder: Path) -> dict[str, Facts]:
+        """Return the entries of a data folder, which are read once."""
         if folder not in self._entries:
             self._entries[folder] = _parse(self._path(folder))
         return self._entries[folder]
 
     def _save(self, folder: Path) -> None:
-        """Write a data folder's facts, with those that another process has written meanwhile."""
+        """Write the facts of a data folder, joined with those that another process has written."""
         path = self._path(folder)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(path.parent / ".lock"):
                 remove_partial(path.parent)
                 entries = _merged(_parse(path), self._entries[folder])
+                # entries of files that were removed would stay forever
                 body = json.dumps({k: v for k, v in entries.items() if (folder / k).exists()})
                 write_text(path, f"{_digest(body)}\n{body}\n")
         except OSError as error:
             warnings.warn(
-                f"the index of {folder} cannot be kept, its files are opened again at each start "
-                f"({error}); choose another paths.cache",
+                f"the index of {folder} cannot be written ({error}): its files are opened again at "
+                "each start; set another paths.cache",
                 stacklevel=3,
             )
 
 
-def _merged(theirs: dict[str, Facts], ours: dict[str, Facts]) -> dict[str, Facts]:
-    """Join facts of the same files; of a file that has changed ours are the newer ones."""
-    return theirs | {
-        name: (theirs.get(name, {}) if _same(theirs.get(name), entry) else {}) | entry
-        for name, entry in ours.items()
+def _merged(stored: dict[str, Facts], new: dict[str, Facts]) -> dict[str, Facts]:
+    """Join facts of files; for a file that has changed in between, only the new facts count."""
+    return stored | {
+        name: (stored.get(name, {}) if _is_same_file(stored.get(name), entry) else {}) | entry
+        for name, entry in new.items()
     }
 
 
-def _same(one: Facts | None, other: Facts) -> bool:
-    return one is not None and one["identity"] == other["identity"]
+def _is_same_file(stored: Facts | None, new: Facts) -> bool:
+    """Return whether two entries describe the same state of a file."""
+    return stored is not None and stored["identity"] == new["identity"]
 
 
 def _identity(path: Path) -> list[int] | None:
-    """Size, times of change in ns and inode of a file; None where there is none."""
+    """Return size, times of change in ns, and inode of a file; None: there is no file."""
     try:
-        now = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return [now.st_size, now.st_mtime_ns, now.st_ctime_ns, now.st_ino]
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 
 
 def _read(path: Path, read: Callable[[h5py.File], Any]) -> tuple[Facts, bool]:
     """Return a fact with its warnings, and whether it depends on this file alone."""
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         with open_scan(path) as file:
-            value, alone = read(file), _alone(file)
-    return {"value": value, "warnings": [str(warning.message) for warning in said]}, alone
+            value, is_alone = read(file), _is_alone(file)
+    return {"value": value, "warnings": [str(warning.message) for warning in caught]}, is_alone
 
 
-def _alone(file: h5py.File) -> bool:
-    """Whether no value lies in another file, whose changes this one would not show."""
+def _is_alone(file: h5py.File) -> bool:
+    """Return whether all values lie in this file; changes of another would go unnoticed."""
     try:
         items = [dataset(file, name) for name in _READ]
     except InputError:
@@ -145,7 +151,7 @@ def _alone(file: h5py.File) -> bool:
 
 
 def _parse(path: Path) -> dict[str, Facts]:
-    """Read an index; empty where there is none, or it is damaged, or made by other code."""
+    """Read an index; empty: it is missing, damaged, or written by other code."""
     try:
         digest, _, body = path.read_text(encoding="utf-8").partition("\n")
     except (OSError, UnicodeDecodeError):
@@ -155,9 +161,9 @@ def _parse(path: Path) -> dict[str, Facts]:
 
 
 def _digest(body: str) -> str:
-    """Hash of an index and of the code that reads data files."""
+    """Return the hash of an index and of the code that reads data files."""
     digest = hashlib.sha256(body.encode())
-    here = Path(__file__)
-    for source in (here, *(here.with_name(f"{name}.py") for name in _READERS)):
+    own_code = Path(__file__)
+    for source in (own_code, *(own_code.with_name(f"{name}.py") for name in _READERS)):
         digest.update(source.read_bytes())
     return digest.hexdigest()

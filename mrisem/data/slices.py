@@ -1,4 +1,4 @@
-"""Single slices of fastMRI files: which are taken, and reading one."""
+"""Single slices of files in fastMRI's layout: their choice, and reading of one slice."""
 
 from __future__ import annotations
 
@@ -11,30 +11,31 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mrisem.data.arrays import kspace_dataset, target_name
 from mrisem.data.contents import as_complex64, as_float32, dataset, open_scan
 from mrisem.data.header import occupied_columns
 from mrisem.data.image_volumes import ImageVolume, read_image_slice
-from mrisem.data.volumes import VolumeInfo, kspace_dataset, target_name
+from mrisem.data.volumes import VolumeInfo
 from mrisem.errors import InputError
 from mrisem.types import SliceInfo
 
-# K-space is taken for uncentred where `corner_ratio` exceeds this: centred scans, with echoes off
-# the middle by up to .3 of the matrix, have .6 at most, corner ones 6 at least (measured and
-# simulated: tests/data/test_center.py).
+# K-space counts as uncentred if `corner_ratio` exceeds this. Centred scans, with echoes up to 0.3
+# of the matrix off the middle, have at most 0.6; scans with the zero frequency in the corner have
+# at least 6 (measured and simulated scans, tests/data/test_center.py).
 _CORNER_RATIO = 3.0
 
 
 class EmptySliceError(InputError):
-    """A slice that holds only zeros: left out whatever ``on_error`` says."""
+    """A slice holds only zeros; it is left out for each value of ``on_error``."""
 
 
 @dataclass(frozen=True)
-class SliceOf:
+class VolumeSlice:
     """One slice that is to be processed.
 
     Args:
-        volume: where it is.
-        slice: its index in the file.
+        volume: volume of the slice.
+        slice: index in the file.
         n_slices: number of slices of that file in this run.
     """
 
@@ -43,30 +44,34 @@ class SliceOf:
     n_slices: int
 
     def info(self, acceleration: float) -> SliceInfo:
-        """Describe the slice for a batch."""
+        """Return the description of the slice in a batch."""
         file = self.volume
         facts = (file.file, self.slice, self.n_slices, file.acquisition, file.subject)
         return SliceInfo(*facts, acceleration)
 
 
-def central_slices(volumes: Sequence[VolumeInfo], max_slices: int | None) -> list[SliceOf]:
+def central_slices(volumes: Sequence[VolumeInfo], max_slices: int | None) -> list[VolumeSlice]:
     """List the ``max_slices`` central slices of each volume (None: all)."""
     if max_slices is not None and max_slices < 1:
-        raise InputError(f"data.max_slices must be at least 1, got {max_slices}")
+        raise InputError(f"data.max_slices must be at least 1, got {max_slices}; set 1 or more")
     slices = []
     for volume in volumes:
         n = volume.n_slices if max_slices is None else min(max_slices, volume.n_slices)
         start = (volume.n_slices - n) // 2
-        slices += [SliceOf(volume, index, n) for index in range(start, start + n)]
+        slices += [VolumeSlice(volume, index, n) for index in range(start, start + n)]
     return slices
 
 
 def read_slice(volume: VolumeInfo, index: int) -> tuple[Tensor, np.ndarray | None, Tensor | None]:
     """Read one slice.
 
+    Args:
+        volume: volume of the slice.
+        index: index of the slice in the file.
+
     Returns:
-        k-space ``(coil, y, x)`` complex64 with its centre in the middle, the file's mask ``(x,)``
-        or ``(y, x)`` or None, the target ``(Y, X)`` float32 or None.
+        k-space ``(coil, y, x)`` complex64 with its centre in the middle; mask ``(x,)`` or
+        ``(y, x)`` of the file, or None; target ``(Y, X)`` float32, or None.
 
     Raises:
         EmptySliceError: when its k-space holds only zeros.
@@ -81,30 +86,35 @@ def read_slice(volume: VolumeInfo, index: int) -> tuple[Tensor, np.ndarray | Non
         target = _read_target(file, volume, index)
     if kspace.ndim == 2:
         kspace = kspace[None]
+    _check_kspace(kspace, volume, where)
+    if volume.kspace_center == "corner":
+        kspace = np.ascontiguousarray(np.fft.fftshift(kspace, axes=(-2, -1)))
+    if corner_ratio(kspace) > _CORNER_RATIO:
+        other = "corner" if volume.kspace_center == "middle" else "middle"
+        raise InputError(
+            f"the centre of k-space must lie in the {volume.kspace_center} of its axes, got most "
+            f"energy elsewhere in {where}; set data.kspace_center={other}"
+        )
+    return torch.from_numpy(kspace), mask, target
+
+
+def _check_kspace(kspace: np.ndarray, volume: VolumeInfo, where: str) -> None:
+    """Raise InputError unless k-space has the volume's shape, is finite and holds signal."""
     if kspace.shape != volume.shape[1:]:
-        raise InputError(f"kspace must stay {volume.shape[1:]}, got {kspace.shape} in {where}")
+        raise InputError(
+            f"kspace must keep its shape {volume.shape[1:]} during a run, got {kspace.shape} in "
+            f"{where}; start again"
+        )
     if not np.isfinite(kspace).all():
         raise InputError(
             f"kspace must be finite, got NaN or inf in {where}; leave it out with on_error=skip"
         )
     if not kspace.any():
         raise EmptySliceError(f"kspace must hold signal, got only zeros in {where}; it is left out")
-    if volume.kspace_center == "corner":
-        kspace = np.ascontiguousarray(np.fft.fftshift(kspace, axes=(-2, -1)))
-    if corner_ratio(kspace) > _CORNER_RATIO:
-        other = "corner" if volume.kspace_center == "middle" else "middle"
-        raise InputError(
-            f"the centre of k-space must lie in the {volume.kspace_center} of its axes, but most "
-            f"energy lies elsewhere in {where}; set data.kspace_center={other}"
-        )
-    return torch.from_numpy(kspace), mask, target
 
 
 def corner_ratio(kspace: np.ndarray) -> float:
-    """How much stronger k-space is around index 0 of both axes than around the middle columns.
-
-    Medians over small blocks of the samples that are not zero: neither single spikes, nor columns
-    left out, nor an echo off the middle row change them much.
+    """Return how much stronger k-space is around index 0 of both axes than around the middle.
 
     Args:
         kspace: ``(coil, y, x)`` complex64, not all zero.
@@ -113,48 +123,52 @@ def corner_ratio(kspace: np.ndarray) -> float:
     height, width = size.shape
     rows, columns = (min(n, max(4, n // 16)) for n in (height, width))
     corner = np.roll(size, (rows // 2, columns // 2), axis=(0, 1))[:rows, :columns]
+    # blocks of the middle columns, since an echo may lie off the middle row
     left, quarter = (width - columns) // 2, height // 4
     middle = size[:, left : left + columns]
     blocks = [middle[top : top + rows] for top in range(quarter, height - quarter, rows)]
-    if np.count_nonzero(corner) < corner.size / 8:  # a stray sample where nothing was acquired
+    if np.count_nonzero(corner) < corner.size / 8:  # single samples where nothing was acquired
         return 0.0
+    # medians of the samples that are not zero: spikes and omitted columns do not change them
     return _median(corner) / max(_median(block) for block in (size, *blocks))
 
 
 def acquired_columns(
     volume: VolumeInfo, kspace: Tensor, stored: np.ndarray | None
 ) -> tuple[int, int]:
-    """First acquired column and the one after the last: header's padding, or less where data end.
+    """Return the first acquired column and the column after the last.
+
+    These are the header's padding, or less where the data end before it.
 
     Args:
-        volume: the file.
-        kspace: ``(coil, y, x)`` of any slice.
-        stored: the file's own mask; with one, zeros may be lines left out and say nothing.
+        volume: the volume.
+        kspace: ``(coil, y, x)`` complex64 of any slice.
+        stored: mask in the file. With a mask, zeros may be omitted lines, and the padding counts.
     """
     left, right = volume.padding
     if stored is not None:
         return left, right
     occupied = np.flatnonzero(occupied_columns(kspace.numpy()))
     first, after = max(left, int(occupied[0])), min(right, int(occupied[-1]) + 1)
-    if first >= after:
+    if first >= after:  # a padding that excludes all data is wrong: the data count
         first, after = int(occupied[0]), int(occupied[-1]) + 1
     if (first, after) != (left, right):
         warnings.warn(
             f"{volume.file}: the header says that columns {left} to {right} were acquired, but "
-            f"only {first} to {after} hold data: the mask keeps to those",
+            f"only {first} to {after} hold data: the mask samples only those",
             stacklevel=2,
         )
     return first, after
 
 
 def _median(magnitude: np.ndarray) -> float:
-    """Median of the samples that are not zero; 0 where all are."""
+    """Return the median of the samples that are not zero; 0 without such samples."""
     samples = magnitude[magnitude > 0]
     return float(np.median(samples)) if samples.size else 0.0
 
 
 def _stored_mask(file: h5py.File, volume: VolumeInfo) -> np.ndarray | None:
-    """The file's mask: ``(x,)`` where it is the same in every row, else ``(y, x)``; or None."""
+    """Return the mask of a file: ``(x,)`` if all rows are equal, else ``(y, x)``; None: no mask."""
     item = dataset(file, "mask")
     if item is None:
         return None
@@ -163,18 +177,18 @@ def _stored_mask(file: h5py.File, volume: VolumeInfo) -> np.ndarray | None:
         shape = shape[:-1]
     if item.dtype.kind not in "biuf" or item.size == 0:
         raise InputError(
-            f"mask must hold one number a phase-encode column, got {item.dtype} {item.shape} in "
-            f"{volume.path}; rewrite it, or remove it"
+            f"mask must hold one number for each phase-encode column, got {item.dtype} "
+            f"{item.shape} in {volume.path}; rewrite or remove it"
         )
     values = item[()].reshape(shape) if shape else item[()].reshape(1)
     rows = values.reshape(-1, values.shape[-1])
-    if (rows == rows[:1]).all():
+    if (rows == rows[:1]).all():  # whole columns
         return rows[0]
     planes = values.reshape(-1, *values.shape[-2:])
     if not np.isfinite(planes).all() or not (planes == planes[:1]).all():
         raise InputError(
-            f"mask must be (x,) or (y, x), the same in every slice, got {item.shape} that differs, "
-            f"or NaN, in {volume.path}; give one mask for the file"
+            f"mask must be (x,) or (y, x), the same in every slice and without NaN, got "
+            f"{item.shape} that is not in {volume.path}; write one mask for the file"
         )
     if planes.shape[1:] != volume.shape[2:]:
         raise InputError(
@@ -185,6 +199,7 @@ def _stored_mask(file: h5py.File, volume: VolumeInfo) -> np.ndarray | None:
 
 
 def _read_target(file: h5py.File, volume: VolumeInfo, index: int) -> Tensor | None:
+    """Read the target ``(Y, X)`` float32 of a slice; None: the file has no targets."""
     name = target_name(file)
     target = None if name is None else dataset(file, name)
     if name is None or target is None:
@@ -192,5 +207,8 @@ def _read_target(file: h5py.File, volume: VolumeInfo, index: int) -> Tensor | No
     where = f"{volume.path}, slice {index}"
     values = as_float32(target[index], name, where)
     if values.shape != volume.crop:
-        raise InputError(f"{name} must stay {volume.crop}, got {values.shape} in {where}")
+        raise InputError(
+            f"{name} must keep its size {volume.crop} during a run, got {values.shape} in {where}; "
+            "start again"
+        )
     return torch.from_numpy(values)

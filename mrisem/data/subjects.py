@@ -1,4 +1,4 @@
-"""Which subjects of a data set are reconstructed, in a bank, trained or validated on."""
+"""Division of a data set's subjects: reconstruction, bank, training and validation."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from mrisem.types import FailedScan
 
 
 class Anatomy(Protocol):
-    """What a kind of data set says of its contrasts.
+    """Contrasts of a kind of data set.
 
     Attributes:
-        anatomy: its name.
-        acquisitions: fastMRI's names.
+        anatomy: name of the anatomy.
+        acquisitions: fastMRI's names of its sequences.
         cross: acquisition -> another contrast of the same anatomy.
     """
 
@@ -34,15 +34,17 @@ class Anatomy(Protocol):
 
 @dataclass(frozen=True)
 class Subjects:
-    """Parts that subjects play; none plays two of them.
+    """Division of the subjects into parts that share no subject.
 
-    Options are those of `mrisem.data.datamodules.FastMRI`.
+    Other options as for `mrisem.data.datamodules.FastMRI`.
 
     Args:
-        kind: acquisitions of the data set.
-        find: root, split, on_error -> volumes of a folder, and the files that are bad.
-        images: root, on_error -> NIfTI files and DICOM series in a folder; none in a data set.
-        taken: volumes that are reconstructed instead of those in the split's folder; None: those.
+        kind: anatomy and acquisitions of the data set.
+        find: function (root, split, on_error) -> volumes of the split's folder, and bad files.
+        images: function (root, on_error) -> NIfTI files and DICOM series of a folder; empty for
+            the folder of a data set.
+        given_volumes: volumes that are reconstructed instead of those in the split's folder; None:
+            those of the folder.
     """
 
     kind: Anatomy
@@ -57,25 +59,27 @@ class Subjects:
     auxiliary: AuxiliarySettings
     train_subjects: Literal["remaining", "auxiliary"]
     validation_subjects: int
-    taken: Sequence[VolumeInfo] | None = None
+    given_volumes: Sequence[VolumeInfo] | None = None
 
     def failed(self, split: str) -> list[FailedScan]:
         """Files of a split that could not be inspected (``on_error=skip``)."""
         return self._in_split(split)[1]
 
     def _in_split(self, split: str) -> tuple[Sequence[VolumeInfo], list[FailedScan]]:
-        if self.taken is not None and split == self.split:
-            return self.taken, []
+        """Return all volumes of a split, and its bad files."""
+        if self.given_volumes is not None and split == self.split:
+            return self.given_volumes, []
         return self.find(self.root, split, self.on_error)
 
     def _has(self, split: str) -> bool:
-        taken = self.taken is not None and split == self.split
-        return taken or split_folder(self.root, split).is_dir()
+        """Return whether the split has volumes or a folder."""
+        is_given = self.given_volumes is not None and split == self.split
+        return is_given or split_folder(self.root, split).is_dir()
 
     def volumes(self, split: str) -> list[VolumeInfo]:
-        """Volumes of a split of this data set, by acquisition and number."""
+        """Volumes of a split that have the acquisition, at most ``max_volumes``."""
         volumes, failed = self._in_split(split)
-        if not volumes and failed:
+        if not volumes and failed:  # each bad file is reported by itself
             return []
         chosen = select_acquisition(
             volumes, self.acquisition, self.kind.acquisitions, self.kind.anatomy
@@ -83,32 +87,34 @@ class Subjects:
         return chosen[: self.max_volumes]
 
     def _excluded(self, root: Path) -> set[str]:
-        """Subjects that may neither train nor enter the bank, of any acquisition.
+        """Return the subjects that may neither be trained on nor enter the bank.
 
-        Folders that are missing or empty have none (training needs only its own), nor has a file
-        that cannot be read: its data cannot leak either.
+        Args:
+            root: folder of the auxiliary set, whose splits count as well.
         """
         volumes = []
         if self._has(self.split):
             volumes += self.volumes(self.split)
+        # All acquisitions count: another contrast of a reconstructed subject would leak, too.
         for folder in {root, self.root}:
             for split in {"val", "test", self.split} - {"train"}:
+                # A training needs no other split. A file that cannot be read cannot leak.
                 if data_files(split_folder(folder, split)):
                     volumes += self.find(folder, split, "skip")[0]
         return {volume.subject for volume in volumes}
 
-    def of_bank(self, acquisition: str, contrast: str = "same") -> list[VolumeInfo]:
+    def bank_volumes(self, acquisition: str, contrast: str = "same") -> list[VolumeInfo]:
         """Volumes of the auxiliary set for scans of ``acquisition``."""
         root = Path(self.auxiliary.root or self.root)
         if images := self.images(root, self.on_error):
-            return self._of_images(images, root, acquisition, contrast)
+            return self._image_volumes(images, root, acquisition, contrast)
         for option in ("plane", "slice_step", "size"):
             if (value := getattr(self.auxiliary, option)) is not None:
                 raise InputError(
-                    f"auxiliary.{option} says how images are cut, got {value} for {root}, which "
+                    f"auxiliary.{option} cuts slices of images, got {value} for {root}, which "
                     "holds scans; leave it out, or set auxiliary.root to a folder of images"
                 )
-        wanted = self._acquisitions_of_bank(acquisition, contrast)
+        wanted = self._bank_acquisitions(acquisition, contrast)
         volumes, failed = self.find(root, "train", self.on_error)
         for scan in failed:
             warnings.warn(f"left out of the auxiliary set: {scan.message}", stacklevel=2)
@@ -116,30 +122,28 @@ class Subjects:
         if not candidates:
             present = sorted({volume.acquisition for volume in volumes})
             raise InputError(
-                f"the auxiliary set must hold {' or '.join(wanted)} scans, "
-                f"{split_folder(root, 'train')} holds {present}; set "
-                "auxiliary.acquisition or auxiliary.root"
+                f"the auxiliary set must hold {' or '.join(wanted)} scans, got {present} in "
+                f"{split_folder(root, 'train')}; set auxiliary.acquisition or auxiliary.root"
             )
         return choose_subjects(candidates, self._excluded(root), self.auxiliary)
 
-    def _of_images(
+    def _image_volumes(
         self, images: Sequence[Image], root: Path, acquisition: str, contrast: str
     ) -> list[VolumeInfo]:
-        """Images as the bank of scans of ``acquisition``: they name none, and count as is wanted.
-
-        A scan that was simulated from an image has the image's subject (`Image.subject`), so that
-        no bank holds the image of a scan that is reconstructed.
-        """
+        """Return slices of images as the bank for scans of ``acquisition``."""
+        # A scan simulated from an image has the image's subject (`Image.subject`). So no bank holds
+        # the image of a scan that is reconstructed.
         chosen = choose_subjects(images, self._excluded(root), self.auxiliary)
-        # in training the scans are those of multicoil_train, as large as any
+        # Slices get the size of the scans; a training may have no split to reconstruct.
         split = self.split if self._has(self.split) else "train"
         size = self.volumes(split)[0].crop[0]
-        wanted = self._acquisitions_of_bank(acquisition, contrast)
+        # images name no acquisition: they count as the one that the bank needs
+        wanted = self._bank_acquisitions(acquisition, contrast)
         label = wanted[0] if len(wanted) == 1 else acquisition
         return [*image_volumes(chosen, label, self.auxiliary.cut(size), self.on_error)]
 
-    def _acquisitions_of_bank(self, acquisition: str, contrast: str) -> tuple[str, ...]:
-        """Acquisitions of the auxiliary images for scans of ``acquisition``."""
+    def _bank_acquisitions(self, acquisition: str, contrast: str) -> tuple[str, ...]:
+        """Return the acquisitions of the auxiliary images for scans of ``acquisition``."""
         if self.auxiliary.acquisition is not None:
             return (self.auxiliary.acquisition,)
         choices = {
@@ -148,22 +152,25 @@ class Subjects:
             "mixed": self.kind.acquisitions,
         }
         if contrast not in choices:
-            raise InputError(f"prior.contrast must be one of {[*choices]}, got {contrast!r}")
+            raise InputError(
+                f"prior.contrast must be one of {[*choices]}, got {contrast!r}; set one of them"
+            )
         if UNNAMED in choices[contrast]:
             raise InputError(
-                f"scans name no acquisition ({acquisition}): set auxiliary.acquisition to one of "
+                "scans must name their acquisition to choose auxiliary images, got "
+                f"{acquisition!r}; set auxiliary.acquisition to one of "
                 f"{list(self.kind.acquisitions)}"
             )
         return choices[contrast]
 
     def training(self) -> tuple[list[VolumeInfo], list[VolumeInfo]]:
-        """Volumes to train on and to validate on: no subject is in both."""
+        """Volumes to train on, and volumes to validate on; they share no subject."""
         candidates = self.volumes("train")
         acquisitions = sorted({volume.acquisition for volume in candidates})
-        auxiliary = {v.path: v for a in acquisitions for v in self.of_bank(a)}
+        auxiliary = {v.path: v for a in acquisitions for v in self.bank_volumes(a)}
         excluded = self._excluded(self.root) | {v.subject for v in auxiliary.values()}
         free = [volume for volume in candidates if volume.subject not in excluded]
-        # by name and seed only: adding files does not reshuffle
+        # The order depends on name and seed only, so that added files do not reshuffle subjects.
         subjects = sorted(
             {v.subject for v in free}, key=lambda s: (stable_seed("validation", s, self.seed), s)
         )

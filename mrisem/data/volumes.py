@@ -1,4 +1,4 @@
-"""What is in a fastMRI file, without reading its k-space."""
+"""Facts about a file in fastMRI's layout, read without its k-space."""
 
 from __future__ import annotations
 
@@ -11,31 +11,32 @@ from typing import Any, Literal
 import h5py
 import numpy as np
 
-from mrisem.data.contents import as_complex64, complex_type, dataset
+from mrisem.data.arrays import check_axes, kspace_dataset, kspace_shape, narrowed, target_shape
+from mrisem.data.contents import as_complex64
 from mrisem.data.geometry import Affine, affine_of_voxels, as_affine, read_affine
-from mrisem.data.header import Header, complete_header, header_bytes, read_header
+from mrisem.data.header import complete_header, header_bytes, read_header
 from mrisem.data.index import FileIndex
 from mrisem.errors import InputError
 
 UNNAMED = "unnamed"
-"""Acquisition of a file that does not name one."""
+"""Acquisition of a file that names no acquisition."""
 
 FROM_IMAGES = "simulated from images"
-"""Beginning of the attribute ``simulation`` of scans that `mrisem simulate source=...` made."""
+"""Beginning of the attribute ``simulation`` of scans made by `mrisem simulate source=...`."""
 
 Center = Literal["middle", "corner"]
-"""Where the zero frequency lies: at index ``n // 2`` of both axes, as fastMRI has it, or at 0."""
+"""Position of the zero frequency: index ``n // 2`` of both axes, as in fastMRI, or index 0."""
 
 
 @dataclass(frozen=True)
 class ScanContent:
-    """What tells two scans apart, cheaply: neither names nor times of files count.
+    """Small part of a scan that tells it apart from others, whatever its file's name and times.
 
     Args:
-        subject: the subject.
+        subject: name of the subject.
         shape: ``(slice, coil, y, x)`` of the k-space.
         header: SHA-256 of the ISMRMRD header's bytes; empty without a header.
-        kspace: SHA-256 of the central readout line of every slice, as complex64.
+        kspace: SHA-256 of the central row of k-space of every slice, as complex64.
     """
 
     subject: str
@@ -51,19 +52,20 @@ class VolumeInfo:
     Args:
         path: path of the HDF5 file.
         acquisition: fastMRI's name of the sequence, or `UNNAMED`.
-        subject: the ``patient_id`` attribute, the file's stem where there is none.
+        subject: attribute ``patient_id``, or the stem of the file's name without one.
         shape: ``(slice, coil, y, x)`` of its k-space; a single-coil file counts as one coil.
-        padding: first acquired phase-encode column and the one after the last.
+        padding: first acquired phase-encode column and the column after the last.
         crop: ``(Y, X)`` of targets and reconstructions: the target's size, else the header's
             reconSpace.
-        kspace_center: where the zero frequency lies in the file.
+        kspace_center: position of the zero frequency in the file.
         has_patient_id: whether the file names its subject.
-        simulation: how the file says that it was simulated; empty where it says nothing.
-        affine: maps (column, row, slice) of the images to mm to the right, front and head (RAS+):
-            the attribute ``affine``, else the header's sizes (see ``placed``); None: neither.
-        placed: whether the file says where its voxels lie. A header says how large they are alone.
-        index: knows what was read of the file before.
-        converted: the same scan in fastMRI's layout; None: the file itself has it.
+        simulation: text of the file on how it was simulated; empty without one.
+        affine: matrix that maps (column, row, slice) of the images to mm to the right, front and
+            head (RAS+), from the attribute ``affine`` or else from the header's sizes (see
+            ``placed``); None: the file states neither.
+        placed: whether the file states the position of its voxels; a header states only their size.
+        index: facts that were read of the file before.
+        converted: file with the same scan in fastMRI's layout; None: the file has that layout.
     """
 
     path: Path
@@ -82,12 +84,13 @@ class VolumeInfo:
 
     @property
     def file(self) -> str:
-        """The file's name."""
+        """Name of the file."""
         return self.path.name
 
     @property
     def seed_name(self) -> str:
-        """Name that seeds the draw of a mask: a scan has one mask in whatever format it is."""
+        """Name that seeds the draw of a mask."""
+        # a scan has the same mask in each format: a converted one counts by its HDF5 name
         return self.file if self.converted is None else f"{self.path.stem}.h5"
 
     @property
@@ -102,7 +105,7 @@ class VolumeInfo:
 
     @cached_property
     def content(self) -> ScanContent:
-        """What tells the scan from others; reads one line of each slice.
+        """Content that tells the scan apart from others; reads one row of each slice.
 
         Raises:
             InputError: when the file cannot be read.
@@ -112,7 +115,7 @@ class VolumeInfo:
 
     @property
     def middle(self) -> str:
-        """SHA-256 of the file's attributes and the k-space of its middle slice.
+        """SHA-256 of the attributes and the k-space of the middle slice.
 
         Raises:
             InputError: when the file cannot be read.
@@ -121,16 +124,20 @@ class VolumeInfo:
         return digest
 
     def _hash_lines(self, file: h5py.File) -> dict[str, str]:
+        """Hash the header, and the central row of k-space of every slice."""
         header = header_bytes(file)
-        lines = hashlib.sha256()
+        rows = hashlib.sha256()
         kspace = kspace_dataset(file, self.path)
         for index in range(self.n_slices):
-            line = kspace[index, ..., self.shape[2] // 2, :]
-            lines.update(as_complex64(np.atleast_2d(line)).tobytes())
+            # strong signal and its noise lie there: no two scans have the same samples
+            row = kspace[index, ..., self.shape[2] // 2, :]
+            rows.update(as_complex64(np.atleast_2d(row)).tobytes())
         digest = hashlib.sha256(header).hexdigest() if header else ""
-        return {"header": digest, "kspace": lines.hexdigest()}
+        return {"header": digest, "kspace": rows.hexdigest()}
 
     def _hash_middle(self, file: h5py.File) -> str:
+        """Hash the attributes and the middle slice."""
+        # sorted: a copy of the file may hold its attributes in another order
         attributes = sorted((name, str(value)) for name, value in file.attrs.items())
         digest = hashlib.sha256(repr(attributes).encode())
         middle = kspace_dataset(file, self.path)[self.n_slices // 2]
@@ -147,13 +154,13 @@ def inspect_volume(
     """Read the facts about one file, or take them from an index.
 
     Args:
-        path: the scan.
-        kspace_center: where the zero frequency lies in it.
-        index: facts that are known.
-        stored: the same scan in fastMRI's layout; None: the file itself has it.
+        path: file of the scan.
+        kspace_center: position of the zero frequency in the file.
+        index: facts that were read before.
+        stored: file with the same scan in fastMRI's layout; None: the file has that layout.
 
     Raises:
-        InputError: when it is no HDF5 file, is cut short, or does not hold k-space as fastMRI does.
+        InputError: when it is no HDF5 file, is truncated, or holds no k-space in fastMRI's layout.
     """
     index = index or FileIndex()
 
@@ -164,9 +171,11 @@ def inspect_volume(
     try:
         facts = index.fact(file, f"volume, centre in the {kspace_center}", read)
     except InputError as error:
+        # the user knows the scan, not its converted file in the cache
         raise InputError(str(error).replace(str(file), str(path))) from error
+    # the index is JSON, which has lists instead of tuples
     facts = {name: tuple(v) if isinstance(v, list) else v for name, v in facts.items()}
-    facts["affine"] = as_affine(facts["affine"])  # JSON knows no tuples
+    facts["affine"] = as_affine(facts["affine"])
     converted = None if file == path else file
     return VolumeInfo(
         path=path, kspace_center=kspace_center, index=index, converted=converted, **facts
@@ -174,11 +183,11 @@ def inspect_volume(
 
 
 def _read_facts(file: h5py.File, path: Path, kspace_center: Center) -> dict[str, Any]:
-    """Fields of `VolumeInfo` that the file decides."""
-    shape = _kspace_shape(kspace_dataset(file, path), path)
+    """Return the fields of `VolumeInfo` that follow from the file."""
+    shape = kspace_shape(kspace_dataset(file, path), path)
     header = read_header(file)
-    target = _target_shape(file, shape, path)
-    _check_axes(shape, header, target, path)
+    target = target_shape(file, shape, path)
+    check_axes(shape, header, target, path)
     size = None if target is None else target[1:]
     padding, recon = complete_header(file, header, shape, size, kspace_center)
     acquisition = _text(file.attrs.get("acquisition", ""))
@@ -190,118 +199,18 @@ def _read_facts(file: h5py.File, path: Path, kspace_center: Center) -> dict[str,
         "simulation": _text(file.attrs.get("simulation", "")),
         "shape": shape,
         "padding": padding,
-        "crop": size or _narrowed(recon, shape),
+        "crop": size or narrowed(recon, shape),
         "affine": affine or affine_of_voxels(header.voxel_mm),
         "placed": affine is not None,
     }
 
 
 def patient_id(file: h5py.File) -> str:
-    """The file's ``patient_id`` as one line of text; empty where there is none."""
+    """Return the attribute ``patient_id`` as one line of text; empty without one."""
     return _text(file.attrs.get("patient_id", ""))
 
 
-def target_name(file: h5py.File) -> str | None:
-    """Name of the dataset with the target images; None where there are none.
-
-    Single-coil files hold the image of the emulated single coil (``reconstruction_esc``) beside the
-    multi-coil root-sum-of-squares; theirs is the first. A file of targets alone may be either.
-    """
-    kspace = dataset(file, "kspace")
-    multi = kspace is not None and kspace.ndim == 4
-    names = ("reconstruction_rss",) if multi else ("reconstruction_esc", "reconstruction_rss")
-    return next((name for name in names if dataset(file, name) is not None), None)
-
-
-def kspace_dataset(file: h5py.File, path: Path) -> h5py.Dataset:
-    """Return the file's k-space.
-
-    Raises:
-        InputError: when there is none, or its values are no complex numbers.
-    """
-    kspace = dataset(file, "kspace")
-    if kspace is None:
-        raise InputError(f"{path} must hold a dataset 'kspace', got {sorted(file.keys())[:20]}")
-    if not complex_type(kspace.dtype):
-        fix = "write it as complex64"
-        if kspace.dtype.kind in "iuf" and kspace.shape[-1:] == (2,):
-            fix = "join real and imaginary parts: kspace[..., 0] + 1j * kspace[..., 1]"
-        raise InputError(f"kspace must be complex64, got {kspace.dtype} in {path}; {fix}")
-    return kspace
-
-
-def _kspace_shape(kspace: h5py.Dataset, path: Path) -> tuple[int, int, int, int]:
-    """``(slice, coil, y, x)``; single-coil k-space in a folder of such files counts as one coil."""
-    shape = kspace.shape
-    if len(shape) == 3 and path.parent.name.startswith("singlecoil_") and 0 not in shape:
-        return shape[0], 1, shape[1], shape[2]
-    if len(shape) != 4 or 0 in shape:
-        raise InputError(
-            f"kspace must be (slice, coil, y, x), got {shape} in {path}; single-coil files "
-            "(slice, y, x) belong in a folder singlecoil_<split>, or need a coil axis of length 1"
-        )
-    return shape[0], shape[1], shape[2], shape[3]
-
-
-def _target_shape(
-    file: h5py.File, shape: tuple[int, int, int, int], path: Path
-) -> tuple[int, int, int] | None:
-    """``(slice, Y, X)`` of the targets, which are checked; None where there are none."""
-    name = target_name(file)
-    target = None if name is None else dataset(file, name)
-    if target is None:
-        return None
-    size = target.shape
-    fits = len(size) == 3 and 0 < size[1] <= shape[2] and 0 < size[2] <= shape[3]
-    if not fits or size[0] != shape[0]:
-        raise InputError(
-            f"{name} must be (slice, Y, X) within kspace {shape}, got {size} in {path}; rewrite or "
-            "remove it"
-        )
-    if target.dtype.kind not in "iuf":
-        raise InputError(
-            f"{name} must hold real numbers, got {target.dtype} in {path}; rewrite or remove it"
-        )
-    return size
-
-
-def _check_axes(
-    shape: tuple[int, int, int, int],
-    header: Header,
-    target: tuple[int, int, int] | None,
-    path: Path,
-) -> None:
-    """Refuse axes in another order, where the header's sizes show it."""
-    if header.encoded is None:
-        return
-    readout, width = header.encoded
-    order = ""
-    if shape[2] != readout and shape[1:3] == (readout, width):
-        order = "(slice, y, x, coil): the coils are last"
-    elif (
-        target is None  # which says how many slices there are
-        and header.channels == shape[0] != shape[1]
-        and shape[2:] == (readout, width)
-    ):
-        order = "(coil, slice, y, x): the coils are first"
-    elif readout != width and shape[3] == readout and shape[2] != readout:
-        order = "(slice, coil, x, y): phase encodes and readout are swapped"
-    if order:
-        raise InputError(
-            f"kspace must be (slice, coil, y, x) with y = {readout} and x = {width}, as the header "
-            f"says, got {shape} in {path}, which looks like {order}; move the axes"
-        )
-
-
-def _narrowed(recon: tuple[int, int], shape: tuple[int, int, int, int]) -> tuple[int, int]:
-    """A reconSpace wider than k-space is cut to a square, as fastMRI does."""
-    height, width = recon
-    if width > shape[3]:
-        height = width = shape[3]
-    return min(height, shape[2]), width
-
-
 def _text(value: object) -> str:
-    """An HDF5 attribute as one line of text, which UTF-8 can hold."""
+    """Return an HDF5 attribute as one line of valid UTF-8 text."""
     text = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
     return " ".join(text.encode("utf-8", "replace").decode().split())

@@ -1,4 +1,4 @@
-"""Processes that read and prepare the next batches while the present one is worked on."""
+"""Number of processes that read and prepare the next batches during the present one."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Literal
 
 import torch
 
-MOST = 4  # readers of one process: more wait for the same disk
-_FEWEST = 4  # batches: for fewer, starting a process and filling it costs more than it saves
-_SHARED_MEMORY = Path("/dev/shm")  # in which readers hand over batches; containers have 64 MiB
+MAX_READERS = 4  # more readers of one process wait for the same disk
+_MIN_BATCHES = 4  # with fewer batches, the start of a process costs more than it saves
+_SHARED_MEMORY = Path("/dev/shm")  # readers hand over batches in it; containers have 64 MiB
 
 
 def count_readers(
@@ -19,14 +19,14 @@ def count_readers(
 ) -> int:
     """Return the number of processes that read ahead.
 
-    ``auto`` takes none on the CPU, where fit and reader would share the same cores; beside a GPU as
-    many as there are cores left, at most `MOST`, and as their batches fit into shared memory.
+    ``auto`` gives none on the CPU, where fit and reader would share the same cores. With a GPU it
+    gives one for each core left, at most `MAX_READERS`, if their batches fit into shared memory.
 
     Args:
-        wanted: a number, or ``auto``.
+        wanted: number that the user sets, or ``auto``.
         n_batches: number of batches to read.
         batch_bytes: size of a batch in bytes.
-        device: where batches are worked on.
+        device: device of the reconstruction.
 
     >>> cpu = torch.device("cpu")
     >>> count_readers(2, 1, 10**9, cpu), count_readers("auto", 99, 1, cpu)
@@ -34,16 +34,16 @@ def count_readers(
     """
     if wanted != "auto":
         return wanted
-    if device.type == "cpu" or n_batches < _FEWEST:
+    if device.type == "cpu" or n_batches < _MIN_BATCHES:
         return 0
-    n = min(MOST, _cores() - 1)
+    n = min(MAX_READERS, _n_cores() - 1)
     if _SHARED_MEMORY.is_dir():  # one batch of each reader, and the one that is worked on
         n = min(n, shutil.disk_usage(_SHARED_MEMORY).free // max(1, batch_bytes) - 1)
     return max(0, n)
 
 
-def _cores() -> int:
-    """Cores that this process may use, shared with its run's others on this machine."""
+def _n_cores() -> int:
+    """Return the number of cores for this process; processes of a run share the machine."""
     allowed = getattr(os, "sched_getaffinity", None)  # Linux
     n = len(allowed(0)) if allowed else os.cpu_count() or 1
     return int(n // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))

@@ -1,4 +1,4 @@
-"""Writing volumes in the fastMRI multi-coil HDF5 layout."""
+"""Writing of volumes in fastMRI's multi-coil HDF5 layout."""
 
 from __future__ import annotations
 
@@ -10,30 +10,7 @@ import numpy as np
 from mrisem.errors import InputError
 from mrisem.files import whole
 
-
-def ismrmrd_header(
-    kspace_shape: tuple[int, ...],
-    recon_size: tuple[int, ...],
-    padding: tuple[int, int],
-    pixel_mm: float = 1.0,
-) -> str:
-    """The ISMRMRD header's facts that fastMRI's readers use.
-
-    Those read ``padding_left = width // 2 - center`` and ``padding_right = padding_left + maximum
-    + 1``; x of the encoded space is the readout (our y), y the phase-encode axis (our x).
-
-    Args:
-        kspace_shape: ``(slice, coil, y, x)``.
-        recon_size: ``(Y, X)``, the target's size.
-        padding: first acquired column and the one after the last.
-        pixel_mm: edge length of a pixel.
-
-    >>> "<center>88</center>" in ismrmrd_header((1, 8, 384, 208), (192, 192), (16, 192))
-    True
-    """
-    _, coils, readout, width = kspace_shape
-    (rows, columns), (left, right) = recon_size, padding
-    return f"""<?xml version="1.0"?>
+_HEADER = """<?xml version="1.0"?>
 <ismrmrdHeader xmlns="http://www.ismrm.org/ISMRMRD">
   <acquisitionSystemInformation><receiverChannels>{coils}</receiverChannels>\
 </acquisitionSystemInformation>
@@ -42,21 +19,56 @@ def ismrmrd_header(
   <encoding>
     <encodedSpace>
       <matrixSize><x>{readout}</x><y>{width}</y><z>1</z></matrixSize>
-      <fieldOfView_mm><x>{readout * pixel_mm:.2f}</x><y>{width * pixel_mm:.2f}</y><z>5</z>\
-</fieldOfView_mm>
+      <fieldOfView_mm><x>{readout_mm:.2f}</x><y>{width_mm:.2f}</y><z>5</z></fieldOfView_mm>
     </encodedSpace>
     <reconSpace>
       <matrixSize><x>{rows}</x><y>{columns}</y><z>1</z></matrixSize>
-      <fieldOfView_mm><x>{rows * pixel_mm:.2f}</x><y>{columns * pixel_mm:.2f}</y><z>5</z>\
-</fieldOfView_mm>
+      <fieldOfView_mm><x>{rows_mm:.2f}</x><y>{columns_mm:.2f}</y><z>5</z></fieldOfView_mm>
     </reconSpace>
     <encodingLimits><kspace_encoding_step_1><minimum>0</minimum>\
-<maximum>{right - left - 1}</maximum><center>{width // 2 - left}</center>\
-</kspace_encoding_step_1></encodingLimits>
+<maximum>{maximum}</maximum><center>{center}</center></kspace_encoding_step_1></encodingLimits>
     <trajectory>cartesian</trajectory>
   </encoding>
 </ismrmrdHeader>
 """
+
+
+def ismrmrd_header(
+    kspace_shape: tuple[int, ...],
+    recon_size: tuple[int, ...],
+    padding: tuple[int, int],
+    pixel_mm: float = 1.0,
+) -> str:
+    """Return an ISMRMRD header with the facts that fastMRI's readers use.
+
+    They read ``padding_left = width // 2 - center`` and ``padding_right = padding_left + maximum
+    + 1``.
+
+    Args:
+        kspace_shape: ``(slice, coil, y, x)``.
+        recon_size: ``(Y, X)``, the target's size.
+        padding: first acquired column and the column after the last.
+        pixel_mm: edge length of a pixel, mm.
+
+    >>> "<center>88</center>" in ismrmrd_header((1, 8, 384, 208), (192, 192), (16, 192))
+    True
+    """
+    _, coils, readout, width = kspace_shape
+    (rows, columns), (left, right) = recon_size, padding
+    # ISMRMRD's x is the readout (y of this package), its y the phase-encode axis (x)
+    return _HEADER.format(
+        coils=coils,
+        readout=readout,
+        width=width,
+        readout_mm=readout * pixel_mm,
+        width_mm=width * pixel_mm,
+        rows=rows,
+        columns=columns,
+        rows_mm=rows * pixel_mm,
+        columns_mm=columns * pixel_mm,
+        maximum=right - left - 1,
+        center=width // 2 - left,
+    )
 
 
 def write_volume(
@@ -72,19 +84,19 @@ def write_volume(
     lesions: np.ndarray | None = None,
     affine: np.ndarray | None = None,
 ) -> None:
-    """Write one volume; the file appears whole or not at all.
+    """Write one volume; the file appears complete or not at all.
 
     Args:
-        path: file to write; an existing one is replaced.
+        path: file to write; an existing file is replaced.
         kspace: ``(slice, coil, y, x)`` complex64.
         target: ``(slice, Y, X)`` float32 root-sum-of-squares; its size is the header's reconSpace.
         acquisition: fastMRI's name of the sequence.
-        patient_id: the subject.
-        padding: first acquired phase-encode column and the one after the last.
-        pixel_mm: edge length of a pixel.
-        simulation: how the data were simulated, kept as an attribute of that name.
-        lesions: ``(slice, Y, X)`` uint8 on the target's pixels: 0, or a lesion's number. Readers of
-            fastMRI files pass over it.
+        patient_id: name of the subject.
+        padding: first acquired phase-encode column and the column after the last.
+        pixel_mm: edge length of a pixel, mm.
+        simulation: text on how the data were simulated, for the attribute ``simulation``.
+        lesions: ``(slice, Y, X)`` uint8 on the target's pixels: number of a lesion, or 0. Other
+            readers of fastMRI files ignore it.
         affine: ``(4, 4)`` float64 that maps (column, row, slice) of the target to mm (RAS+).
 
     Raises:
@@ -102,7 +114,7 @@ def write_volume(
             "give the first acquired column and the one after the last"
         )
     with whole(Path(path)) as partial, h5py.File(partial, "w", libver="latest") as file:
-        # without time stamps, so that equal data give equal files
+        # no time stamps: equal data give equal files, byte for byte
         header = ismrmrd_header(kspace.shape, target.shape[1:], padding, pixel_mm)
         file.create_dataset("ismrmrd_header", data=np.bytes_(header), track_times=False)
         file.create_dataset("kspace", data=kspace, track_times=False)
@@ -120,9 +132,11 @@ def write_volume(
 
 
 def _check_array(name: str, array: np.ndarray, dtype: str, shape: tuple[int | str, ...]) -> None:
-    """Refuse another type or shape; words in ``shape`` stand for any length."""
+    """Raise InputError unless an array has type and shape; words in ``shape`` are any length."""
     lengths = zip(array.shape, shape, strict=False)
     fits = len(array.shape) == len(shape) and all(b in (a, str(b)) for a, b in lengths)
     if array.dtype != dtype or not fits:
         text = ", ".join(map(str, shape))
-        raise InputError(f"{name} must be {dtype} ({text}), got {array.dtype} {array.shape}")
+        raise InputError(
+            f"{name} must be {dtype} ({text}), got {array.dtype} {array.shape}; convert it"
+        )

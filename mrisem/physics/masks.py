@@ -1,17 +1,18 @@
-"""Sampling masks: which phase-encode lines are sampled.
+"""Sampling masks: random ones, those of fastMRI, and masks from files.
 
 A mask object is callable, ``mask(n_columns, padding, seed) -> (x,) bool``. Its arguments are the
 width of k-space, the acquired columns (the first, and the one after the last) and the seed of the
 draw. It samples acquired columns only. The centre of k-space is the column ``n_columns // 2``.
 A mask may have a method ``center(n_columns) -> (x,) bool``: the lines that every draw samples.
 From them the sensitivity maps of training slices are estimated, once for all epochs.
+`mrisem.physics.draws` draws and checks masks.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -133,26 +134,30 @@ class GaussianMask:
                 f"calibration lines must lie within the acquired columns {padding}, got "
                 f"{(start, start + n_calibration)}; lower mask.calibration_lines"
             )
-        # Gaussian density over the columns that may still be drawn
-        columns = np.arange(n_columns)
-        deviation = (columns - n_columns // 2) / (self.std_fraction * (right - left))
-        weights = np.exp(-(deviation**2) / 2)
-        weights[(columns < left) | (columns >= right)] = 0
         mask = np.zeros(n_columns, dtype=bool)
         mask[start : start + n_calibration] = True
-        weights[mask] = 0
         if budget > n_calibration:
-            generator = np.random.default_rng(seed)
-            n_drawn = budget - n_calibration
-            if np.count_nonzero(weights) < n_drawn:
-                raise InputError(
-                    f"the density must reach the {n_drawn} lines that are drawn, got "
-                    f"{np.count_nonzero(weights)} of {right - left} columns within reach of "
-                    f"mask.std_fraction={self.std_fraction:g}; raise it"
-                )
-            probability = weights / weights.sum()
-            mask[generator.choice(n_columns, n_drawn, replace=False, p=probability)] = True
+            mask[self._draw(mask, padding, budget - n_calibration, seed)] = True
         return torch.from_numpy(mask)
+
+    def _draw(
+        self, calibration: np.ndarray, padding: tuple[int, int], n: int, seed: int
+    ) -> np.ndarray:
+        """Draw the indices of ``n`` acquired lines beside the calibration lines ``(x,)`` bool."""
+        left, right = padding
+        columns = np.arange(len(calibration))
+        deviation = (columns - len(columns) // 2) / (self.std_fraction * (right - left))
+        weights = np.exp(-(deviation**2) / 2)
+        weights[(columns < left) | (columns >= right) | calibration] = 0
+        # far from the centre a narrow density is zero in floating point
+        if np.count_nonzero(weights) < n:
+            raise InputError(
+                f"the density must reach the {n} lines that are drawn, got "
+                f"{np.count_nonzero(weights)} of {right - left} columns within reach of "
+                f"mask.std_fraction={self.std_fraction:g}; raise it"
+            )
+        generator = np.random.default_rng(seed)
+        return generator.choice(len(columns), n, replace=False, p=weights / weights.sum())
 
 
 @dataclass(frozen=True)
@@ -235,10 +240,10 @@ class FastMRIMask:
 
 @dataclass(frozen=True)
 class FileMask:
-    """The sampling mask that is stored in the scan's own file (``mask=from_file``), or in another.
+    """Sampling mask in the scan's own file (``mask=from_file``), or in another file.
 
     Args:
-        path: file with one mask for every scan (.npy, .npz, .mat, .h5); None: each scan's own.
+        path: file with one mask for all scans (.npy, .npz, .mat, .h5); None: each scan's own.
     """
 
     path: str | None = None
@@ -256,12 +261,12 @@ class FileMask:
         """
         if values is None:
             raise InputError(
-                f"mask=from_file needs a dataset 'mask', {file} has none; set another mask"
+                f"mask=from_file needs a dataset 'mask', got none in {file}; set another mask"
             )
         if values.ndim not in (1, 2) or values.shape[-1] != n_columns:
             raise InputError(
                 f"mask must be (x,) = ({n_columns},) or (y, x), got {tuple(values.shape)} in "
-                f"{file}; store one entry a phase-encode column or set mask=gaussian"
+                f"{file}; store one entry for each phase-encode column, or set mask=gaussian"
             )
         numbers = np.asarray(values)
         if numbers.dtype.kind not in "biuf" or not np.isfinite(numbers).all():
@@ -273,100 +278,6 @@ class FileMask:
 
 
 ColumnMask = DrawnMask | FileMask
-
-
-@dataclass(frozen=True)
-class MixedMask:
-    """One of several masks, chosen with equal probability by the seed.
-
-    Training over several accelerations uses it.
-
-    Args:
-        masks: masks to choose from.
-    """
-
-    masks: tuple[DrawnMask, ...]
-
-    def center(self, n_columns: int) -> Tensor:
-        """Mark the lines that every draw of every mask samples: ``(x,)`` bool."""
-        lines = torch.ones(n_columns, dtype=torch.bool)
-        for mask in self.masks:
-            center = getattr(mask, "center", None)
-            lines &= torch.zeros_like(lines) if center is None else center(n_columns)
-        return lines
-
-    def __call__(self, n_columns: int, padding: tuple[int, int], seed: int) -> Tensor:
-        """Draw a mask ``(x,)`` bool."""
-        choice = stable_seed("mixed", seed) % len(self.masks)
-        return self.masks[choice](n_columns, padding, seed)
-
-
-def paired(make: Callable[..., Any], options: Mapping[str, Any]) -> ColumnMask:
-    """Make a mask; where options are lists, make a `MixedMask` with one mask for each position.
-
-    ``acceleration=[4, 8], center_fraction=[.08, .04]`` gives two masks: 4-fold with 0.08 and 8-fold
-    with 0.04. An option that is not a list holds for each of them.
-
-    Args:
-        make: class or function that makes a mask from keyword arguments, such as `FastMRIMask`.
-        options: keyword arguments of ``make``; a value that is a list itself is wrapped in a
-            second list.
-
-    Raises:
-        InputError: when a list is empty, or lists differ in length.
-    """
-    lists = {name: value for name, value in options.items() if isinstance(value, list | tuple)}
-    if not lists:
-        return make(**options)
-    lengths = {len(values) for values in lists.values()}
-    if len(lengths) > 1 or 0 in lengths:
-        lengths_by_name = ", ".join(
-            f"mask.{name} with {len(values)}" for name, values in lists.items()
-        )
-        raise InputError(
-            "lists of mask options are paired: they must have the same length, at least 1, got "
-            f"{lengths_by_name}; give each list as many values, or one number that holds for all"
-        )
-    rows = (dict(zip(lists, values, strict=True)) for values in zip(*lists.values(), strict=True))
-    return MixedMask(tuple(make(**{**options, **row}) for row in rows))
-
-
-def draw_columns(mask: DrawnMask, n_columns: int, padding: tuple[int, int], seed: int) -> Tensor:
-    """Draw a mask ``(x,)`` bool and check it: the mask object may be a user's own.
-
-    Args:
-        mask: mask object, see the head of this module.
-        n_columns: width x of k-space.
-        padding: first acquired column, and the one after the last.
-        seed: seed of the draw.
-
-    Raises:
-        InputError: when the mask is not callable, or the draw is not an ``(x,)`` bool tensor with
-            samples in acquired columns only.
-    """
-    name = type(mask).__name__
-    rule = "a mask must be a callable (n_columns, padding, seed) -> (x,) bool tensor"
-    if not callable(mask):
-        raise InputError(f"{rule}, got an object of class {name}; give it a method __call__")
-    columns = mask(n_columns, padding, seed)
-    shape, dtype = tuple(getattr(columns, "shape", ())), getattr(columns, "dtype", "")
-    if not isinstance(columns, Tensor) or shape != (n_columns,) or dtype != torch.bool:
-        raise InputError(
-            f"{rule}, {name} gave {type(columns).__name__} {shape} {dtype} for x = {n_columns}; "
-            "return one bool a phase-encode column"
-        )
-    outside = torch.cat((columns[: padding[0]], columns[padding[1] :]))
-    if bool(outside.any()):
-        raise InputError(
-            f"a mask may sample only the acquired columns {padding}, {name} sampled "
-            f"{int(outside.sum())} others; set those to False"
-        )
-    if not bool(columns.any()):
-        raise InputError(
-            f"a mask must sample at least one of the acquired columns {padding}, {name} sampled "
-            f"none of {n_columns}; lower mask.acceleration"
-        )
-    return columns
 
 
 def _check_budget(n_calibration: int, budget: float, width: int, acceleration: float) -> None:

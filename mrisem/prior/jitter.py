@@ -47,7 +47,9 @@ class Jitter:
         generator = torch.Generator().manual_seed(stable_seed("jitter", self.seed, iteration))
         span = (-self.max_shift, self.max_shift + 1)
         shifts = torch.randint(*span, (self.copies, 2), generator=generator).tolist()
+        # a cyclic shift: encoders see the background of air on the other side, no new edge
         shifted = torch.stack([magnitude.roll(tuple(shift), (1, 2)) for shift in shifts], 1)
         noise = torch.randn((self.copies, *magnitude.shape[1:]), generator=generator).to(magnitude)
+        # detached: the level of the noise is a constant, without a gradient to the image's maximum
         peak = magnitude.detach().amax((1, 2))[:, None, None, None]
         return (shifted + self.noise * peak * noise).clamp_min(0).flatten(0, 1)

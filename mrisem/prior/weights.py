@@ -53,6 +53,7 @@ def weight_files(folder: Path) -> list[Path]:
     files, index = [folder / "model.safetensors"], folder / "model.safetensors.index.json"
     if index.is_file() and not files[0].is_file():
         files = sorted({folder / name for name in read_json(index)["weight_map"].values()})
+    # pickles are named in the message, and never opened: they could run any code
     if missing := [file.name for file in files if not file.is_file()]:
         pickles = sorted(file.name for file in folder.iterdir() if file.suffix in _PICKLES)
         held = f"only pickled weights {pickles[0]}" if pickles else f"no weights {missing[0]}"
@@ -85,7 +86,7 @@ def load_model(
     Raises:
         InputError: when weights are missing, damaged, pickled, or have other shapes.
     """
-    weight_files(folder)
+    weight_files(folder)  # raises with a better message than transformers does
     with _safetensors_errors(folder), _silent_transformers():
         model, report = model_class.from_pretrained(
             folder,
@@ -99,6 +100,7 @@ def load_model(
             ignore_mismatched_sizes=True,  # the report lists them, and an InputError follows
             output_loading_info=True,
         )
+    # transformers fills missing weights with random numbers, and only reports them
     missing = sorted(n for n in report["missing_keys"] if not any(part in n for part in unused))
     refuse_missing(missing, folder)
     for name, stored, expected in sorted(report["mismatched_keys"]):

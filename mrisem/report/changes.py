@@ -1,4 +1,4 @@
-"""Difference maps: what a prior changed, beside what there was to change."""
+"""Difference maps: changes by a prior, beside the errors that there were without it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,9 +18,13 @@ _WINDOWS = (0.5, 1, 2, 5, 10, 20, 50, 100)  # percent of the grey window
 
 @dataclass(frozen=True)
 class Maps:
-    """One slice of a run with a prior (guided) beside the same without (plain).
+    """One slice of a run with a prior, and of the same run without it, beside the target.
 
-    All are ``(y, x)`` magnitudes in the target's units.
+    Args:
+        title: name of file and slice.
+        target: ``(y, x)`` magnitude of the target.
+        plain: ``(y, x)`` magnitude without the prior, in the target's unit.
+        guided: ``(y, x)`` magnitude with the prior, in the target's unit.
     """
 
     title: str
@@ -34,9 +38,10 @@ class Maps:
         return tissue_top(self.target)
 
     def views(self, window: float) -> list[View]:
-        """Return the images and two signed differences: what was changed, what should have been.
+        """Return the images, the change by the prior, and the change that would be right.
 
-        The window of the differences is a share of the grey window.
+        Args:
+            window: window of the two signed differences, as a share of the grey window.
         """
         grey, signed = (self.top, GREYS), (window * self.top, DIFFERENCE_MAP)
         return [
@@ -49,12 +54,12 @@ class Maps:
 
 
 def load_changes(rows: Sequence[Row], folders: tuple[Path, Path, Path], most: int) -> list[Maps]:
-    """Load the slices that changed most; none where a file misses or has another size.
+    """Load the slices that changed most; empty if a file is missing or has another size.
 
     Args:
-        rows: one pair's rows of the audit.
-        folders: the run without the prior, the run with it, the input files.
-        most: slices.
+        rows: rows of the audit of one pair of runs.
+        folders: run without the prior, run with it, and input files.
+        most: largest number of slices.
     """
     plain, guided, targets = folders
     loaded = []
@@ -69,7 +74,8 @@ def load_changes(rows: Sequence[Row], folders: tuple[Path, Path, Path], most: in
 
 
 def choose_rows(rows: Sequence[Row], most: int) -> list[Row]:
-    """Choose slices to show: of each acquisition in turn the one that changed most, then others."""
+    """Choose slices to show: first the most changed one of each acquisition, then others."""
+    # a change of NaN, as of an image with NaN, counts as none
     by_change = sorted(rows, key=lambda row: -np.nan_to_num(row["difference"]))
     first = {row["acquisition"]: row for row in reversed(by_change)}
     rest = [row for row in by_change if row is not first[row["acquisition"]]]
@@ -77,19 +83,19 @@ def choose_rows(rows: Sequence[Row], most: int) -> list[Row]:
 
 
 def difference_window(maps: Sequence[Maps]) -> float:
-    """Return the smallest round share of the grey windows that 99.5 % of the changes fit in.
+    """Return the smallest round share of the grey windows that holds 99.5 % of the changes.
 
     >>> image = np.ones((4, 4))
     >>> difference_window([Maps("", image, image, image + 0.03)])
     0.05
     """
-    changes = [np.abs(one.guided - one.plain) / one.top for one in maps]
+    changes = [np.abs(slice_maps.guided - slice_maps.plain) / slice_maps.top for slice_maps in maps]
     share = max(float(np.percentile(change, _CHANGE_PERCENTILE)) for change in changes)
     return next((w for w in _WINDOWS if w >= 100 * share), _WINDOWS[-1]) / 100
 
 
 def draw_changes(maps: Sequence[Maps], title: str) -> Figure:
-    """Draw a row of `Maps.views` for each slice, all differences in one symmetrical window."""
+    """Draw a row of `Maps.views` for each slice, with one window for all differences."""
     window = difference_window(maps)
     grid = [slice_maps.views(window) for slice_maps in maps]
     names = [slice_maps.title.replace(", ", "\n") for slice_maps in maps]

@@ -30,7 +30,7 @@ Method = Literal["pca", "umap"]
 
 @dataclass(frozen=True)
 class Panel:
-    """One level in the plane."""
+    """Points of one level in the plane."""
 
     title: str  # such as "level 13"
     method: str  # PCA or UMAP
@@ -41,7 +41,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Picture:
-    """One run and acquisition."""
+    """Embeddings of one run and acquisition."""
 
     label: str  # of the run
     acquisition: str  # fastMRI's name of the sequence
@@ -87,7 +87,7 @@ def _panel(title: str, points: Points, method: Method) -> Panel:
 
 
 def missing_pictures(runs: Iterable[Run], drawn: set[str], most_scans: int) -> str:
-    """Say which runs have no picture of their embeddings, and why; or return an empty string."""
+    """Return which runs have no picture of their embeddings, and why; empty: all have one."""
     if not most_scans:
         return "Not drawn: embedding_slices=0."
     without = [run.label for run in runs if run.has_prior and run.label not in drawn]
@@ -164,7 +164,7 @@ def umap(points: Points) -> Points:
 
 
 def place(others: np.ndarray, bank: np.ndarray, flat: np.ndarray) -> np.ndarray:
-    """Place directions at the weighted mean of their nearest bank entries' places.
+    """Put directions at the weighted mean position of their nearest bank entries.
 
     They are 15, of a small bank a quarter, at least 2, with weights
     ``exp(-(d - d_1) / mean(d - d_1))`` of cosine distances ``d``, ``d_1`` the nearest: where UMAP's
@@ -191,7 +191,7 @@ def place(others: np.ndarray, bank: np.ndarray, flat: np.ndarray) -> np.ndarray:
 
 
 def draw(picture: Picture) -> Figure:
-    """Draw bank, zero-filled images and paths, a panel a level."""
+    """Draw bank, zero-filled images and paths, with a panel for each level."""
     n = len(picture.panels)
     figure = Figure(figsize=(_PANEL * n, _PANEL + 0.5), layout="constrained")
     for axes, panel in zip(figure.subplots(1, n, squeeze=False)[0], picture.panels, strict=True):

@@ -1,4 +1,4 @@
-"""Parts that all figures share, and images as PNG bytes."""
+"""Common parts of all figures, and images as PNG bytes."""
 
 import base64
 import io
@@ -62,18 +62,18 @@ class View:
 
     @property
     def is_grey(self) -> bool:
-        """Whether the page sets its window: its picture reaches beyond by `HEADROOM`."""
+        """Whether the page sets the window, so that the picture exceeds it by `HEADROOM`."""
         return bool(self.cmap == GREYS)
 
     @property
     def uri(self) -> str:
-        """The image pixel by pixel, as a ``data:`` address."""
+        """Image in its own pixels, as a ``data:`` address."""
         top = self.top * (HEADROOM if self.is_grey else 1)
         return data_uri(image_png(self.image, top, self.cmap, self.low))
 
 
 class ShownFigure(Figure):
-    """A figure that notebooks show by itself, without pyplot."""
+    """Figure that notebooks show without pyplot."""
 
     def _repr_png_(self) -> bytes:
         out = io.BytesIO()
@@ -83,7 +83,7 @@ class ShownFigure(Figure):
 
 @dataclass(frozen=True)
 class Drawn:
-    """A figure as a ``data:`` address, and the size in CSS pixels at which it was laid out."""
+    """Figure as a ``data:`` address, with the size of its layout in CSS pixels."""
 
     uri: str
     width: int
@@ -115,7 +115,7 @@ def tissue_top(image: np.ndarray) -> float:
 
 
 def colours(labels: Sequence[str]) -> dict[str, str]:
-    """Return one colour for each method, in order; each turn through the colours has its shade."""
+    """Return label -> colour of each method; more methods than colours get other shades."""
     shades = []
     for share, grey in _SHADES:
         for colour in map(mpl.colors.to_rgb, _COLOURS):
@@ -125,7 +125,7 @@ def colours(labels: Sequence[str]) -> dict[str, str]:
 
 
 def as_png(figure: Figure) -> bytes:
-    """Render a figure: what its ``savefig`` writes, which walks through all of it twice."""
+    """Render a figure as PNG, in half the time of its ``savefig``, which lays it out twice."""
     figure.set_dpi(_DPI)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
@@ -163,7 +163,7 @@ def colour_stops(cmap: Colormap) -> str:
 
 
 def plain_axes(size: tuple[float, float], title: str, xlabel: str = "") -> tuple[Figure, Axes]:
-    """Return a figure of that many inches and its axes."""
+    """Return a figure of this size in inches, and its axes."""
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.add_subplot()
@@ -172,7 +172,7 @@ def plain_axes(size: tuple[float, float], title: str, xlabel: str = "") -> tuple
 
 
 def literal(text: str) -> str:
-    r"""Return a text that Matplotlib shows as it is: dollars set no formulas.
+    r"""Return a text that Matplotlib shows unchanged, without formulas between dollars.
 
     >>> literal("a $x$")
     'a \\$x\\$'
@@ -181,7 +181,7 @@ def literal(text: str) -> str:
 
 
 def folded(label: str) -> str:
-    """Break a label where its parts meet; overrides may hold long paths.
+    """Break a long label between its parts.
 
     >>> folded("unrolled + image_same [prior.weight=0.2]").splitlines()
     ['unrolled', '+ image_same', '[prior.weight=0.2]']
@@ -191,7 +191,7 @@ def folded(label: str) -> str:
 
 
 def legend_below(figure: Figure) -> None:
-    """Name the lines below the axes, where they cover nothing; the figure grows by as much."""
+    """Add a legend below the axes, where it covers nothing; the figure grows by its height."""
     handles, labels = figure.axes[0].get_legend_handles_labels()
     names = [textwrap.fill(literal(label), 62) for label in labels]
     n_lines = sum(1 + name.count("\n") for name in names)

@@ -1,4 +1,4 @@
-"""The HTML page: one file that needs no network, and the same pictures as PNG files."""
+"""HTML page in one file that needs no network, with the same pictures as PNG files."""
 
 import json
 import re
@@ -24,8 +24,8 @@ from mrisem.results.inside import inside, slug
 from mrisem.results.run import Run
 from mrisem.results.tables import Table, as_csv, as_latex, p_text
 
-_OURS = re.compile(r"(panel|dots|sweep|loss|embedding|audit)_[a-z0-9_]+\.png")
-_LIST = "figures.json"  # names of the pictures that a report drew
+_PICTURE_NAME = re.compile(r"(panel|dots|sweep|loss|embedding|audit)_[a-z0-9_]+\.png")
+_LIST = "figures.json"  # file with the names of the pictures of a report
 
 TEMPLATES = Environment(
     loader=PackageLoader("mrisem.report", "."),
@@ -40,18 +40,23 @@ TEMPLATES.filters["yaml"] = partial(yaml.safe_dump, sort_keys=False, allow_unico
 
 @dataclass(frozen=True)
 class Page:
-    """The page and the files beside it."""
+    """Page and the files beside it.
+
+    Args:
+        html: text of the page.
+        pictures: file name -> PNG.
+        tables: tables of all groups.
+    """
 
     html: str
-    pictures: dict[str, bytes]  # file name to PNG
-    tables: list[Table]  # of all groups
+    pictures: dict[str, bytes]
+    tables: list[Table]
 
     def write(self, folder: Path) -> None:
-        """Write page, figures and tables; the page last, so that it never stands without them.
-
-        Pictures that an earlier report listed as its own, and this one has not, are removed.
-        """
+        """Write figures, tables and the page; remove pictures of an earlier report."""
         former = _former_pictures(folder)
+        # The page is written last, so that it never exists without its files. The list names old
+        # and new pictures until the old ones are gone, in case the process is killed.
         (folder / "index.html").unlink(missing_ok=True)
         write_text(folder / _LIST, json.dumps(sorted({*self.pictures, *former}), indent=1) + "\n")
         for name in {*former} - {*self.pictures}:
@@ -65,21 +70,28 @@ class Page:
 
 
 def _former_pictures(folder: Path) -> list[str]:
+    """Return the names of the pictures of an earlier report in a folder."""
     path = inside(folder, _LIST)
     if not path.is_file():
         return []
     with reading(path, "a list of pictures of mrisem report", "remove it"):
         listed: Any = json.loads(path.read_text(encoding="utf-8"))
-        return [name for name in [*listed] if _OURS.fullmatch(name)]
+        return [name for name in [*listed] if _PICTURE_NAME.fullmatch(name)]
 
 
-def make_page(runs: Sequence[Run], found: Evaluated, config: DictConfig) -> Page:
-    """Draw everything and fill the template; ``config`` is that of `mrisem report`."""
+def make_page(runs: Sequence[Run], evaluated: Evaluated, config: DictConfig) -> Page:
+    """Draw all figures and fill the template.
+
+    Args:
+        runs: runs of the page, in table order.
+        evaluated: results of their evaluations.
+        config: configuration of `mrisem report`.
+    """
     pictures: dict[str, bytes] = {}
-    groups, samplings = make_sections(runs, found, config, pictures)
+    groups, samplings = make_sections(runs, evaluated, config, pictures)
     html = TEMPLATES.get_template("page.html.j2").render(
         title=config.title or question(runs),
-        facts=headline(runs, found.rows),
+        facts=headline(runs, evaluated.rows),
         guided=any(run.has_prior for run in runs),
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, mrisem {mrisem.__version__}",
         groups=groups,
@@ -87,8 +99,8 @@ def make_page(runs: Sequence[Run], found: Evaluated, config: DictConfig) -> Page
         models=model_words(runs),
         samplings=samplings,
         runs=runs,
-        evaluations=found.commands,
-        failed=found.failed,
+        evaluations=evaluated.commands,
+        failed=evaluated.failed,
         min_resampled=MIN_RESAMPLED,
         min_tested=MIN_TESTED,
         error_map=ERROR_MAP,

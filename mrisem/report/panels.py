@@ -1,4 +1,4 @@
-"""Image comparisons: which slices to show, and their images and error maps at stated windows."""
+"""Image comparisons: choice of slices, and their images and error maps in stated windows."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ _AROUND = 6  # pixels around a lesion that its inset shows
 
 @dataclass(frozen=True)
 class Box:
-    """Rows ``top .. bottom`` and columns ``left .. right`` of an image; the ends are not in it."""
+    """Part of an image: rows ``top .. bottom``, columns ``left .. right``, without the ends."""
 
     top: int
     bottom: int
@@ -32,7 +32,7 @@ class Box:
         return View(view.label, part, view.top, view.cmap)
 
     def style(self, size: tuple[int, int]) -> str:
-        """Return its place in an image of this size ``(y, x)``, as CSS."""
+        """Return the box's position in an image of this size ``(y, x)``, as CSS."""
         y, x = (100 / n for n in size)
         height, width = self.bottom - self.top, self.right - self.left
         place = f"top: {self.top * y:.2f}%; left: {self.left * x:.2f}%"
@@ -41,7 +41,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Tile:
-    """One method's image of a slice, or the target."""
+    """Image of a slice by one method, or its target."""
 
     view: View
     error: View | None  # |image - target|; None without a target
@@ -50,7 +50,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Panel:
-    """One slice through all methods."""
+    """One slice by all methods."""
 
     file: str
     slice: int
@@ -136,7 +136,7 @@ def load_panel(
 
 
 def around_lesion(labels: np.ndarray) -> Box | None:
-    """Return a box around the largest lesion of a slice; None where it has none.
+    """Return a box around the largest lesion of a slice; None: the slice has no lesion.
 
     Args:
         labels: ``(y, x)`` integer: a lesion's number, or 0.

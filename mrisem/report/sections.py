@@ -1,4 +1,4 @@
-"""The sections of the page: what the template shows of each set of comparable runs."""
+"""Sections of the page: tables and figures of each set of comparable runs."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -43,11 +43,11 @@ class Section:
     pictures: dict[str, bytes]  # file name to PNG, of the whole page
 
     def draw(self, kind: str, name: str, figure: Figure) -> Drawn:
-        """Keep a figure as a file, and return it for the page."""
+        """Render a figure, add it to the pictures, and return it for the page."""
         return drawn(self.keep(kind, name, as_png(figure)))
 
     def keep(self, kind: str, name: str, png: bytes) -> bytes:
-        """Keep a picture as a file, and return it."""
+        """Add a PNG to the pictures, and return it."""
         self.pictures[f"{kind}_{slug(f'{self.title} {name}')}.png"] = png
         return png
 
@@ -98,7 +98,7 @@ def _scores(
 def _group(
     section: Section, columns: Sequence[Column], found: Evaluated, config: DictConfig
 ) -> Shown:
-    """Draw what may be compared."""
+    """Draw all figures of a set of comparable runs."""
     rows, folders = section.rows, {str(run.folder) for run in section.runs}
     columns = sorted(
         (column for column in columns if column != SECONDS), key=lambda c: c.name not in _OPEN
@@ -139,13 +139,13 @@ def _group(
 
 
 def _is_compared(rows: Sequence[Row], column: Column) -> bool:
-    """Whether more methods than one have the score, or there is one method alone."""
+    """Return whether several methods have the score, or there is only one method."""
     having = {row["method"] for row in rows if np.isfinite(value(row, column))}
     return len(having) > 1 or len(labels_of(rows)) == 1
 
 
 def _pair(section: Section, wanted: str | None) -> tuple[str, str]:
-    """Return the methods that the viewer flickers between at first: a reference and its rival."""
+    """Return the two methods that the viewer shows at first: a reference and its rival."""
     against = references(section.runs, wanted)
     rivals = [run.label for run in section.runs if run.label in against]
     guided = [run.label for run in section.runs if run.has_prior and run.label in against]
@@ -167,7 +167,7 @@ def draw_panel(
 def draw_sweeps(
     section: Section, sweeps: Iterable[Sweep], columns: Sequence[Column]
 ) -> list[Shown]:
-    """Draw every score that a sweep has over its parameter."""
+    """Draw all scores of a sweep over its parameter."""
     shown = []
     for sweep in sweeps:
         figures = []

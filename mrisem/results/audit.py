@@ -1,4 +1,4 @@
-"""The hallucination audit: each run with a prior against the same run without it."""
+"""Hallucination audit: comparison of each run with a prior with the same run without it."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from mrisem.files import reading
 from mrisem.metrics.hallucination import image_change, kspace_change
 from mrisem.metrics.statistics import summarise
 from mrisem.progress import track
-from mrisem.results.labels import without_prior
-from mrisem.results.reading import Samples, Volume, read_samples, read_target, read_volume
+from mrisem.results.labels import run_without_prior
+from mrisem.results.reading import Samples, Volume, read_samples, read_volume
 from mrisem.results.rows import GROUP_COLUMNS, Column, Row, group_rows, subject_of
 from mrisem.results.run import Run
 from mrisem.results.tables import DASH, Summary, Table, build_table
+from mrisem.results.targets import read_target
 
 log = logging.getLogger(__name__)
 
 KSPACE_COLUMNS = tuple(
-    f"{what}_{where}"
-    for where in ("measured", "unmeasured")
-    for what in ("changed", "added", "removed")
+    f"{change}_{samples}"
+    for samples in ("measured", "unmeasured")
+    for change in ("changed", "added", "removed")
 )
 NUMBERS = ("difference", "false_detail", *KSPACE_COLUMNS)
 COLUMNS = (
@@ -38,19 +39,19 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Pair:
-    """A run with a prior, and the run with the same settings without."""
+    """Run with a prior (``guided``), and the run with the same settings without it (``plain``)."""
 
     guided: Run
     plain: Run
 
 
 def find_pairs(runs: Sequence[Run]) -> tuple[list[Pair], list[Run]]:
-    """Pair each run that had a prior with the same run without it, on the same files.
+    """Pair each run with a prior with the same run without it, on the same files.
 
     Returns:
-        the pairs, and the runs with a prior that have no partner.
+        the pairs, and the runs with a prior that have no such partner.
     """
-    partners = [(run, without_prior(run, runs)) for run in runs if run.has_prior]
+    partners = [(run, run_without_prior(run, runs)) for run in runs if run.has_prior]
     pairs = [Pair(run, plain) for run, plain in partners if plain is not None]
     return pairs, [run for run, plain in partners if plain is None]
 
@@ -63,11 +64,11 @@ def audit(pair: Pair, targets: Path) -> list[Row]:
         targets: folder of the input files, of which only the targets are read.
 
     Returns:
-        one row a slice, see `COLUMNS`; those of k-space are NaN where a run kept no complex images
-        and sensitivity maps, as earlier versions did not.
+        a row for each slice, see `COLUMNS`. Columns of k-space are NaN if a run holds no complex
+        images and sensitivity maps (earlier versions).
 
     Raises:
-        InputError: the runs were made from different scans or samples.
+        InputError: when the runs were made from different scans or samples.
     """
     rows: list[Row] = []
     for file in track(pair.guided.files, pair.guided.label, "scans"):
@@ -84,6 +85,7 @@ def audit(pair: Pair, targets: Path) -> list[Row]:
 
 
 def _audit_file(pair: Pair, volumes: tuple[Volume, Volume], targets: Path) -> Iterator[Row]:
+    """Yield a row for each slice that both volumes, guided and plain, hold."""
     guided, plain = volumes
     if guided.scan and plain.scan and guided.scan != plain.scan:
         raise _unlike(pair, guided, "scan")
@@ -98,16 +100,17 @@ def _audit_file(pair: Pair, volumes: tuple[Volume, Volume], targets: Path) -> It
         return
     target = read_target(targets / guided.file, shared).images.numpy()
     for number in shared:
-        places = [(volume, volume.slices.index(number)) for volume in volumes]
-        images = [volume.images[place].numpy() for volume, place in places]
+        # the same slice may have another position in each of the two files
+        positions = [(volume, volume.slices.index(number)) for volume in volumes]
+        images = [volume.images[position].numpy() for volume, position in positions]
         row = facts | {"slice": number, **image_change(images[0], images[1], target[number])}
-        row["acceleration"] = float(guided.facts["acceleration"][places[0][1]])
-        samples = [read_samples(volume.path, place) for volume, place in places]
+        row["acceleration"] = float(guided.facts["acceleration"][positions[0][1]])
+        samples = [read_samples(volume.path, position) for volume, position in positions]
         yield row | _kspace_row(pair, guided, samples[0], samples[1])
 
 
 def _kspace_row(pair: Pair, volume: Volume, guided: Samples | None, plain: Samples | None) -> Row:
-    """Return what changed in the coils' k-space, NaN where it cannot be known."""
+    """Return the changes in the k-space of the coils; NaN without complex images and maps."""
     from mrisem.physics.coils import interpolate_maps
     from mrisem.physics.sense import SenseOperator
 
@@ -116,23 +119,26 @@ def _kspace_row(pair: Pair, volume: Volume, guided: Samples | None, plain: Sampl
     if not guided.mask.equal(plain.mask):
         raise _unlike(pair, volume, "samples")
     mask = guided.mask
-    with reading(pair.guided.output(volume.file), "a whole reconstruction", "reconstruct it again"):
+    output = pair.guided.output(volume.file)
+    with reading(output, "a complete reconstruction", "reconstruct it again"):
         size = (guided.readout, mask.shape[1])
         maps = interpolate_maps(guided.coarse_maps[None], size, mask.shape[0])
+    # one set of maps for both: only the images differ in the comparison
     sense = SenseOperator(maps, mask[None])
     kspace = [sense.coil_kspace(part.image[None])[0].numpy() for part in (guided, plain)]
     return dict(kspace_change(kspace[0], kspace[1], mask.numpy()))
 
 
-def _unlike(pair: Pair, volume: Volume, what: str) -> InputError:
+def _unlike(pair: Pair, volume: Volume, fact: str) -> InputError:
+    """Make the error of a pair whose volumes differ in a fact that they must share."""
     return InputError(
-        f"a run and the one without its prior must have the same {what}, got others of "
+        f"a run and the run without its prior must have the same {fact}, got others of "
         f"{volume.file} in {pair.guided.folder} and {pair.plain.folder}; reconstruct one again"
     )
 
 
 def audit_summary(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Return mean, interval and so on of each column, for each pair of methods and group."""
+    """Summarise each column (mean, interval, counts) for each pair of methods in each group."""
     keys = (*GROUP_COLUMNS, "method", "without")
     return [
         dict(zip(keys, group, strict=True))
@@ -145,7 +151,7 @@ def audit_summary(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def audit_tables(entries: Sequence[dict[str, Any]]) -> list[Table]:
-    """Return the summary as tables, shown in percent: one for each group."""
+    """Return the summary as tables in percent, one for each group."""
     columns = [Column(name, name.replace("_", " "), None, 4) for name in NUMBERS]
     tables = []
     for (anatomy, mask), members in group_rows(entries).items():
@@ -156,5 +162,6 @@ def audit_tables(entries: Sequence[dict[str, Any]]) -> list[Table]:
 
 
 def _percent(summary: Summary, _: int) -> tuple[str, str]:
+    """Return the mean in percent, without an interval (compare `mean_text`)."""
     mean = summary["mean"]
     return DASH if mean is None else f"{100 * mean:.3g} %", ""

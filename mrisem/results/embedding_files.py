@@ -1,4 +1,4 @@
-"""Embeddings that `mrisem reconstruct` kept: of the bank, of zero-filled images, of the fit."""
+"""Embeddings written by `mrisem reconstruct`: of bank, zero-filled images and steps of the fit."""
 
 import re
 from collections.abc import Sequence
@@ -9,21 +9,29 @@ import numpy as np
 
 from mrisem.errors import InputError
 from mrisem.files import reading
+from mrisem.results.hdf5 import open_hdf5, text_of
 from mrisem.results.inside import inside
-from mrisem.results.reading import open_hdf5, scan_of, text_of
+from mrisem.results.reading import scan_of
 from mrisem.results.run import Run
 
-_MOST_STEPS = 16  # of a path: more could not be told apart
+_MAX_STEPS = 16  # steps of a path in a figure; more could not be told apart
 
 
 @dataclass(frozen=True)
 class Points:
-    """One level's points, float32, in the encoder's space or in the plane."""
+    """Points of one level, in the encoder's space or in the plane of a figure.
 
-    positives: np.ndarray  # (n, feature), of the bank
-    negatives: np.ndarray  # (n, feature), of the bank
-    zero_filled: np.ndarray  # (scan, feature), the scans' zero-filled images
-    paths: tuple[np.ndarray, ...]  # (step, feature) a scan, the fit from first to last
+    Args:
+        positives: ``(n, feature)`` float32, positive entries of the bank.
+        negatives: ``(n, feature)`` float32, negative entries of the bank.
+        zero_filled: ``(scan, feature)`` float32, zero-filled images of the scans.
+        paths: ``(step, feature)`` float32 for each scan, steps of its fit from first to last.
+    """
+
+    positives: np.ndarray
+    negatives: np.ndarray
+    zero_filled: np.ndarray
+    paths: tuple[np.ndarray, ...]
 
     @property
     def parts(self) -> list[np.ndarray]:
@@ -38,14 +46,18 @@ class Points:
 
     @property
     def n_towards_positives(self) -> int:
-        """Paths whose end is more like the positives, against the negatives, than their start."""
-        wanted, unwanted = (unit(side).mean(0) for side in (self.positives, self.negatives))
-        margins = [unit(path) @ (unit(wanted) - unit(unwanted)) for path in self.paths]
+        """Number of paths whose last step is more similar to the positives than their first.
+
+        Similarity to the positives counts minus that to the negatives.
+        """
+        positive, negative = (unit(side).mean(0) for side in (self.positives, self.negatives))
+        # cosine similarity to each side's mean direction
+        margins = [unit(path) @ (unit(positive) - unit(negative)) for path in self.paths]
         return sum(bool(margin[-1] > margin[0]) for margin in margins if len(margin))
 
 
 def kept_files(run: Run) -> dict[str, list[Path]]:
-    """Return the run's embedding files by acquisition, slices of a volume in order."""
+    """Return the embedding files of a run by acquisition, with the slices of a volume in order."""
     files: dict[str, list[Path]] = {}
     for file in run.files:
         with open_hdf5(file) as content:
@@ -58,10 +70,14 @@ def kept_files(run: Run) -> dict[str, list[Path]]:
 
 
 def read_kept(path: Path) -> dict[str, np.ndarray]:
-    """Return the arrays of one slice; InputError when the file is damaged."""
+    """Read the arrays of one slice.
+
+    Raises:
+        InputError: when the file is damaged.
+    """
     fix = "remove it, or reconstruct again with skip_existing=false"
     with (
-        reading(path, "a whole .npz of embeddings", fix),
+        reading(path, "a complete .npz of embeddings", fix),
         path.open("rb") as stream,
         np.load(stream, allow_pickle=False) as file,
     ):
@@ -73,7 +89,11 @@ def read_kept(path: Path) -> dict[str, np.ndarray]:
 
 
 def levels_of(arrays: dict[str, np.ndarray], path: Path) -> list[str]:
-    """Return the levels of one slice's arrays, by number; InputError when it has none."""
+    """Return the levels of the arrays of one slice, by number.
+
+    Raises:
+        InputError: when there are none.
+    """
     levels = [key.removeprefix("path_") for key in arrays if key.startswith("path_")]
     iterations = arrays.get("iterations")
     if not levels or iterations is None or iterations.dtype.kind not in "iu":
@@ -85,6 +105,7 @@ def levels_of(arrays: dict[str, np.ndarray], path: Path) -> list[str]:
 
 
 def _natural(text: str) -> tuple[str | int, ...]:
+    """Sort key of names with numbers: 2 before 10."""
     return tuple(int(part) if part.isdigit() else part for part in re.split(r"(\d+)", text))
 
 
@@ -119,7 +140,7 @@ def points_of(level: str, scans: Sequence[dict[str, np.ndarray]], folder: Path) 
                 f", got others in {folder}; reconstruct again with skip_existing=false"
             )
     finite = [scan[path][np.isfinite(scan[path]).all(1)] for scan in scans]
-    thinned = tuple(steps[evenly(len(steps), _MOST_STEPS)] for steps in finite)
+    thinned = tuple(steps[evenly(len(steps), _MAX_STEPS)] for steps in finite)
     positives, negatives = (first[side] for side in sides)
     return Points(positives, negatives, np.stack([s[zero_filled] for s in scans]), thinned)
 

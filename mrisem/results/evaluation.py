@@ -1,4 +1,4 @@
-"""What `mrisem evaluate` finds about the runs of a folder, and writes there."""
+"""Evaluation of the runs of a folder by `mrisem evaluate`, and the files that it writes there."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ from mrisem.progress import track
 from mrisem.results import audit, lesions
 from mrisem.results.inside import FileName, inside, slug
 from mrisem.results.labels import check_reference
-from mrisem.results.reading import Failure, has_patient_id
+from mrisem.results.reading import Failure
 from mrisem.results.rows import Column, Row, as_csv, columns_of
 from mrisem.results.run import Run
 from mrisem.results.scores import Scored, score_runs
 from mrisem.results.summary import summary_of
 from mrisem.results.tables import Table, build_table
+from mrisem.results.targets import has_patient_id
 
 _FIRST = ("file", "subject", "slice", "method", "acceleration")
 _LAST = (
@@ -31,26 +32,27 @@ _LAST = (
     *("similarity_positives", "similarity_negatives"),
     *("data_consistency", "seconds", "acquisition", "anatomy", "mask", "run", "failed"),
 )
-_OURS = re.compile(r"(lesions|audit)\.csv|figures/audit_[a-z0-9_]+\.png")  # may be removed
-_FOLDERS = ("run", "without_run")
+# Optional files of an evaluation: the next one removes those that it does not write again.
+_OPTIONAL = re.compile(r"(lesions|audit)\.csv|figures/audit_[a-z0-9_]+\.png")
+_FOLDERS = ("run", "without_run")  # columns that hold run folders
 
 
 class FailedSlices(Failure):
-    """Slices of a run that failed, as ``summary.json`` lists them."""
+    """Slices of a run that failed, in ``summary.json``."""
 
     run: str
     file: FileName
 
 
-class Told(BaseModel):
-    """What is read back of ``summary.json``.
+class StoredSummary(BaseModel):
+    """Part of ``summary.json`` that is read again.
 
     Args:
-        columns: description of each column of numbers, by name.
-        targets: folder of the targets of each run, by its path relative to the folder.
-        command: command line that made it.
+        columns: name of a column of numbers -> its description.
+        targets: run folder, relative to the evaluated folder -> folder of its targets.
+        command: command line of the evaluation.
         failed: slices that failed.
-        files: names of what it wrote; None: written by a version that did not list them.
+        files: names of the files that it wrote; None: an earlier version did not list them.
     """
 
     columns: dict[str, Column]
@@ -65,14 +67,15 @@ class Evaluation:
     """Scores and audit of runs; in the rows ``run`` is the absolute folder.
 
     Args:
-        folder: run folder, or the one above several.
+        folder: run folder, or folder above several run folders.
         runs: labelled runs in or below it.
-        targets: run folder to folder of its targets.
-        scores: score of each column.
-        scored: rows of slices and so on.
+        targets: run folder -> folder of its targets.
+        scores: column -> its score.
+        scored: rows of slices, volumes and lesions.
         audited: rows of runs with a prior.
-        alone: runs with a prior that have no partner.
-        reference: label that all are tested against; None: see `mrisem.results.labels`.
+        alone: runs with a prior for which there is no run without it.
+        reference: label of the run that all are tested against; None: see
+            `mrisem.results.labels.reference_of`.
         without_subject: files without ``patient_id``.
     """
 
@@ -88,23 +91,24 @@ class Evaluation:
 
     @property
     def failed(self) -> list[FailedSlices]:
-        """Slices that failed, one entry a message of a file."""
-        found: dict[tuple[str, str, str], list[int]] = {}
+        """Slices that failed, with one entry for each message of a file."""
+        slices_of: dict[tuple[str, str, str], list[int]] = {}
+        # a fit that was given up has an image and scores as well
         given_up = [row for row in self.scored.slices if "failed" in row]
         for row in (*given_up, *self.scored.failed):
             key = (self._name(row["run"]), row["file"], row["failed"])
-            found.setdefault(key, []).extend([] if row["slice"] is None else [row["slice"]])
+            slices_of.setdefault(key, []).extend([] if row["slice"] is None else [row["slice"]])
         return [
             FailedSlices(run=run, file=file, slices=tuple(slices), message=message)
-            for (run, file, message), slices in found.items()
+            for (run, file, message), slices in slices_of.items()
         ]
 
     def summary(self, facts: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what ``summary.json`` says, with these facts beside."""
+        """Return the content of ``summary.json``, with further facts."""
         columns = columns_of(self.scores)
-        told = summary_of(self.scored.slices, columns, self.runs, self.reference)
-        return told | {
-            "targets": {self._name(run): str(where) for run, where in self.targets.items()},
+        summary = summary_of(self.scored.slices, columns, self.runs, self.reference)
+        return summary | {
+            "targets": {self._name(run): str(folder) for run, folder in self.targets.items()},
             "reference": self.reference,
             "audit": audit.audit_summary(self.audited),
             "lesions": lesions.lesion_tables(self.scored.lesions, self.runs, self.reference),
@@ -113,10 +117,14 @@ class Evaluation:
             **facts,
         }
 
-    def write(self, told: Mapping[str, Any], pictures: Mapping[str, bytes]) -> None:
-        """Write the tables, the pictures and ``summary.json``, which lists all of them.
+    def write(self, summary: Mapping[str, Any], pictures: Mapping[str, bytes]) -> None:
+        """Write the tables, the pictures, and ``summary.json`` with a list of them.
 
-        Optional files that an earlier evaluation listed, and this one has not, are removed.
+        Optional files of an earlier evaluation that this one does not write are removed.
+
+        Args:
+            summary: content of ``summary.json``, see `summary`.
+            pictures: file name -> PNG.
         """
         tables = {
             "metrics.csv": (self._rows(), (*_FIRST, *self.scores, *_LAST)),
@@ -126,34 +134,36 @@ class Evaluation:
         }
         filled = {name: table for name, table in tables.items() if table[0]}
         names = [*filled, *(f"figures/{name}" for name in pictures)]
-        for old in {*_former_files(self.folder)} - {*names}:
-            inside(self.folder, old).unlink(missing_ok=True)
+        for name in {*_former_files(self.folder)} - {*names}:
+            inside(self.folder, name).unlink(missing_ok=True)
         for name, (rows, columns) in filled.items():
-            write_text(inside(self.folder, name), as_csv(self._placed(rows), columns))
+            write_text(inside(self.folder, name), as_csv(self._relative(rows), columns))
         for name, png in pictures.items():
             write_bytes(inside(self.folder, f"figures/{name}"), png)
-        text = json.dumps(finite(dict(told) | {"files": names}), indent=2, allow_nan=False)
+        # the summary last: it lists only files that exist
+        text = json.dumps(finite(dict(summary) | {"files": names}), indent=2, allow_nan=False)
         write_text(self.folder / "summary.json", text + "\n")
 
-    def tables(self, told: Mapping[str, Any]) -> list[Table]:
+    def tables(self, summary: Mapping[str, Any]) -> list[Table]:
         """Return the tables of scores, of the audit and of lesions."""
         columns = columns_of(self.scores)
-        shown = [build_table(group, columns) for group in told["groups"]]
-        shown += audit.audit_tables(told["audit"])
-        return [*shown, *lesions.page_tables(told["lesions"])]
+        tables = [build_table(group, columns) for group in summary["groups"]]
+        tables += audit.audit_tables(summary["audit"])
+        return [*tables, *lesions.page_tables(summary["lesions"])]
 
     def _rows(self) -> list[Row]:
-        """Return the rows of ``metrics.csv``, those that failed after the others of their run."""
+        """Return the rows of ``metrics.csv``; failed slices stand after the others of their run."""
         rows = [*self.scored.slices, *self.scored.failed]
-        place = {str(run.folder): index for index, run in enumerate(self.runs)}
-        return sorted(rows, key=lambda row: place[row["run"]])
+        order = {str(run.folder): index for index, run in enumerate(self.runs)}
+        return sorted(rows, key=lambda row: order[row["run"]])
 
-    def _placed(self, rows: Sequence[Row]) -> list[Row]:
-        """Return rows with run folders relative to the folder."""
+    def _relative(self, rows: Sequence[Row]) -> list[Row]:
+        """Return rows whose run folders are relative to the evaluated folder."""
         folders = {key for key in _FOLDERS if rows and key in rows[0]}
         return [row | {key: self._name(row[key]) for key in folders} for row in rows]
 
     def _name(self, run: Path | str) -> str:
+        """Return the path of a run folder relative to the evaluated folder."""
         return Path(run).relative_to(self.folder).as_posix()
 
 
@@ -176,15 +186,16 @@ def evaluate(
 
 
 def _without_subject(evaluation: Evaluation) -> list[str]:
-    """Return the files that name no subject, so that their own name stands for it."""
+    """Return the files without ``patient_id``, whose name counts as the subject."""
     rows = evaluation.scored.slices
-    alike = [row for row in rows if row["subject"] == Path(row["file"]).stem]
-    files = {evaluation.targets[Path(row["run"])] / row["file"] for row in alike}
+    # only these are opened: another subject was read from the file
+    named_alike = [row for row in rows if row["subject"] == Path(row["file"]).stem]
+    files = {evaluation.targets[Path(row["run"])] / row["file"] for row in named_alike}
     return sorted(file.name for file in files if not has_patient_id(file))
 
 
 def audit_picture(anatomy: str, mask: str, method: str) -> str:
-    """Return the file name of the picture of what a prior changed.
+    """Return the file name of the picture that shows the changes by a prior.
 
     >>> audit_picture("brain", "gaussian R=4", "unrolled + image_same")
     'audit_brain_gaussian_r_4_unrolled_image_same.png'
@@ -192,27 +203,27 @@ def audit_picture(anatomy: str, mask: str, method: str) -> str:
     return f"audit_{slug(f'{anatomy}, {mask} {method}')}.png"
 
 
-def read_told(folder: Path) -> Told | None:
-    """Read ``summary.json``; None where there is none, or no table beside it."""
+def read_summary(folder: Path) -> StoredSummary | None:
+    """Read ``summary.json``; None: the folder was not evaluated."""
     path = inside(folder, "summary.json")
     if not (path.is_file() and inside(folder, "metrics.csv").is_file()):
         return None
     with reading(path, "written by mrisem evaluate", "evaluate again"):
-        return Told.model_validate_json(path.read_bytes())
+        return StoredSummary.model_validate_json(path.read_bytes())
 
 
 def _former_files(folder: Path) -> list[str]:
-    """Return the optional files that an earlier evaluation wrote; none if it cannot be read."""
+    """Return the optional files of an earlier evaluation; empty if its summary is damaged."""
     try:
-        told = read_told(folder)
+        summary = read_summary(folder)
     except ValueError:
-        return []  # it is replaced, and what cannot be told is left
-    listed = told.files if told and told.files else ()
-    return [name for name in listed if _OURS.fullmatch(name)]
+        return []  # the summary is replaced, and files of unknown origin stay
+    listed = summary.files if summary and summary.files else ()
+    return [name for name in listed if _OPTIONAL.fullmatch(name)]
 
 
 def finite(value: Any) -> Any:
-    """Return a JSON-ready copy in which numbers that are not finite are None."""
+    """Return a copy in which NaN and infinity are None, since JSON has neither."""
     if isinstance(value, dict):
         return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""What a reader must know first: what the runs are of, what guided them, and what came out."""
+"""First screen of the report in words: data, guiding network, scale, and the verdict."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mrisem.metrics.statistics import MIN_TESTED
+from mrisem.results.hdf5 import open_hdf5, text_of
 from mrisem.results.inside import one_line
-from mrisem.results.labels import without_prior
-from mrisem.results.reading import open_hdf5, text_of
+from mrisem.results.labels import run_without_prior
 from mrisem.results.rows import Column, Row
 from mrisem.results.run import Run
 from mrisem.results.summary import paired_tests
 from mrisem.results.tables import p_text
 
 CORE = ("psnr", "ssim", "haarpsi", "lpips", "nmse", "seconds")  # columns of the first table
-_NAMED = ("haarpsi", "psnr", "ssim", "lpips", "nmse")  # the first two there are, in a verdict
-_LEVEL = 0.05  # of p, corrected, from which on a difference counts as shown
-_MOST_SENTENCES = 2  # runs with a prior that have a sentence each
+_NAMED = ("haarpsi", "psnr", "ssim", "lpips", "nmse")  # a verdict names the first two available
+_LEVEL = 0.05  # corrected p below which a difference counts as shown
+_MAX_SENTENCES = 2  # with more runs with a prior, the verdict counts them
 _CLASSICAL = ("cg_sense", "grappa", "tv", "l1_wavelet")
 ENCODERS = {
     "vgg16": "VGG16, trained on ImageNet",
@@ -51,7 +51,7 @@ _SCALES = {
 
 
 def headline(runs: Sequence[Run], rows: Sequence[Row]) -> dict[str, str]:
-    """Return what the page's banner says, by the name of the fact.
+    """Return the facts of the page's banner, by name.
 
     Args:
         runs: all runs of the page.
@@ -70,28 +70,29 @@ def headline(runs: Sequence[Run], rows: Sequence[Row]) -> dict[str, str]:
 
 
 def model_words(runs: Sequence[Run]) -> dict[str, str]:
-    """Return what the methods of these runs are, by their names in the tables."""
+    """Return a description of each method of these runs, by its name in the tables."""
     models = dict.fromkeys(run.record.model for run in runs)
     return {name: _MODELS[name] for name in models if name in _MODELS}
 
 
 def _all(texts: Iterable[str]) -> str:
+    """Join texts, whose parts are separated by ``; ``, without repetition."""
     parts = dict.fromkeys(part for text in texts for part in text.split("; "))
     return one_line("; ".join(parts))
 
 
 def _origin(run: Run) -> str:
-    """Say where a run's scans come from, as their files told; parts are joined by ``; ``."""
+    """Return the origin of a run's scans, from the text in their files; joined by ``; ``."""
     kinds = []
     for path in run.files:
         with open_hdf5(path, "reconstruct it again") as content:
-            recorded = "simulation" in content.attrs
-            told = text_of(content, "simulation")
-        if not recorded:
+            is_recorded = "simulation" in content.attrs
+            text = text_of(content, "simulation")
+        if not is_recorded:
             kinds.append("not recorded whether measured or simulated")
-        elif told.startswith("simulated from images"):
+        elif text.startswith("simulated from images"):
             kinds.append("simulated from images (k-space computed from magnitude images)")
-        elif told:
+        elif text:
             kinds.append("simulated (no scanner measured them)")
         else:
             kinds.append("taken for measured: the files name no simulation")
@@ -99,51 +100,57 @@ def _origin(run: Run) -> str:
 
 
 def _counts(rows: Sequence[Row]) -> str:
-    told = []
+    """Return the numbers of subjects and slices of each anatomy."""
+    counts = []
     for anatomy in sorted({row["anatomy"] for row in rows}):
         members = [row for row in rows if row["anatomy"] == anatomy]
         n_subjects = len({row["subject"] or row["file"] for row in members})
         n_slices = len({(row["file"], row["slice"]) for row in members})
-        told.append(f"{anatomy} {_count(n_subjects, 'subject')}, {_count(n_slices, 'slice')}")
-    return "; ".join(told)
+        counts.append(f"{anatomy} {_count(n_subjects, 'subject')}, {_count(n_slices, 'slice')}")
+    return "; ".join(counts)
 
 
 def _count(n: int, word: str) -> str:
+    """Return a number with its noun, in the plural unless it is 1."""
     return f"{n} {word}{'' if n == 1 else 's'}"
 
 
 def guide(run: Run) -> str:
-    """Return the network that guided a run, in words."""
+    """Return a description of the network that guided a run."""
     name = run.record.encoder or "a network that was not recorded"
     words = ENCODERS.get(name, name)
     if run.settings.get("prior.encoder.random_seed") is not None:
         words = f"{words.partition(',')[0]} with random weights"
+    # controls pull towards another side of the bank: a reader must not take them for the prior
     target = run.settings.get("prior.target", "positive")
     return words if target == "positive" else f"{words}; a control: prior.target={target}"
 
 
 def _short(run: Run) -> str:
-    """Return the name alone of the network that guided a run."""
+    """Return the name of the network that guided a run, without its description."""
     return guide(run).partition(";")[0].partition(",")[0]
 
 
 def question(runs: Sequence[Run]) -> str:
-    """Return the page's title where none is given."""
+    """Return the default title of the page."""
     names = dict.fromkeys(_short(run) for run in runs if run.has_prior)
     anatomies = " and ".join(sorted({run.anatomy for run in runs} - {""}))
-    what = f"the reconstruction of undersampled {anatomies} MRI".replace("  ", " ")
+    subject = f"the reconstruction of undersampled {anatomies} MRI".replace("  ", " ")
     if not names:
-        return f"How do these methods compare in {what}?"
-    return one_line(f"Does guidance by {' or '.join(names)} improve {what}?")
+        return f"How do these methods compare in {subject}?"
+    return one_line(f"Does guidance by {' or '.join(names)} improve {subject}?")
 
 
 def same_network(runs: Sequence[Run], columns: Sequence[Column]) -> dict[str, list[Column]]:
-    """Return the scores that compare features of a network that guided: its name to columns."""
+    """Return the scores that use the network that guided: name of the network -> columns.
+
+    Such a score favours the run, since both compare the same features.
+    """
     judged: dict[str, list[Column]] = {}
     for run in runs:
         network = run.settings.get("prior.encoder.network") if run.has_prior else None
         if run.settings.get("prior.encoder.random_seed") is not None:
-            continue  # the score's weights are the trained ones
+            continue  # the score has trained weights, so its features are others
         if network and (same := [c for c in columns if c.network == network]):
             judged[_short(run)] = same
     return judged
@@ -152,70 +159,82 @@ def same_network(runs: Sequence[Run], columns: Sequence[Column]) -> dict[str, li
 def verdict(
     group: Mapping[str, Any], rows: Sequence[Row], columns: Sequence[Column], runs: Sequence[Run]
 ) -> str:
-    """Say what came out of runs that may be compared: a sentence or two.
+    """Return the outcome of comparable runs in one or two sentences.
 
     Args:
         group: one of the ``groups`` of `mrisem.results.summary.summary_of`.
-        rows: its rows.
-        columns: its columns of numbers.
-        runs: its runs, in table order.
+        rows: rows of the group.
+        columns: columns of numbers.
+        runs: runs of the group, in table order.
     """
     by_name = {column.name: column for column in columns}
     named = [by_name[name] for name in _NAMED if name in by_name]
     tests = {(test["method"], test["metric"]): test for test in group["paired_tests"]}
+    # of the scores in order of preference, the first two for which there is a test
     shown = [column for column in named if any(c == column.name for _, c in tests)][:2]
     if not shown:
         return "One method alone: there is nothing to compare with."
     guided = [run for run in runs if run.has_prior and (run.label, shown[0].name) in tests]
     if not guided:
+        # without a prior, the last run of the table: networks stand after classical methods
         last = [run for run in runs if (run.label, shown[0].name) in tests][-1]
         return _sentence(last, runs, tests, shown)
-    if len(guided) <= _MOST_SENTENCES:
+    if len(guided) <= _MAX_SENTENCES:
         return " ".join(
             _sentence(run, runs, tests, shown) + _against_classical(run, runs, rows, group, shown)
             for run in guided
         )
-    sign = 1 if shown[0].better == "higher" else -1
-    first = [tests[run.label, shown[0].name] for run in guided]
-    gains = [sign * (test["mean_difference"] or 0.0) for test in first]
-    better = [test for test, gain in zip(first, gains, strict=True) if gain > 0]
-    sure = [test for test in better if (p := test["p_holm"]) is not None and p < _LEVEL]
-    best = guided[gains.index(max(gains))]
-    lead = (
-        f"{_name(shown[0])[0]} got better in {len(better)} of {len(guided)} runs with a prior"
-        f" ({p_text(_LEVEL).replace('=', '<')} after Holm's correction in {len(sure)}). "
+    first_tests = [tests[run.label, shown[0].name] for run in guided]
+    count, best = _count_better(first_tests, shown[0])
+    return f"{count}The largest gain: {_sentence(guided[best], runs, tests, shown)}"
+
+
+def _count_better(tests: Sequence[Mapping[str, Any]], column: Column) -> tuple[str, int]:
+    """Return a sentence on how many runs got better, and the index of the best run.
+
+    Args:
+        tests: paired test of each run with a prior, for the column.
+        column: the score.
+    """
+    sign = 1 if column.better == "higher" else -1
+    gains = [sign * (test["mean_difference"] or 0.0) for test in tests]
+    better = [test for test, gain in zip(tests, gains, strict=True) if gain > 0]
+    significant = [test for test in better if (p := test["p_holm"]) is not None and p < _LEVEL]
+    sentence = (
+        f"{_name(column)[0]} got better in {len(better)} of {len(tests)} runs with a prior"
+        f" ({p_text(_LEVEL).replace('=', '<')} after Holm's correction in {len(significant)}). "
     )
-    return f"{lead}The largest gain: {_sentence(best, runs, tests, shown)}"
+    return sentence, gains.index(max(gains))
 
 
 def _sentence(
     run: Run, runs: Sequence[Run], tests: Mapping[tuple[str, str], Any], columns: Sequence[Column]
 ) -> str:
-    """Say how one run differs from what it is tested against."""
+    """Return how a run differs from its reference, in one sentence."""
     pairs = [(tests[run.label, c.name], c) for c in columns if (run.label, c.name) in tests]
     reference, n = pairs[0][0]["reference"], pairs[0][0]["n_subjects"]
-    plain = without_prior(run, runs)
+    plain = run_without_prior(run, runs)
     n_guided = sum(other.has_prior for other in runs)
     if plain and plain.label == reference:
-        which = f" of {run.label}" if n_guided > 1 else ""
-        opening = f"With the prior{which} ({guide(run)}), against the same method without it, "
+        owner = f" of {run.label}" if n_guided > 1 else ""
+        opening = f"With the prior{owner} ({guide(run)}), against the same method without it, "
     else:
         opening = f"{run.label} against {reference}: "
     if not n:
         return f"{opening}no slice was reconstructed by both."
-    told = " and ".join(_change(test, column) for test, column in pairs)
-    few = f"; {_count(n, 'subject')}: too few for a test" if n < MIN_TESTED else ""
-    return f"{opening}{told}{few}."
+    changes = " and ".join(_change(test, column) for test, column in pairs)
+    too_few = f"; {_count(n, 'subject')}: too few for a test" if n < MIN_TESTED else ""
+    return f"{opening}{changes}{too_few}."
 
 
 def _name(column: Column) -> tuple[str, str]:
-    """Return a score's name and its unit after a space: ``PSNR [dB]`` gives PSNR and `` dB``."""
+    """Return name and unit of a score, the unit after a space: ``PSNR [dB]``: PSNR and `` dB``."""
     name, _, unit = column.label.partition(" [")
     return name, f" {unit.rstrip(']')}" if unit else ""
 
 
 def _change(test: Mapping[str, Any], column: Column) -> str:
-    """Say how one score changed, in how many subjects, and whether that was tested."""
+    """Return the change of a score, the number of better subjects, and the test, in words."""
     (name, unit), change, n = _name(column), test["mean_difference"], test["n_subjects"]
     if change is None:
         return f"{name} is missing"
@@ -223,14 +242,15 @@ def _change(test: Mapping[str, Any], column: Column) -> str:
     counted = f"better in {round(test['share_better'] * n)} of {_count(n, 'subject')}"
     p = test["p_holm"]
     tested = "" if p is None else f", {p_text(p)}, Holm"
+    # a difference that is not significant must not read like a result: its sign comes last
     if p is not None and p >= _LEVEL:
         sign = "+" if change > 0 else "\N{MINUS SIGN}"
         return f"no difference in {name} was shown ({sign}{size}, {counted}{tested})"
     if float(f"{change:.{column.digits}f}") == 0:
         return f"{name} changed by less than {10**-column.digits:g}{unit} ({counted}{tested})"
-    worse = (change > 0) != (column.better == "higher")
+    is_worse = (change > 0) != (column.better == "higher")
     verb = "rose" if change > 0 else "fell"
-    return f"{name} {verb} by {size}{', which is worse' if worse else ''} ({counted}{tested})"
+    return f"{name} {verb} by {size}{', which is worse' if is_worse else ''} ({counted}{tested})"
 
 
 def _against_classical(
@@ -240,7 +260,7 @@ def _against_classical(
     group: Mapping[str, Any],
     columns: Sequence[Column],
 ) -> str:
-    """Say how a run with a prior stands against the classical method with the best first score."""
+    """Return how a run with a prior compares with the classical method of the best first score."""
     score, sign = columns[0].name, 1 if columns[0].better == "higher" else -1
     means = {
         other.label: sign * mean
@@ -256,11 +276,12 @@ def _against_classical(
     pairs = [pair for pair in zip(tests, columns, strict=True) if pair[0]["n_subjects"]]
     if not pairs:
         return ""
-    told = []
+    changes = []
     for test, column in pairs:
         (name, unit), n = _name(column), test["n_subjects"]
-        more = "higher" if test["mean_difference"] > 0 else "lower"
+        direction = "higher" if test["mean_difference"] > 0 else "lower"
         size = f"{abs(test['mean_difference']):.{column.digits}f}{unit}"
         counted = f"better in {round(test['share_better'] * n)} of {n}"
-        told.append(f"{name} is {size} {more} ({counted})")
-    return f" Against {rival}, the best classical method here (not tested), {' and '.join(told)}."
+        changes.append(f"{name} is {size} {direction} ({counted})")
+    told = " and ".join(changes)
+    return f" Against {rival}, the best classical method here (not tested), {told}."

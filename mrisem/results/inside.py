@@ -1,4 +1,4 @@
-"""Foreign text as data: names that stay inside a folder, cells that no spreadsheet computes."""
+"""Safe use of text from other people's files: paths within a folder, cells without formulas."""
 
 from __future__ import annotations
 
@@ -13,12 +13,16 @@ from pydantic import AfterValidator
 from mrisem.errors import InputError
 from mrisem.files import reading
 
+# First characters of cells that spreadsheets compute; the last is the mark of `escape_formula`.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
 _MAX_SLUG = 120  # characters; file systems allow 255
 
 
 def plain_name(name: str) -> str:
-    """Return a file's name as it is; a ValueError where it could lead to another folder.
+    """Return a file's name unchanged if it has no folder.
+
+    Raises:
+        ValueError: when it could lead to another folder.
 
     >>> plain_name("a.h5")
     'a.h5'
@@ -32,10 +36,10 @@ FileName = Annotated[str, AfterValidator(plain_name)]
 
 
 def inside(folder: Path, name: str) -> Path:
-    """Return a path below a folder.
+    """Return a path in a folder or its subfolders.
 
     Raises:
-        InputError: the name, or a link that it goes through, leads out of the folder.
+        InputError: when the name, or a symbolic link on its way, leads out of the folder.
     """
     path = folder / name
     with reading(path, "a path", "remove it"):
@@ -49,7 +53,7 @@ def inside(folder: Path, name: str) -> Path:
 
 
 def one_line(text: str) -> str:
-    r"""Return a text in one line, without characters that a terminal acts on.
+    r"""Return a text in one line, with ``?`` for control characters, which a terminal would obey.
 
     >>> one_line("a\n\x1b[31mb")
     'a ?[31mb'
@@ -57,26 +61,26 @@ def one_line(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
 
 
-def defused(text: str) -> str:
-    """Mark text that a spreadsheet would compute; `fused` takes the mark away.
+def escape_formula(text: str) -> str:
+    """Put an apostrophe before text that a spreadsheet would take for a formula.
 
-    >>> defused("=1+1"), defused("tv"), defused("'tv")
+    >>> escape_formula("=1+1"), escape_formula("tv"), escape_formula("'tv")
     ("'=1+1", 'tv', "''tv")
     """
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 
-def fused(text: str) -> str:
-    """Return the text that `defused` got.
+def unescape_formula(text: str) -> str:
+    """Return the text that was given to `escape_formula`.
 
-    >>> [fused(defused(text)) for text in ("=1+1", "tv", "'tv")]
+    >>> [unescape_formula(escape_formula(text)) for text in ("=1+1", "tv", "'tv")]
     ['=1+1', 'tv', "'tv"]
     """
     return text.removeprefix("'")
 
 
 def slug(text: str) -> str:
-    """Return a text as part of a file name; what is lost of a long or foreign one is hashed.
+    """Return a text as part of a file name; a long or non-Latin text ends in its hash.
 
     >>> slug("brain, gaussian R=4")
     'brain_gaussian_r_4'
@@ -90,7 +94,7 @@ def slug(text: str) -> str:
 
 
 def load_yaml(path: Path) -> object:
-    """Read YAML as plain values: nothing in it is resolved or made; None where there is no file."""
+    """Read YAML as plain values, without making objects; None: there is no such file."""
     if not path.is_file():
         return None
     with reading(path, "YAML", "restore it, or remove it"):

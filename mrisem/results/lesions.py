@@ -1,4 +1,4 @@
-"""Lesions, kept or lost: what a method shows of each, against another method."""
+"""Comparison of two methods on lesions: the contrast that each method keeps, and its error."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -23,13 +23,13 @@ _KEYS = (*GROUP_COLUMNS, "file", "slice", "lesion")
 
 
 def lesion_table(rows: Sequence[Row], method: str, reference: str | None) -> dict[str, Any]:
-    """Compare two methods, or two runs, on the lesions that both show.
+    """Compare two methods, or two runs, on the lesions that both reconstructed.
 
     Args:
-        rows: rows of ``lesions.csv`` (`mrisem.results.rows.read_rows` reads it): one lesion in one
-            slice by one method each.
-        method: its label.
-        reference: that of the other; None: nothing is tested.
+        rows: rows of ``lesions.csv`` (read by `mrisem.results.rows.read_rows`), each for a lesion
+            in a slice by a method.
+        method: label of the method.
+        reference: label of the other method; None: nothing is tested.
 
     Returns:
         ``n_lesions``; ``contrast`` and ``error``: mean, std, counts and interval
@@ -37,47 +37,51 @@ def lesion_table(rows: Sequence[Row], method: str, reference: str | None) -> dic
         ``reference_contrast`` and ``reference_error``, and the paired tests ``contrast_test`` (of
         ``|contrast - 1|``, the distance from the target's) and ``error_test``.
     """
-    own, other = (
+    shown, other = (
         {tuple(row[key] for key in _KEYS): row for row in rows if row["method"] == label}
         for label in (method, reference)
     )
-    keys = sorted(own.keys() if reference is None else own.keys() & other.keys())
-    subjects = [subject_of(own[key]) for key in keys]
+    # a lesion in several slices counts in each; the statistics average over subjects
+    keys = sorted(shown.keys() if reference is None else shown.keys() & other.keys())
+    subjects = [subject_of(shown[key]) for key in keys]
     table: dict[str, Any] = {"method": method, "reference": reference, "n_lesions": len(keys)}
     for name, ideal in (("contrast", 1), ("error", 0)):
-        values = [own[key][name] for key in keys]
+        values = [shown[key][name] for key in keys]
         table[name] = summarise(values, subjects, "lesions")
         if reference is not None:
             others = [other[key][name] for key in keys]
             table[f"reference_{name}"] = summarise(others, subjects, "lesions")
-            losses, their_losses = ([abs(v - ideal) for v in side] for side in (values, others))
-            test = paired_test(losses, their_losses, subjects, "lower")
+            # contrast may err in both directions: its distance from the target's is tested
+            losses, other_losses = ([abs(v - ideal) for v in side] for side in (values, others))
+            test = paired_test(losses, other_losses, subjects, "lower")
             table[f"{name}_test"] = test.as_row("lesions")
     return table
 
 
 def lesion_tables(
-    rows: Sequence[Row], runs: Sequence[Run], wanted: str | None = None
+    rows: Sequence[Row], runs: Sequence[Run], reference_label: str | None = None
 ) -> list[dict[str, Any]]:
-    """Return `lesion_table` of every method in every group against its reference.
+    """Return the `lesion_table` of each method in each group against its reference.
 
-    Each test has a ``p_holm``, corrected over the methods of its group as that of a score is.
-    For ``runs`` and ``wanted`` see `mrisem.results.summary.summary_of`.
+    Each test has a ``p_holm``, corrected over the methods of its group like those of scores. For
+    ``runs`` and ``reference_label`` see `mrisem.results.summary.summary_of`.
     """
-    made = []
+    entries = []
     for group, members in group_rows(rows).items():
-        against = references(runs_of(members, runs), wanted)
-        tables = [lesion_table(members, label, against.get(label)) for label in labels_of(members)]
+        reference_of = references(runs_of(members, runs), reference_label)
+        tables = [
+            lesion_table(members, label, reference_of.get(label)) for label in labels_of(members)
+        ]
         for column in _SHOWN:
             tested = [table for table in tables if table["reference"] is not None]
             correct([table[f"{column.name}_test"] for table in tested])
-        made += [dict(zip(GROUP_COLUMNS, group, strict=True)) | table for table in tables]
-    return made
+        entries += [dict(zip(GROUP_COLUMNS, group, strict=True)) | table for table in tables]
+    return entries
 
 
 def page_tables(tables: Sequence[dict[str, Any]]) -> list[Table]:
-    """Return the tables of `lesion_tables` as one table for each group."""
-    made = []
+    """Return the entries of `lesion_tables` as one table for each group."""
+    shown = []
     for (anatomy, mask), members in group_rows(tables).items():
         tests = [
             {"metric": column.name, "method": t["method"], "reference": t["reference"]}
@@ -88,5 +92,5 @@ def page_tables(tables: Sequence[dict[str, Any]]) -> list[Table]:
         ]
         methods = {"methods": {t["method"]: t for t in members}}
         group = {"anatomy": f"lesions: {anatomy}", "mask": mask, "paired_tests": tests} | methods
-        made.append(build_table(group, _SHOWN, counted="lesions"))
-    return made
+        shown.append(build_table(group, _SHOWN, counted="lesions"))
+    return shown

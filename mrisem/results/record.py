@@ -1,7 +1,7 @@
-"""The typed record of a run: what made its reconstructions, and of what.
+"""Typed record of a run: method and settings that made its reconstructions, and its scans.
 
-It stands as JSON in ``record.json`` of the run folder and in each output file, there with the scan.
-Everything that compares, names or continues runs asks the record; nothing parses a method's name.
+It is JSON in ``record.json`` of the run folder, and an attribute of each output file, beside the
+scan's. All code that compares, names or continues runs reads it; none parses a method's name.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import mrisem
 from mrisem.errors import InputError
 from mrisem.files import reading, write_text
 
-# Settings that do not change a slice's result: where things are, how and how many are computed.
-# What lies at a path counts by its content instead (`Record.contents`, `Scan`).
+# Settings that do not change a slice's result: paths, and how and how many slices are computed.
+# The files at a path count by their content instead (`Record.contents`, `Scan`).
 IGNORED = (
     *("output_dir", "on_error", "skip_existing", "paths", "logger", "metrics", "returns"),
     *("trainer", "scale", "model.checkpoint", "model.trained_by", "prior.folder"),
@@ -28,13 +28,13 @@ IGNORED = (
     *("fit.log_every", "fit.settings.log_every"),
     *("fit.settings.progress", "model.task.fit.log_every", "model.task.fit.progress"),
 )
-# Places of a prior's encoder and images: ignored where a bank's hash stands for their content.
-IN_A_BANK = (
+# Paths of a prior's encoder and images: ignored if the hash of a bank covers their content.
+BANK_KEYS = (
     *("auxiliary.root", "encoder.path", "encoder.name", "prior.path"),
     *("prior.encoder.path", "prior.encoder.name"),
 )
-# Settings that a run with a prior has beside those of the same run without.
-OF_A_PRIOR = (
+# Settings that only a run with a prior has.
+PRIOR_KEYS = (
     "prior",
     "encoder",
     "prompt",
@@ -42,19 +42,19 @@ OF_A_PRIOR = (
     "model.prior_weight",
     "model.task.steering",
 )
-# How fits are called in tables, where not by their own name.
+# Names of fits in tables, if other than their own.
 _FITS = {"all": "", "none": "as trained"}
 
 
 class Scan(BaseModel):
-    """Content of an input file, by which another file of the same name is told apart.
+    """Content of an input file, which tells it apart from another file of the same name.
 
     Args:
         file: name of the input file.
         subject: its ``patient_id``.
         shape: ``(slice, coil, y, x)`` of its k-space.
-        header: hash of its ISMRMRD header; empty without one.
-        kspace: hash of its k-space: of the central readout line of every slice and coil.
+        header: hash of its ISMRMRD header; empty: none.
+        kspace: hash of the central row of its k-space, of every slice and coil.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -67,22 +67,23 @@ class Scan(BaseModel):
 
 
 class Record(BaseModel):
-    """What made a run's reconstructions.
+    """Record of a run.
 
     Args:
-        kind: marks the file as a record, with the number of its layout.
+        kind: name and version of the record's layout.
         version: version of this package.
-        model: method.
-        fit: how a network met each scan: ``all``, ``lora``, ``none``; None: nothing is fitted.
-        regulariser: conventional term beside the data term; None: none.
-        prior: semantic prior; None: none.
-        encoder: what it looks through; None: without a prior.
-        anatomy: data set, ``brain`` or ``knee``.
-        mask: pattern of the samples.
-        acceleration: nominal accelerations; of several, each scan draws one. Empty: the file's.
+        model: name of the method.
+        fit: weights of a network that are fitted to each scan: ``all``, ``lora`` or ``none``; None:
+            the method has no weights.
+        regulariser: name of the conventional regulariser; None: none.
+        prior: name of the semantic prior; None: none.
+        encoder: name of the prior's encoder; None: no prior.
+        anatomy: name of the data set, ``brain`` or ``knee``.
+        mask: name of the sampling pattern.
+        acceleration: nominal accelerations, of which each scan draws one; empty: given by the file.
         seed: seed of masks, splits and weights.
-        settings: everything configured but `IGNORED`.
-        contents: hashes of what lies at configured paths: checkpoint, banks with their encoder.
+        settings: configuration without `IGNORED`.
+        contents: hashes of the files at configured paths: checkpoint, banks with their encoder.
         places: those paths, for people; they do not count.
         overrides: words of the command line.
     """
@@ -107,19 +108,20 @@ class Record(BaseModel):
 
     @property
     def key(self) -> str:
-        """Hash of all that the results depend on beside the scans; equal runs have equal keys."""
+        """Hash of all on which the results depend, except the scans; equal runs have equal keys."""
         return _hash([self.settings, self.contents])
 
     @property
-    def without_prior(self) -> str:
+    def key_without_prior(self) -> str:
         """Hash that a run with a prior shares with the same run without it."""
+        # a group that holds settings of a prior only leaves an empty mapping
         contents = {k: v for k, v in self.contents.items() if not k.startswith("prior")}
-        settings = {k: v for k, v in without(self.settings, OF_A_PRIOR).items() if v != {}}
+        settings = {k: v for k, v in without_keys(self.settings, PRIOR_KEYS).items() if v != {}}
         return _hash([self.model, self.fit, self.regulariser, settings, contents])
 
     @property
     def method(self) -> str:
-        """Name for people.
+        """Name of the method, for people.
 
         >>> Record(model="unrolled", fit="lora", prior="image_same").method
         'unrolled lora + image_same'
@@ -130,7 +132,7 @@ class Record(BaseModel):
 
     @property
     def sampling(self) -> str:
-        """Mask and nominal acceleration for people.
+        """Mask and nominal acceleration, for people.
 
         >>> Record(model="tv", mask="gaussian", acceleration=(4, 8)).sampling
         'gaussian R=4,8'
@@ -138,24 +140,25 @@ class Record(BaseModel):
         factors = ",".join(f"{factor:g}" for factor in self.acceleration)
         return f"{self.mask} R={factors}" if factors else self.mask
 
-    def same_run(self, other: Record, place: Path) -> None:
-        """Refuse to continue a run with another configuration or other contents.
+    def check_same_run(self, stored: Record, folder: Path) -> None:
+        """Raise InputError if a folder's record has another configuration or other contents.
 
-        Raises:
-            InputError: in one line, with what differs.
+        Args:
+            stored: record of the folder.
+            folder: the folder, for the message.
         """
-        if self.key == other.key:
+        if self.key == stored.key:
             return
-        mine, theirs = (
+        present, former = (
             flat(record.settings) | flat({"content of": record.contents})
-            for record in (self, other)
+            for record in (self, stored)
         )
-        names = sorted(k for k in mine.keys() | theirs.keys() if mine.get(k) != theirs.get(k))
-        shown = [f"{name}={theirs.get(name)} there, {mine.get(name)} now" for name in names[:3]]
+        names = sorted(k for k in present.keys() | former.keys() if present.get(k) != former.get(k))
+        shown = [f"{name}={former.get(name)} there, {present.get(name)} now" for name in names[:3]]
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
         raise InputError(
-            f"{place} was made with another configuration or other contents: {'; '.join(shown)}"
-            f"{more}; choose another output_dir"
+            f"a folder holds one run, got another configuration or other contents for {folder}: "
+            f"{'; '.join(shown)}{more}; choose another output_dir"
         )
 
     def save(self, path: Path) -> None:
@@ -164,51 +167,52 @@ class Record(BaseModel):
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read a record; an InputError where it is damaged."""
+        """Read a record; raise InputError if it is damaged."""
         with reading(path, "the record of a run", "restore it, or choose another output_dir"):
             return cls.parse(path.read_text(encoding="utf-8"))
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read a record from JSON; a ValueError where it is none."""
+        """Read a record from JSON; raise ValueError if it is none."""
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
+            # pydantic's own message has many lines
             first = error.errors()[0]
-            place = ".".join(map(str, first["loc"]))
-            raise ValueError(f"{place or 'content'}: {first['msg']}") from None
+            key = ".".join(map(str, first["loc"]))
+            raise ValueError(f"{key or 'content'}: {first['msg']}") from None
 
 
-def without(settings: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
-    """Return a nested copy without these dotted keys.
+def without_keys(settings: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
+    """Return a copy of nested settings without these dotted keys.
 
-    >>> without({"a": {"b": 1, "c": 2}, "d": 3}, ["a.b", "d"])
+    >>> without_keys({"a": {"b": 1, "c": 2}, "d": 3}, ["a.b", "d"])
     {'a': {'c': 2}}
     """
-    heads: dict[str, list[str]] = {}
+    heads: dict[str, list[str]] = {}  # first part of a key -> the rest of its keys
     for key in keys:
         head, _, rest = key.partition(".")
         heads.setdefault(head, []).append(rest)
     kept = {}
     for name, value in settings.items():
         rests = heads.get(name, [])
-        if "" in rests:
+        if "" in rests:  # the key ends here: all below it goes
             continue
-        kept[name] = without(value, rests) if rests and isinstance(value, Mapping) else value
+        kept[name] = without_keys(value, rests) if rests and isinstance(value, Mapping) else value
     return kept
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested settings by dotted keys.
+    """Return nested settings as one mapping of dotted keys.
 
     >>> flat({"a": {"b": 1}, "c": 2})
     {'a.b': 1, 'c': 2}
     """
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for name, value in settings.items():
-        nested = isinstance(value, Mapping) and value
-        found |= flat(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
-    return found
+        is_nested = isinstance(value, Mapping) and value  # an empty mapping is a value
+        values |= flat(value, f"{prefix}{name}.") if is_nested else {f"{prefix}{name}": value}
+    return values
 
 
 def hash_file(path: Path) -> str:
@@ -218,4 +222,5 @@ def hash_file(path: Path) -> str:
 
 
 def _hash(content: Any) -> str:
+    """Return 24 digits of the SHA-256 of JSON content."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:24]

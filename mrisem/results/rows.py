@@ -1,4 +1,4 @@
-"""Tables of numbers as CSV files, and what their columns mean."""
+"""Tables of scores as CSV files, and the description of their columns."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from pydantic import Field
 from mrisem.errors import InputError
 from mrisem.files import reading
 from mrisem.metrics.score import Better, Score
-from mrisem.results.inside import defused, fused, plain_name
+from mrisem.results.inside import escape_formula, plain_name, unescape_formula
 
 Row = dict[str, Any]
+# Columns of text; all others hold numbers.
 TEXT_COLUMNS = {
     *("file", "subject", "method", "acquisition", "anatomy", "mask", "run", "failed"),
     *("without", "without_run"),  # of audit.csv
@@ -29,14 +30,14 @@ GROUP_COLUMNS = ("anatomy", "mask")
 
 @dataclass(frozen=True)
 class Column:
-    """A column of numbers.
+    """Description of a column of numbers.
 
     Args:
         name: heading in ``metrics.csv``.
-        label: words in tables and on axes.
-        better: which values are; None: neither way.
-        digits: decimals shown.
-        network: network whose features the score compares; None: of no network.
+        label: text in tables and on axes.
+        better: ``higher`` or ``lower``, the better values; None: neither.
+        digits: number of decimals shown.
+        network: network whose features the score compares; None: none.
     """
 
     name: str
@@ -47,18 +48,18 @@ class Column:
 
     @property
     def heading(self) -> str:
-        """Label and an arrow that says which way better values lie."""
+        """Label, and an arrow towards better values."""
         return self.label + {"higher": " ↑", "lower": " ↓", None: ""}[self.better]
 
     @property
     def title(self) -> str:
-        """Label and direction in words, above a figure."""
+        """Label and direction in words, as the title of a figure."""
         return f"{self.label}, {self.better} is better" if self.better else self.label
 
 
 SECONDS = Column("seconds", "s / slice", "lower", 2)  # neither tested nor drawn
-# What reconstructions wrote down, and what only some slices have: those with lesions marked in the
-# target, those that a prior guided.
+# Columns beside the scores: written by reconstructions, or only for slices with lesions marked in
+# the target or with a prior.
 _MORE = (
     Column("lesion_error", "lesion NMSE", "lower", 4),
     Column("similarity_positives", "similarity to positives", "higher", 3),
@@ -69,7 +70,7 @@ _MORE = (
 
 
 def columns_of(scores: Mapping[str, Score]) -> list[Column]:
-    """Return the number columns of a table of these scores."""
+    """Return the columns of numbers of a table with these scores."""
     shown = (
         Column(name, score.label, score.better, score.digits, _network(score))
         for name, score in scores.items()
@@ -78,29 +79,31 @@ def columns_of(scores: Mapping[str, Score]) -> list[Column]:
 
 
 def _network(score: Score) -> str | None:
+    """Return the network whose features a score compares; None: none."""
     name = getattr(score.function, "network", None)
     return name if isinstance(name, str) else None
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Read ``metrics.csv`` and its like, without the slices that have no image."""
+    """Read ``metrics.csv`` or a similar table, without the slices that have no image."""
     return [row for row in read_table(path, NEEDED[:3]) if is_scored(row)]
 
 
 def is_scored(row: Row) -> bool:
-    """Whether a slice has an image: one whose fit was given up has its last good one."""
+    """Return whether the slice of a row has an image."""
+    # a fit that was given up is marked as failed, and keeps its last good image
     return not row.get("failed") or not math.isnan(row.get("acceleration", math.nan))
 
 
 def read_table(path: Path, needed: Collection[str] = NEEDED) -> list[Row]:
-    """Read ``metrics.csv`` and its like: empty cells of numbers as NaN.
+    """Read ``metrics.csv`` or a similar table, with NaN for empty cells of numbers.
 
     Args:
         path: the table.
         needed: columns that it must have.
 
     Raises:
-        InputError: the file is damaged.
+        InputError: when the file is damaged or lacks a column.
     """
     with (
         reading(path, "a table of mrisem evaluate", "evaluate again"),
@@ -109,57 +112,64 @@ def read_table(path: Path, needed: Collection[str] = NEEDED) -> list[Row]:
         table = csv.DictReader(stream, strict=True)
         missing = {*needed} - {*(table.fieldnames or ())}
         if missing:
-            raise InputError(f"{path} must have columns {sorted(missing)}; evaluate again")
+            raise InputError(
+                f"{path} must have columns {sorted(needed)}, got none of {sorted(missing)}; "
+                "evaluate again"
+            )
         return [{name: _read(name, text) for name, text in line.items()} for line in table]
 
 
 def _read(name: str | None, text: str | None) -> Any:
+    """Convert a cell to the type of its column."""
+    # DictReader gives None for the cells of a line that is too long or too short
     if name is None or text is None:
         raise ValueError("a line has more or fewer cells than the heading")
+    # a table may come from anywhere: its file names must not lead to other folders
     if name in TEXT_COLUMNS:
-        return plain_name(fused(text)) if name == "file" else fused(text)
+        return plain_name(unescape_formula(text)) if name == "file" else unescape_formula(text)
     if name in _COUNTS:
         return int(text) if text else None
     return float(text) if text else math.nan
 
 
 def as_csv(rows: Sequence[Row], columns: Sequence[str]) -> str:
-    """Return these columns of the rows as CSV: None and NaN as empty cells, text `defused`."""
+    """Return these columns of the rows as CSV, with empty cells for None and NaN."""
     cells = ([_cell(row.get(name)) for name in columns] for row in rows)
     return "".join(map(_line, [columns, *cells]))
 
 
 def _line(cells: Sequence[str]) -> str:
+    """Return a line of CSV that ends in a line feed."""
     stream = io.StringIO()
-    csv.writer(stream).writerow(cells)  # ends in "\r\n", so both are quoted
+    # the writer quotes characters of its own line ending, and so both of them
+    csv.writer(stream).writerow(cells)
     return stream.getvalue().removesuffix("\r\n") + "\n"
 
 
 def _cell(value: Any) -> str:
+    """Return a value as text; numbers keep all digits."""
     if isinstance(value, str):
-        return defused(value)
+        return escape_formula(value)
     if value is None or math.isnan(value):
         return ""
     return repr(float(value)) if isinstance(value, float) else str(value)
 
 
 def labels_of(rows: Sequence[Row]) -> list[str]:
-    """Return the methods of the rows in their order, which is that of tables."""
+    """Return the methods of the rows in the order of their first rows, which is that of tables."""
     return list(dict.fromkeys(row["method"] for row in rows))
 
 
 def subject_of(row: Row) -> tuple[str, str]:
-    """Return what tells a row's subject from others: anatomy and name, that of its file if empty.
-
-    A subject belongs to one anatomy.
-    """
+    """Return anatomy and name of a row's subject; without a name, the stem of its file."""
+    # numbers of subjects may repeat between data sets of several anatomies
     return row["anatomy"], row["subject"] or Path(row["file"]).stem
 
 
 def group_rows(
     rows: Sequence[Row], keys: Sequence[str] = GROUP_COLUMNS
 ) -> dict[tuple[str, ...], list[Row]]:
-    """Split the rows into what may be compared: one anatomy and one sampling mask."""
+    """Split rows into groups that may be compared: by default of one anatomy and mask."""
     groups: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
         groups.setdefault(tuple(row[key] for key in keys), []).append(row)
@@ -167,6 +177,6 @@ def group_rows(
 
 
 def value(row: Row, column: Column) -> float:
-    """Return a row's number, NaN when the cell is missing or empty."""
+    """Return the number of a row in a column; NaN: the cell is missing or empty."""
     number = row.get(column.name)
     return math.nan if number is None else float(number)

@@ -1,4 +1,4 @@
-"""One run folder: what `mrisem reconstruct` left there."""
+"""Reading of one run folder of `mrisem reconstruct`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from mrisem.files import reading
+from mrisem.results.hdf5 import open_hdf5, text_of
 from mrisem.results.inside import inside, load_yaml
-from mrisem.results.reading import FAILURES, Failure, open_hdf5, text_of
+from mrisem.results.reading import FAILURES, Failure
 from mrisem.results.record import Record, flat
 
 log = logging.getLogger(__name__)
@@ -20,14 +21,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Run:
-    """One run folder.
+    """Content of one run folder.
 
     Args:
-        folder: absolute path.
+        folder: absolute path of the folder.
         files: its ``reconstructions/*.h5``, sorted.
-        record: what made them.
-        label: the method, with what distinguishes it from other runs of that method.
-        failed: scans of which nothing was written.
+        record: record of the run.
+        label: method, with the settings that distinguish the run from others of that method.
+        failed: scans without any output.
     """
 
     folder: Path
@@ -38,43 +39,45 @@ class Run:
 
     @property
     def anatomy(self) -> str:
-        """Data set, or an empty string."""
+        """Name of the data set; empty: not recorded."""
         return self.record.anatomy
 
     @property
     def mask(self) -> str:
-        """Pattern and nominal acceleration, such as ``gaussian R=4``."""
+        """Sampling pattern and nominal acceleration, such as ``gaussian R=4``."""
         return self.record.sampling
 
     @property
     def has_prior(self) -> bool:
-        """Whether a semantic prior guided it."""
+        """Whether a semantic prior guided the run."""
         return self.record.prior is not None
 
     @property
     def command(self) -> str:
-        """The command line that made the reconstructions."""
+        """Command line of the reconstructions."""
         return shlex.join(["mrisem", "reconstruct", *self.record.overrides])
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """Recorded settings by dotted names."""
+        """Recorded settings by dotted keys."""
         return flat(self.record.settings)
 
     @cached_property
     def data(self) -> dict[str, str]:
-        """Recorded options of the data as text, such as ``root`` and ``split``."""
+        """Options of the data that are text, such as ``root`` and ``split``."""
+        # the record ignores them, since they do not change results: they stand in Hydra's file
         return self._texts("data")
 
     @cached_property
     def scale(self) -> str:
-        """Name of the recorded sizes, such as ``demo``; empty where not recorded."""
+        """Name of the configured sizes, such as ``demo``; empty: not recorded."""
         return self._texts("scale").get("name", "")
 
     def _texts(self, group: str) -> dict[str, str]:
+        """Return the options of a group that are text; empty: the configuration is missing."""
         config = load_yaml(inside(self.folder, ".hydra/reconstruct/config.yaml"))
-        chosen = config.get(group) if isinstance(config, Mapping) else {}
-        options = chosen if isinstance(chosen, Mapping) else {}
+        content = config.get(group) if isinstance(config, Mapping) else {}
+        options = content if isinstance(content, Mapping) else {}
         return {str(k): value for k, value in options.items() if isinstance(value, str)}
 
     def output(self, file: str) -> Path:
@@ -88,15 +91,17 @@ def output_file(folder: Path, file: str) -> Path:
 
 
 def read_run(folder: Path) -> Run:
-    """Read one run folder, labelled by its method alone."""
+    """Read one run folder; its label is the method alone."""
     names = (path.name for path in (folder / "reconstructions").glob("*.h5"))
-    shown = sorted(name for name in names if not name.startswith("."))
-    files = tuple(inside(folder, f"reconstructions/{name}") for name in shown)
+    # hidden files are unfinished outputs, or those of macOS
+    visible = sorted(name for name in names if not name.startswith("."))
+    files = tuple(inside(folder, f"reconstructions/{name}") for name in visible)
     failed = inside(folder, "failed.json")
     failures: tuple[Failure, ...] = ()
     if failed.is_file():
         with reading(failed, "a list of failed scans", "restore it, or remove it"):
             failures = FAILURES.validate_json(failed.read_bytes())
+            # the entry of a whole run must name its scan; in the scan's own file it need not
             if not all(failure.file for failure in failures):
                 raise ValueError("a failed scan has no file name")
     record = _record(folder, files)
@@ -104,12 +109,12 @@ def read_run(folder: Path) -> Run:
 
 
 def _record(folder: Path, files: tuple[Path, ...]) -> Record:
-    """Return the run's record; where it has none its name stands for the method."""
+    """Return the record of a run; without a record, the folder's name is the method."""
     path = inside(folder, "record.json")
     if path.is_file():
         return Record.load(path)
     mask = ""
-    for file in files[:1]:
+    for file in files[:1]:  # files of other programs may have a mask, but no record
         with open_hdf5(file) as content:
             mask = text_of(content, "mask")
             if recorded := text_of(content, "record"):

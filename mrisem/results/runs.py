@@ -1,4 +1,4 @@
-"""The runs in or below folders."""
+"""Search for run folders."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ __all__ = ["Run", "find_runs"]
 
 
 def find_runs(roots: Iterable[Path]) -> list[Run]:
-    """Return the runs in or below the folders, labelled, in table order.
+    """Return the runs in folders and their subfolders, labelled, in table order.
 
     Raises:
-        InputError: a folder is missing or holds no reconstructions.
+        InputError: when a folder is missing or holds no reconstructions.
     """
     folders: dict[Path, None] = {}
     for root in roots:
         if not root.is_dir():
-            raise InputError(f"a run folder must exist, got {root}; check the path")
+            raise InputError(f"a run folder must exist, got {root}; correct the path")
         below = {file.parent.parent for file in root.rglob("reconstructions/*.h5")}
+        # a run of which every scan failed has no reconstructions
         below |= {
             f.parent for f in root.rglob("failed.json") if (f.parent / "record.json").is_file()
         }

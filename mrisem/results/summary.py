@@ -1,4 +1,4 @@
-"""Rows of scores to means and paired tests: what `summary.json` holds."""
+"""Means and paired tests from rows of scores, for `summary.json`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -23,10 +23,10 @@ def method_summaries(rows: Sequence[Row], columns: Sequence[Column]) -> dict[str
     """Return ``{method: {column: summary}}`` (`mrisem.metrics.statistics.summarise`)."""
     summaries = {}
     for label in labels_of(rows):
-        own = [row for row in rows if row["method"] == label]
-        subjects = [subject_of(row) for row in own]
+        members = [row for row in rows if row["method"] == label]
+        subjects = [subject_of(row) for row in members]
         summaries[label] = {
-            column.name: summarise([value(row, column) for row in own], subjects)
+            column.name: summarise([value(row, column) for row in members], subjects)
             for column in columns
         }
     return summaries
@@ -35,16 +35,16 @@ def method_summaries(rows: Sequence[Row], columns: Sequence[Column]) -> dict[str
 def paired_tests(
     rows: Sequence[Row], columns: Sequence[Column], references: Mapping[str, str]
 ) -> list[dict[str, Any]]:
-    """Test every method against its reference, over the subjects of the slices that both have.
+    """Test each method against its reference, over the subjects of the slices that both have.
 
-    Of rows of several anatomies or samplings the test is over all of their subjects; a subject
-    that was sampled in several ways is averaged over them. ``p_holm`` is corrected over the tests
-    of one metric: of all methods in these rows (`mrisem.metrics.statistics.holm`).
+    Rows of several anatomies or masks are tested together; a subject with several masks is averaged
+    over them. ``p_holm`` is corrected over the tests of all methods in one metric
+    (`mrisem.metrics.statistics.holm`).
 
     Args:
         rows: rows of ``metrics.csv``.
-        columns: what to test; `SECONDS` and what has no better are left out.
-        references: method to the one that it is tested against (`mrisem.results.labels`).
+        columns: columns to test; `SECONDS` and columns without a better direction are left out.
+        references: label of a method -> label of its reference (`mrisem.results.labels`).
     """
     labels = labels_of(rows)
     slices: dict[str, dict[tuple[Any, ...], Row]] = {label: {} for label in labels}
@@ -55,46 +55,52 @@ def paired_tests(
         reference = references.get(label)
         if reference not in slices:
             continue
+        # paired: only slices of both, so that a missing scan does not shift one mean
         shared = sorted(slices[label].keys() & slices[reference].keys())
         subjects = [subject_of(slices[label][key]) for key in shared]
         for column in columns:
             if column == SECONDS or column.better is None:
                 continue
-            own, other = (
+            values, reference_values = (
                 [value(slices[method][key], column) for key in shared]
                 for method in (label, reference)
             )
             facts = {"metric": column.name, "method": label, "reference": reference}
-            test = paired_test(own, other, subjects, column.better)
+            test = paired_test(values, reference_values, subjects, column.better)
             tests.append(facts | test.as_row())
+    # one family for each metric: methods are compared within a metric, not across metrics
     for column in columns:
         correct([test for test in tests if test["metric"] == column.name])
     return tests
 
 
 def correct(family: Sequence[dict[str, Any]]) -> None:
-    """Give each test its ``p_holm``, corrected over all of these."""
+    """Add ``p_holm`` to each test, corrected over all tests of the family."""
     for test, p in zip(family, holm([test["p_value"] for test in family]), strict=True):
         test["p_holm"] = p
 
 
 def summary_of(
-    rows: Sequence[Row], columns: Sequence[Column], runs: Sequence[Run], wanted: str | None = None
+    rows: Sequence[Row],
+    columns: Sequence[Column],
+    runs: Sequence[Run],
+    reference_label: str | None = None,
 ) -> dict[str, Any]:
-    """Return the scores' part of `summary.json`: each comparable group, and all together.
+    """Return the part of `summary.json` on scores: each comparable group, and all rows together.
 
     Args:
         rows: scores of slices; ``run`` is the absolute folder.
         columns: columns of numbers.
-        runs: what the rows are of, in table order.
-        wanted: label of one reference for all; None: see `mrisem.results.labels.reference_of`.
+        runs: runs of the rows, in table order.
+        reference_label: label of the reference of all runs; None: see
+            `mrisem.results.labels.reference_of`.
     """
 
     def scores(members: Sequence[Row]) -> dict[str, Any]:
-        known = references(runs_of(members, runs), wanted)
+        reference_of = references(runs_of(members, runs), reference_label)
         return {
             "methods": method_summaries(members, columns),
-            "paired_tests": paired_tests(members, columns, known),
+            "paired_tests": paired_tests(members, columns, reference_of),
         }
 
     groups = [
@@ -106,6 +112,6 @@ def summary_of(
 
 
 def runs_of(rows: Sequence[Row], runs: Sequence[Run]) -> list[Run]:
-    """Return the runs that have rows, in table order."""
+    """Return the runs of the rows, in table order."""
     folders = {row["run"] for row in rows}
     return [run for run in runs if str(run.folder) in folders]

@@ -1,4 +1,4 @@
-"""Swept parameters: runs that differ in one setting alone, and their scores on the same slices."""
+"""Sweeps: runs that differ only in one setting, with their scores on the same slices."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -14,25 +14,33 @@ from mrisem.results.rows import Column, Row, labels_of, subject_of, value
 from mrisem.results.run import Run
 
 _NOT_SET = "default"
-_DECADE = 10.0  # positive numbers that span more stand on a logarithmic axis
-Named = tuple[Run, str, dict[str, str]]  # a run, its method, and its settings
-Lines = dict[str, dict[str, list[Run]]]  # line, value of the parameter, runs
-Points = Mapping[str, Mapping[str, Mapping[str, Any]]]  # line, value, summary
+_DECADE = 10.0  # positive numbers of a wider range have a logarithmic axis
+Named = tuple[Run, str, dict[str, str]]  # run, its method, its settings
+Lines = dict[str, dict[str, list[Run]]]  # line -> value of the parameter -> runs
+Points = Mapping[str, Mapping[str, Mapping[str, Any]]]  # line -> value -> summary
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """Scores over the values of one parameter, all on the same slices."""
+    """Scores over the values of one parameter, all on the same slices.
 
-    parameter: str  # its dotted name
-    values: tuple[str, ...]  # as text, in the order of the axis
-    lines: Mapping[str, Mapping[str, Sequence[Row]]]  # other settings to value to rows of slices
-    references: Mapping[str, Sequence[Row]]  # what the lines' methods are tested against
-    n: int  # slices; 0 when the runs share none
+    Args:
+        parameter: dotted name of the parameter.
+        values: values as text, in the order of the axis.
+        lines: name of a line, with its other settings -> value -> rows of slices.
+        references: label of a reference of these lines -> its rows.
+        n: number of slices; 0: the runs share none.
+    """
+
+    parameter: str
+    values: tuple[str, ...]
+    lines: Mapping[str, Mapping[str, Sequence[Row]]]
+    references: Mapping[str, Sequence[Row]]
+    n: int
 
     @property
     def axis(self) -> str:
-        """Return ``categories``, ``log`` or ``linear``."""
+        """Kind of the axis: ``categories``, ``log`` or ``linear``."""
         numbers = [number for text in self.values if (number := _number(text)) is not None]
         if len(numbers) < len(self.values):
             return "categories"
@@ -40,33 +48,36 @@ class Sweep:
 
     @property
     def positions(self) -> dict[str, float]:
-        """Return where each value stands on the axis: its number, or its place."""
-        places = self.axis == "categories"
-        return {text: float(i if places else text) for i, text in enumerate(self.values)}
+        """Value -> its position on the axis: its number, or its index among categories."""
+        is_index = self.axis == "categories"
+        return {text: float(i if is_index else text) for i, text in enumerate(self.values)}
 
     def points(self, column: Column) -> Points:
-        """Return `line_points` of each line that has the score."""
-        found = {name: line_points(line, column) for name, line in self.lines.items()}
-        return {name: points for name, points in found.items() if points}
+        """Return the `line_points` of each line that has the score."""
+        points_of = {name: line_points(line, column) for name, line in self.lines.items()}
+        return {name: points for name, points in points_of.items() if points}
 
 
-def find_sweeps(runs: Sequence[Run], rows: Sequence[Row], wanted: str | None = None) -> list[Sweep]:
-    """Return the parameters swept by runs of one anatomy and sampling.
+def find_sweeps(
+    runs: Sequence[Run], rows: Sequence[Row], reference_label: str | None = None
+) -> list[Sweep]:
+    """Return the sweeps of runs of one anatomy and sampling, one for each parameter.
 
-    A line joins runs of one method that differ in the parameter alone; what it is tested against
-    is its reference. For ``wanted`` and ``rows`` see `mrisem.results.summary.summary_of`.
+    A line joins runs of one method that differ in the parameter alone. For ``reference_label`` and
+    ``rows`` see `mrisem.results.summary.summary_of`.
     """
-    labels, known = labels_of(rows), references(runs, wanted)
+    labels, reference_of = labels_of(rows), references(runs, reference_label)
     sweeps = []
     for parameter, lines in _swept(_named(runs)).items():
         drawn = {run.label for run in _all(lines)}
-        against = {known.get(label) for label in drawn} - drawn
+        # a reference that is a point of a line needs no line of its own
+        against = {reference_of.get(label) for label in drawn} - drawn
         sweeps.append(_sweep(parameter, lines, rows, [x for x in labels if x in against]))
     return sweeps
 
 
 def find_sampling_sweeps(runs: Sequence[Run], rows: Sequence[Row]) -> list[Sweep]:
-    """Return the sweeps over pattern and acceleration of the mask, of runs of one anatomy."""
+    """Return the sweeps over pattern and acceleration of the mask, for runs of one anatomy."""
     named = []
     for run, method, settings in _named(runs):
         factors = ",".join(f"{factor:g}" for factor in run.record.acceleration)
@@ -81,23 +92,24 @@ def line_points(
 ) -> dict[str, dict[str, float | int | None]]:
     """Return mean and spread of a score at each value of a line.
 
-    Means are over the slices that have the score at every value. What varies between slices alone
-    says nothing about the parameter, so that spread and interval are those of
-    ``y_v + sqrt(J / (J - 1)) (d_sv - d_v)``, with the mean ``y_v`` at value v of J, and
-    ``d_sv`` a slice's difference from its own mean over the values, ``d_v`` its mean over slices.
-    Source: Cousineau 2005; factor: Morey 2008.
+    Means are over the slices that have the score at every value. Differences between slices do not
+    concern the parameter. Spread and interval are therefore those of
+    ``y_v + sqrt(J / (J - 1)) (d_sv - d_v)``: ``y_v`` is the mean at value v of J, ``d_sv`` the
+    difference of slice s from its own mean over the values, and ``d_v`` the mean of ``d_sv`` over
+    slices. Source: Cousineau 2005; factor: Morey 2008.
 
     Returns:
-        value to its `mrisem.metrics.statistics.summarise`; empty when no slice has the score
-        everywhere.
+        value -> its `mrisem.metrics.statistics.summarise`; empty: no slice has the score at every
+        value.
     """
     facts = [
-        {"file": row["file"], "slice": row["slice"], "at": text, "score": value(row, column)}
+        {"file": row["file"], "slice": row["slice"], "value": text, "score": value(row, column)}
         for text, rows in line.items()
         for row in rows
     ]
-    scored = pd.DataFrame(facts).groupby(["file", "slice", "at"])["score"]
-    table = scored.mean().unstack("at")[list(line)]  # the mean where runs repeat a slice
+    scored = pd.DataFrame(facts).groupby(["file", "slice", "value"])["score"]
+    # repeated runs with one value, such as of several seeds, count as their mean
+    table = scored.mean().unstack("value")[list(line)]
     shared = table.replace([np.inf, -np.inf], np.nan).dropna()
     if shared.empty:
         return {}
@@ -111,7 +123,7 @@ def line_points(
 
 
 def _named(runs: Sequence[Run]) -> list[Named]:
-    """Return each run with its method and the settings that tell the runs of that method apart."""
+    """Return each run with its method, and the settings that distinguish runs of that method."""
     named: list[Named] = []
     for method in sorted({run.record.method for run in runs}):
         variants = [run for run in runs if run.record.method == method]
@@ -121,9 +133,9 @@ def _named(runs: Sequence[Run]) -> list[Named]:
 
 
 def _swept(named: Sequence[Named]) -> dict[str, Lines]:
-    """Return parameter to lines of at least two values, each line by its name.
+    """Return parameter -> lines with at least two values.
 
-    A line is named by its method and by the other settings in which that method's lines differ.
+    The name of a line is its method, with the other settings in which lines of that method differ.
     """
     swept: dict[str, Lines] = {}
     for parameter in sorted({key for _, _, settings in named for key in settings}):
@@ -132,9 +144,9 @@ def _swept(named: Sequence[Named]) -> dict[str, Lines]:
             if parameter in settings:
                 others = tuple(item for item in settings.items() if item[0] != parameter)
                 lines[method, others][settings[parameter]].append(run)
-        long = {key: line for key, line in lines.items() if len(line) > 1}
-        for (method, others), line in long.items():
-            rivals = [dict(rival) for name, rival in long if name == method]
+        drawn = {key: line for key, line in lines.items() if len(line) > 1}
+        for (method, others), line in drawn.items():
+            rivals = [dict(rival) for name, rival in drawn if name == method]
             parts = [f"{k}={v}" for k, v in others if len({rival[k] for rival in rivals}) > 1]
             name = f"{method} [{', '.join(parts)}]" if parts else method
             swept.setdefault(parameter, {})[name] = line
@@ -142,9 +154,18 @@ def _swept(named: Sequence[Named]) -> dict[str, Lines]:
 
 
 def _sweep(parameter: str, lines: Lines, rows: Sequence[Row], against: Sequence[str]) -> Sweep:
+    """Make a sweep from its runs.
+
+    Args:
+        parameter: dotted name of the parameter.
+        lines: runs of each line.
+        rows: scores of slices.
+        against: labels of the references of these runs.
+    """
     slices: dict[str, dict[tuple[str, int], Row]] = defaultdict(dict)
     for row in rows:
         slices[row["run"]][row["file"], row["slice"]] = row
+    # only slices of all runs: otherwise values would differ by their scans, too
     shared = set.intersection(*({*slices[str(run.folder)]} for run in _all(lines)))
     values = sorted({text for line in lines.values() for text in line}, key=_axis_order)
     on_lines = {
@@ -157,17 +178,19 @@ def _sweep(parameter: str, lines: Lines, rows: Sequence[Row], against: Sequence[
     }
     references = {}
     for label in against:
-        own = [r for r in rows if r["method"] == label and (r["file"], r["slice"]) in shared]
-        if {(row["file"], row["slice"]) for row in own} == shared:
-            references[label] = own
+        members = [r for r in rows if r["method"] == label and (r["file"], r["slice"]) in shared]
+        if {(row["file"], row["slice"]) for row in members} == shared:
+            references[label] = members
     return Sweep(parameter, tuple(values), on_lines if shared else {}, references, len(shared))
 
 
 def _all(lines: Lines) -> list[Run]:
+    """Return the runs of all lines."""
     return [run for line in lines.values() for runs in line.values() for run in runs]
 
 
 def _number(text: str) -> float | None:
+    """Return the finite number that a text states; None: it states none."""
     try:
         number = float(text)
     except ValueError:
@@ -176,5 +199,6 @@ def _number(text: str) -> float | None:
 
 
 def _axis_order(text: str) -> tuple[bool, float, str]:
+    """Sort key of values: numbers by size, then words by the alphabet."""
     number = _number(text)
     return number is None, number or 0.0, text

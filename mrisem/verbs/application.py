@@ -1,4 +1,4 @@
-"""Running a verb as a Hydra application: its words, its jobs, its errors, its exit code."""
+"""Run of a verb as a Hydra application: its overrides, jobs, errors and exit code."""
 
 from __future__ import annotations
 
@@ -36,14 +36,15 @@ from mrisem.verbs.jobs import JobRecord, SweepSummary, accept, in_sweep
 from mrisem.verbs.quiet import NOISE
 
 _SCORES = "mrisem.verbs.scores"
-_VALUE_FLAGS = ("--cfg", "-c", "--package", "-p", "--config-dir", "-cd")  # of Hydra: take a word
+_VALUE_FLAGS = ("--cfg", "-c", "--package", "-p", "--config-dir", "-cd")  # flags before a value
+# Errors of the user's input: they are one line. Others end with their class, as faults of the code.
 _EXPECTED = (InputError, HydraException, OmegaConfBaseException, yaml.YAMLError, OSError)
-_OUR_YAML = {"hydra", "main", "schema"}  # names of places in Hydra's search path
+_PACKAGE_YAML = {"hydra", "main", "schema"}  # providers in Hydra's search path, without the user's
 _ACCEPT_THEMSELVES = ("train", "reconstruct", "doctor")  # may refuse their folder, or write nothing
 _FIXES = {
     errno.ENOSPC: "free some space, then the same command continues",
-    errno.EROFS: "choose a place that may be written, such as another output_dir",
-    errno.EACCES: "choose a place that may be written, such as another output_dir",
+    errno.EROFS: "choose a folder that may be written, such as another output_dir",
+    errno.EACCES: "choose a folder that may be written, such as another output_dir",
     errno.EEXIST: "output_dir must be a folder; choose another",
     errno.ENOTDIR: "output_dir must be a folder; choose another",
 }
@@ -54,9 +55,9 @@ def run(verb: str, arguments: list[str], debug: bool, does: str = "") -> int:
 
     Args:
         verb: key of the schema's `VERBS`.
-        arguments: the words behind it.
+        arguments: words of the command line after the verb.
         debug: whether errors come with their traceback.
-        does: what the verb does, for its help.
+        does: sentence on the verb, for its help.
     """
     codes: list[int] = []
 
@@ -74,28 +75,29 @@ def run(verb: str, arguments: list[str], debug: bool, does: str = "") -> int:
     except _EXPECTED as error:
         return _report(verb, error, debug)
     except Interrupted as stop:
-        if SweepSummary.under_way is not None:
+        if SweepSummary.under_way is not None:  # Hydra does not call it after an error
             SweepSummary().on_multirun_end(SweepSummary.under_way)
-        said = f"interrupted by {stop}: {stop.kept}; the same command continues"
-        print(f"mrisem {verb}: {said}", file=sys.stderr)
+        message = f"interrupted by {stop}: {stop.kept}; the same command continues"
+        print(f"mrisem {verb}: {message}", file=sys.stderr)
         return stop.exit_code
     except Exception as error:
         if SweepSummary.under_way is None:
             raise
-        code = _report(verb, error, debug)  # of a launcher, one of whose processes was killed
+        # a launcher fails when one of its processes was killed: the other jobs are summed up
+        code = _report(verb, error, debug)
         SweepSummary().on_multirun_end(SweepSummary.under_way)
         return code
     if SweepSummary.exit_code is not None:  # jobs may have run in other processes
         return SweepSummary.exit_code
-    return max(codes, key=(0, 2, 1).index, default=0)
+    return max(codes, key=(0, 2, 1).index, default=0)  # an error outweighs skipped scans
 
 
 def complete(verb: str, action: list[str]) -> int:
-    """Answer the shell's completion for a verb; print nothing for a line that is not yet valid.
+    """Print the shell's completions for a verb; nothing for a line that is not yet valid.
 
     Args:
-        verb: verb that is on the line.
-        action: such as ``query=bash``; the line, without the verb, is in ``COMP_LINE``.
+        verb: verb of the line.
+        action: words such as ``query=bash``; ``COMP_LINE`` holds the line without the verb.
     """
     sys.argv = ["mrisem", "--shell-completion", *action]
     try:
@@ -109,87 +111,87 @@ def complete(verb: str, action: list[str]) -> int:
 
 
 def _hydra_main(verb: str, job: Callable[[DictConfig], float | None]) -> None:
-    """Start Hydra, which reads ``sys.argv``; what it raises arrives here, to be said in a line."""
-    os.environ["HYDRA_FULL_ERROR"] = "1"
+    """Start Hydra, which reads ``sys.argv``."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints errors itself, and exits
     hydra.main(version_base="1.3", config_path=str(CONF), config_name=verb)(job)()
 
 
 def _mode(self: Hydra, config_name: str | None, overrides: list[str]) -> RunMode | None:
-    """Stand in for `Hydra.get_mode`, which composes all a first time to look at ``hydra.mode``.
+    """Replace `Hydra.get_mode`, which composes the whole configuration to read ``hydra.mode``.
 
-    Only a word that names Hydra, or YAML files that are not ours, can set it. Else Hydra gets the
-    answer None, as it does from a configuration that leaves the mode to ``--multirun``.
+    Only an override that names Hydra, or YAML files of others, can set that key. Otherwise the mode
+    is None, as in a configuration that leaves it to ``--multirun``.
     """
-    places = {place.provider for place in self.config_loader.get_search_path().get_path()}
-    if places <= _OUR_YAML and not any("hydra" in word for word in overrides):
+    providers = {entry.provider for entry in self.config_loader.get_search_path().get_path()}
+    if providers <= _PACKAGE_YAML and not any("hydra" in word for word in overrides):
         return None
     mode: RunMode | None = _composed_mode(self, config_name, overrides)
     return mode
 
 
 def _start(verb: str, arguments: list[str], job: Callable[[DictConfig], float | None]) -> None:
-    """Start Hydra with the user's words, as `repair` writes them where Hydra refuses them.
-
-    Composing takes most of the time of ``--cfg job``, so that it is not done twice for words that
-    Hydra takes as they are. It would take any option behind a plus, and in a sweep it composes when
-    jobs run: then the words are repaired, or refused, first.
+    """Start Hydra with the user's words, repaired (`repair`) if Hydra refuses them.
 
     Raises:
         InputError: when an override is malformed or its option unknown.
     """
     multirun = "--multirun" in arguments or "-m" in arguments
     words = quote_paths(arguments, multirun)
-    places = _places(words)
-    if not (multirun or adds(words[index] for index in places)):
+    indices = _override_indices(words)
+    # Composing takes most of the time of `--cfg job`: words that Hydra accepts are composed once.
+    # Hydra would accept any option after a plus, and would check those of a sweep only when its
+    # jobs run. Such words are checked, and repaired, first.
+    if not (multirun or adds(words[index] for index in indices)):
         try:
             sys.argv = [f"mrisem {verb}", *words]
             _hydra_main(verb, job)
             return
         except ConfigCompositionException:
-            if SweepSummary.under_way is not None:  # of a job: it is not begun again
+            if SweepSummary.under_way is not None:  # raised by a job, which must not run again
                 raise
     folders = _config_folders(arguments)
-    overrides = [words[index] for index in places]
-    for index, text in zip(places, repair(verb, overrides, CONF, folders), strict=True):
+    overrides = [words[index] for index in indices]
+    for index, text in zip(indices, repair(verb, overrides, CONF, folders), strict=True):
         words[index] = text
     sys.argv = [f"mrisem {verb}", *words]
     _hydra_main(verb, job)
 
 
 def _flags(verb: str, arguments: list[str]) -> Namespace:
-    """Return Hydra's flags.
+    """Return Hydra's flags on the command line.
 
     Raises:
-        InputError: there is no such flag, or it lacks its word.
+        InputError: when there is no such flag, or it lacks its value.
     """
     parser = get_args_parser()
 
     def refuse(message: str) -> NoReturn:
         raise InputError(f"{message}; see mrisem {verb} --help")
 
-    parser.error = refuse  # type: ignore[method-assign]
-    places = _places(arguments)
+    parser.error = refuse  # type: ignore[method-assign]  # argparse would exit with code 2
+    indices = _override_indices(arguments)
     flags, unknown = parser.parse_known_args(
-        [word for index, word in enumerate(arguments) if index not in places]
+        [word for index, word in enumerate(arguments) if index not in indices]
     )
     if unknown:
         raise InputError(
-            f"flags are --help, --cfg job, --multirun, --config-dir DIR and --debug, got "
-            f"{unknown[0]}; an option has no dashes: key=value"
+            "a flag must be --help, --cfg job, --multirun, --config-dir DIR or --debug, got "
+            f"{unknown[0]}; write an option without dashes, as key=value"
         )
     return flags
 
 
 def _help(verb: str, does: str, arguments: list[str]) -> str:
+    """Return the help of a verb; its defaults follow the overrides."""
     from mrisem.config.help import help_text
 
     words = quote_paths(arguments, multirun=False)
-    overrides = [words[index] for index in _places(words)]
+    overrides = [words[index] for index in _override_indices(words)]
     return help_text(verb, does, overrides, _config_folders(arguments))
 
 
 def _config_folders(arguments: list[str]) -> list[str]:
-    """Return the folders of YAML files that flags name."""
+    """Return the folders of YAML files that follow the flag ``--config-dir``."""
     return [
         str(Path(value).expanduser().resolve())
         for flag, value in pairwise(arguments)
@@ -197,7 +199,7 @@ def _config_folders(arguments: list[str]) -> list[str]:
     ]
 
 
-def _places(words: list[str]) -> list[int]:
+def _override_indices(words: list[str]) -> list[int]:
     """Return the indices of the overrides among a command's words."""
     return [
         index
@@ -207,21 +209,21 @@ def _places(words: list[str]) -> list[int]:
 
 
 def _run_job(verb: str, config: DictConfig, debug: bool) -> tuple[int, float | None]:
-    """Run one job and record what became of it; in a sweep no error stops the others.
+    """Run one job and record its end; in a sweep no error stops the other jobs.
 
     Returns:
-        exit code; and the score that ``returns`` asks for, None without it or after a failure.
+        exit code; and the score that ``returns`` names, None without it or after a failure.
     """
     folder = Path(HydraConfig.get().runtime.output_dir)
     record = JobRecord(verb, folder)
-    listen()  # in a sweep's own process, too
-    warnings.showwarning = _say_warning
+    listen()  # again: the job may run in a process of a launcher
+    warnings.showwarning = _print_warning
     try:
         config = prepare(verb, config, written_keys(parse(HydraConfig.get().overrides.task)))
         config.output_dir, record.facts["seed"] = str(folder), config.seed
         module = import_module(f"mrisem.verbs.{verb}")
-        gc.enable()  # off while things are imported: mrisem.__main__
-        _quieten()  # after Lightning's import, which sets its own level
+        gc.enable()  # switched off during imports by mrisem.__main__
+        _silence_libraries()  # after Lightning's import, which sets its own level
         if verb not in _ACCEPT_THEMSELVES:
             accept(config, verb)
         code: int = module.run(config)
@@ -230,10 +232,10 @@ def _run_job(verb: str, config: DictConfig, debug: bool) -> tuple[int, float | N
         record.end(stop.exit_code, message=f"interrupted by {stop}: {stop.kept}")
         raise
     except Exception as error:
-        release()  # a library may have swallowed the interruption that made this error
-        expected = isinstance(error, _EXPECTED)
+        release()  # a library may have caught the interruption, and raised this error instead
+        is_expected = isinstance(error, _EXPECTED)
         record.end(1, error, _one_line(error))
-        if not (expected or in_sweep()):
+        if not (is_expected or in_sweep()):
             raise
         return _report(verb, error, debug), None
     finally:
@@ -244,28 +246,28 @@ def _run_job(verb: str, config: DictConfig, debug: bool) -> tuple[int, float | N
 
 
 def _close_logs() -> None:
-    """Close the job's log file: what another job says does not belong there."""
+    """Close the log file of the job, so that messages of the next job do not go there."""
     root = logging.getLogger()
     for handler in [h for h in root.handlers if isinstance(h, logging.FileHandler)]:
         root.removeHandler(handler)
         handler.close()
 
 
-def _say_warning(message: Warning | str, *where: object, **more: object) -> None:
-    """Say a warning in one line, without the place in the code."""
+def _print_warning(message: Warning | str, *where: object, **more: object) -> None:
+    """Print a warning in one line, without its line of code."""
     print(f"mrisem: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
-def _quieten() -> None:
-    """Silence what Lightning says about hardware, its own products and its dependencies."""
-    logging.raiseExceptions = False  # a log file on a full disk
+def _silence_libraries() -> None:
+    """Silence Lightning's remarks on hardware, its products and its dependencies, and `NOISE`."""
+    logging.raiseExceptions = False  # else a log file on a full disk prints a traceback
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     for message in NOISE:
         warnings.filterwarnings("ignore", message=message)
 
 
 def _report(verb: str, error: BaseException, debug: bool) -> int:
-    """Say an error in one line on stderr and return exit code 1."""
+    """Print an error in one line on stderr and return exit code 1."""
     if debug:
         traceback.print_exception(error)
     print(f"mrisem {verb}: {_one_line(error)}", file=sys.stderr)
@@ -273,9 +275,9 @@ def _report(verb: str, error: BaseException, debug: bool) -> int:
 
 
 def _one_line(error: BaseException) -> str:
-    """Return an error's message in one line; of one that nobody expected also its kind."""
+    """Return an error's message in one line; an unexpected error begins with its class."""
     cause: BaseException | None = error
-    while cause is not None:  # Hydra wraps what a constructor raises
+    while cause is not None:  # Hydra wraps errors of constructors into its own
         if isinstance(cause, InputError):
             error = cause
             break

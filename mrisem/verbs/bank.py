@@ -1,4 +1,4 @@
-"""`mrisem bank`: build an embedding bank, or show the one that is there."""
+"""`mrisem bank`: builds embedding banks, or describes those in the cache."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from mrisem.verbs.priors import make_prior_builder
 
 
 def run(config: DictConfig) -> int:
-    """Build or load the bank of each acquisition that would be reconstructed, and describe it.
-
-    It takes one device. Of several tasks of srun or torchrun the first one builds.
-    """
+    """Build or load the bank of each acquisition to be reconstructed, and describe it."""
+    # one device is enough: of several tasks of srun or torchrun only the first one builds
     if int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", 0))):
         print("the first process of this start builds the bank")
         return 0
     if not has_prior(config):
-        raise InputError("prior=none has no bank; set prior=image_same, image_cross or another")
+        raise InputError("a bank belongs to a prior, got prior=none; set prior=image_same")
     builder = make_prior_builder(config)
     if not hasattr(builder, "describe"):
-        raise InputError(f"prior={config.prior.name} keeps no bank; set prior=image_same")
+        raise InputError(
+            f"the prior must have a bank, got prior={config.prior.name}; set prior=image_same"
+        )
     data = make_datamodule(config, config.scale.fit.slices_at_once)
     data.setup("predict")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,9 +1,9 @@
-"""Several devices: a process for each, which share one run.
+"""Runs on several devices: a process for each device, which share one run folder.
 
-The command line's own process starts the others of its machine. On several machines torchrun or
-srun starts all of them (docs/clusters.md). `reconstruct`: every process takes its share of the
-slices and keeps them in the run folder; the first one puts volumes together. `train`: the processes
-are those of Lightning's strategy ``ddp``.
+On one machine the process of the command line starts the others. On several machines torchrun or
+srun starts all of them (docs/clusters.md). In `reconstruct` each process writes its share of the
+slices into the run folder, and the first process joins volumes. In `train` the processes are those
+of Lightning's strategy ``ddp``.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ from mrisem.signals import Interrupted
 from mrisem.verbs.gathering import gathered
 from mrisem.verbs.jobs import in_sweep, words
 
-STARTED = "MRISEM_PROCESS"  # number of a process that another one of its run has started
+STARTED = "MRISEM_PROCESS"  # variable with the number of a process that the first one has started
 _END_WELL = "what is done is kept, the same command continues"
 
 
 @dataclass(frozen=True)
 class Place:
-    """Which of a run's processes this is.
+    """Position of this process among those of its run.
 
     Args:
-        rank: number among all, from 0; the first one writes what is written once.
-        local: number among those of this machine, from 0.
+        rank: number among all processes, from 0; process 0 writes files of the whole run.
+        local: number among the processes of this machine, from 0.
         n: number of processes.
-        by: who has started the others: ``mrisem``, ``torchrun`` (or another that sets ``RANK``), or
-            ``srun``.
+        by: program that has started the others: ``mrisem``, ``torchrun`` (or another that sets
+            ``RANK``), or ``srun``.
     """
 
     rank: int
@@ -58,10 +58,10 @@ class Place:
 
 
 def find_place(config: DictConfig) -> Place:
-    """Return this process's place in the run of a configuration.
+    """Return the position of this process among those of the run.
 
     Raises:
-        InputError: the processes that were started are not those that the options ask for.
+        InputError: when the started processes are not those of the configuration.
     """
     environment = os.environ
     number, n_steps = environment.get(STARTED), environment.get("SLURM_STEP_NUM_TASKS", "1")
@@ -70,18 +70,19 @@ def find_place(config: DictConfig) -> Place:
     if int(environment.get("WORLD_SIZE", 1)) > 1 and "RANK" in environment:
         if "LOCAL_RANK" not in environment:
             raise InputError(
-                "RANK and WORLD_SIZE need LOCAL_RANK, the process's number on its machine, got "
-                "none; start the processes with torchrun or srun"
+                "RANK and WORLD_SIZE need LOCAL_RANK, the number of the process on its machine, "
+                "got none; start the processes with torchrun or srun"
             )
         rank, local, n = (int(environment[k]) for k in ("RANK", "LOCAL_RANK", "WORLD_SIZE"))
         place = Place(rank, local, n, "torchrun")
-    elif int(n_steps) > 1:  # of this srun; SLURM_NTASKS is there in a batch script, too
+    elif int(n_steps) > 1:  # set by srun; SLURM_NTASKS is set in a plain batch script, too
         rank, local = (int(environment[f"SLURM_{k}"]) for k in ("PROCID", "LOCALID"))
         place = Place(rank, local, int(n_steps), "srun")
     elif config.trainer.get("num_nodes", 1) > 1:
         raise InputError(
-            f"trainer.num_nodes={config.trainer.num_nodes} needs a process for each device of each "
-            "machine, got this one alone; start them with torchrun or srun (docs/clusters.md)"
+            "trainer.num_nodes above 1 needs a process for each device of each machine, got "
+            f"{config.trainer.num_nodes} and a single process; start them with torchrun or srun "
+            "(docs/clusters.md)"
         )
     else:
         return Place(0, 0, count(config), "mrisem")
@@ -90,22 +91,22 @@ def find_place(config: DictConfig) -> Place:
 
 
 def _check_started(config: DictConfig, place: Place) -> None:
-    """Refuse what processes that somebody else has started cannot do."""
+    """Raise InputError if processes started by torchrun or srun do not fit the configuration."""
     if HydraConfig.initialized() and in_sweep():
         raise InputError(
-            f"a sweep is started by one process, {place.by} has started {place.n}; start each job "
+            f"a sweep must be started by one process, got {place.n} of {place.by}; start each job "
             "by itself, or use hydra/launcher=submitit_slurm with tasks_per_node=1"
         )
-    asked = count(config) * config.trainer.get("num_nodes", 1)
-    if asked not in (1, place.n):
+    n_configured = count(config) * config.trainer.get("num_nodes", 1)
+    if n_configured not in (1, place.n):
         raise InputError(
-            f"{place.by} must start trainer.devices x trainer.num_nodes = {asked} processes, got "
-            f"{place.n}; set both as they were started"
+            f"{place.by} must start trainer.devices x trainer.num_nodes = {n_configured} "
+            f"processes, got {place.n}; set both as they were started"
         )
 
 
 def count(config: DictConfig) -> int:
-    """Return the number of devices that a run takes on this machine."""
+    """Return the number of devices of a run on this machine."""
     devices: Any = config.trainer.devices
     if isinstance(devices, ListConfig | list):
         return len(devices)
@@ -114,9 +115,9 @@ def count(config: DictConfig) -> int:
     return int(devices)
 
 
-def alone(config: DictConfig, place: Place) -> dict[str, Any]:
-    """Return the options of a trainer that has one of the run's devices for itself."""
-    # named, because Lightning takes any process in a job of SLURM for one that srun has started
+def predict_options(config: DictConfig, place: Place) -> dict[str, Any]:
+    """Return options of a trainer that uses one of the devices, apart from the other processes."""
+    # named explicitly: Lightning takes any process in a SLURM job for one that srun has started
     options = _plugins(config, LightningEnvironment)
     if place.n == 1:
         return options
@@ -125,16 +126,16 @@ def alone(config: DictConfig, place: Place) -> dict[str, Any]:
         devices: Any = config.trainer.devices
         if isinstance(devices, ListConfig | list) and len(devices) > 1:
             options["devices"] = [devices[place.local]]
-        else:  # srun may have given each task a device of its own
+        else:  # modulo, since srun may show each task a single device
             options["devices"] = [place.local % torch.cuda.device_count()]
     return options
 
 
-def together(config: DictConfig, place: Place) -> dict[str, Any]:
-    """Return the options of a trainer that is one of several which train together.
+def fit_options(config: DictConfig, place: Place) -> dict[str, Any]:
+    """Return options of a trainer that trains together with those of the other processes.
 
     Raises:
-        InputError: other processes were started than Lightning will wait for.
+        InputError: when Lightning would wait for another number of processes.
     """
     if place.n == 1:
         return _plugins(config, LightningEnvironment)
@@ -149,20 +150,21 @@ def together(config: DictConfig, place: Place) -> dict[str, Any]:
         "torchrun": TorchElasticEnvironment,
         "srun": SLURMEnvironment,
     }
-    # the data set knows this process's share, in an order that a continued training has, too
+    # The data set takes this process's share itself, in an order that a continued training repeats.
     return {"use_distributed_sampler": False} | _plugins(config, kinds[place.by])
 
 
 def _plugins(config: DictConfig, make: Callable[[], ClusterEnvironment]) -> dict[str, Any]:
+    """Return the trainer's environment of processes, unless the user configured one."""
     return {} if config.trainer.get("plugins") else {"plugins": [make()]}
 
 
 @contextmanager
-def others(verb: str, config: DictConfig, place: Place) -> Iterator[None]:
+def other_processes(verb: str, config: DictConfig, place: Place) -> Iterator[None]:
     """Run the processes of the other devices beside the block, and wait for their end.
 
     Raises:
-        InputError: one of them failed.
+        InputError: when one of them failed.
     """
     if place.n == 1:
         yield
@@ -180,43 +182,46 @@ def others(verb: str, config: DictConfig, place: Place) -> Iterator[None]:
 
 
 def _start(verb: str, config: DictConfig, n: int) -> list[subprocess.Popen[bytes]]:
+    """Start the same command once for each further device."""
     command = [sys.executable, "-m", "mrisem", verb, *words(), f"output_dir={config.output_dir}"]
     return [
         subprocess.Popen(
             command,
             env={**os.environ, STARTED: str(number), "LOCAL_RANK": str(number)},
-            stdin=subprocess.PIPE,  # see `end_with_the_first`
-            start_new_session=True,  # signals come from the first one, once
+            stdin=subprocess.PIPE,  # its end shows them that this process ended
+            start_new_session=True,  # the terminal's signals reach them through this process only
         )
         for number in range(1, n)
     ]
 
 
 def end_with_the_first(place: Place) -> None:
-    """Let this process end when the one that has started it was killed: its pipe is closed then."""
+    """End this process if the process that has started it is killed."""
     if place.rank and place.by == "mrisem":
 
         def wait() -> None:
-            os.read(0, 1)  # returns when the pipe's other end is closed
+            os.read(0, 1)  # returns once the other end of the pipe is closed
             os._exit(1)
 
         threading.Thread(target=wait, daemon=True).start()
 
 
 def _waited(started: list[subprocess.Popen[bytes]], verb: str) -> Generator[None, None, list[int]]:
-    """Let the block run; return the processes' exit codes when all have ended."""
+    """Let the block run; return the exit codes of the processes when all have ended."""
     try:
         yield
         return [process.wait() for process in started]
     except Interrupted:
-        if verb == "reconstruct":  # a batch that is under way is kept; steps of `train` are not
+        # `reconstruct` keeps the batch that it works on; a step of `train` is not kept
+        if verb == "reconstruct":
             for process in started:
                 process.send_signal(signal.SIGTERM)
             for process in started:
                 process.wait()
         raise
     finally:
-        for process in started:  # after an error, or while it waits for one that has ended
+        # after an error of the block, or while a process waits for another that has ended
+        for process in started:
             process.kill()
             process.wait()
             if process.stdin is not None:
@@ -225,7 +230,7 @@ def _waited(started: list[subprocess.Popen[bytes]], verb: str) -> Generator[None
 
 @contextmanager
 def _closed() -> Iterator[None]:
-    """Leave torch's group of processes at the end: another job has one of its own."""
+    """Leave torch's process group at the end, since the next job has a group of its own."""
     try:
         yield
     finally:
@@ -235,18 +240,18 @@ def _closed() -> Iterator[None]:
 
 @contextmanager
 def _announced(n: int) -> Iterator[None]:
-    """Tell torch and Lightning of ``n`` processes, of which this is the first."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    told = {"WORLD_SIZE": str(n), "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": str(n), "NODE_RANK": "0"}
-    told |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    before = {name: os.environ.get(name) for name in told}
-    os.environ.update(told)
+    """Set the variables that tell torch and Lightning of ``n`` processes; this is the first."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))  # the system chooses a free port
+        port = str(probe.getsockname()[1])
+    variables = {"WORLD_SIZE": str(n), "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": str(n)}
+    variables |= {"NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    former = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
     try:
         yield
     finally:
-        for name, value in before.items():
+        for name, value in former.items():
             os.environ.pop(name, None)  # Lightning may have removed it
             if value is not None:
                 os.environ[name] = value

@@ -1,6 +1,6 @@
-"""`mrisem doctor`: what is installed and found; where something of a run is named, what would run.
+"""`mrisem doctor`: lists installed packages, devices and weights, and what a given run needs.
 
-Without that, neither Lightning nor a network is imported.
+Unless options of a run are given, neither Lightning nor a network is imported.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ _OPTIONAL = {
 
 
 class Findings:
-    """Prints findings and keeps what was missing."""
+    """Printer of findings that remembers the missing ones."""
 
     def __init__(self) -> None:
-        self.missing: list[str] = []
+        self.missing: list[str] = []  # titles of findings
 
     def say(self, title: str, find: Callable[[], str]) -> None:
-        """Print what a finder says, or why it fails."""
+        """Print the text that a function returns, or the message of its error."""
         try:
             show(title, find())
         except InputError as error:
@@ -46,7 +46,7 @@ class Findings:
             self.missing.append(title)
 
     def package(self, name: str) -> str:
-        """Version of a package, which is not imported for it."""
+        """Return name and version of a package, without importing it."""
         try:
             return f"{name} {version(name)}"
         except PackageNotFoundError:
@@ -56,7 +56,11 @@ class Findings:
 
 
 def run(config: DictConfig) -> int:
-    """Print the findings; something named that is missing ends with exit code 1."""
+    """Print the findings.
+
+    Raises:
+        InputError: when something that the options name is missing.
+    """
     findings = Findings()
     print(f"mrisem {mrisem.__version__}, Python {platform.python_version()}, {platform.system()}")
     for name in (*_PACKAGES, *_OPTIONAL):
@@ -78,27 +82,29 @@ def run(config: DictConfig) -> int:
         show("a run", "none named; what it needs and costs: doctor data.root=DIR experiment=...")
     if findings.missing:
         missing = ", ".join(findings.missing)
-        raise InputError(f"missing: {missing}; what is said above names the fix")
+        raise InputError(
+            f"all that is named must be present, missing: {missing}; see the lines above"
+        )
     print("all that was asked for is here")
     return 0
 
 
 def show(title: str, text: str) -> None:
-    """Print a finding; further lines of its text stand below its first."""
+    """Print a finding, with the lines of its text below each other."""
     lines = text.replace("\n", "\n" + " " * 12)
     show_pairs([(title, text)], [f"{title:<11} {lines}"])
 
 
 def find_device() -> str:
-    """Name the GPU, or say that there is none.
+    """Return the name of the GPU, or that there is none, and the number of CPU threads.
 
     Raises:
-        InputError: torch is missing or broken.
+        InputError: when torch is missing or broken.
     """
-    gc.disable()  # to import torch is most of what this verb does: a fifth less so
+    gc.disable()  # importing torch takes most of this verb's time, and a fifth less without it
     try:
         import torch
-    except (ImportError, OSError) as error:  # OSError: a library of CUDA's
+    except (ImportError, OSError) as error:  # OSError: a library of CUDA is missing
         reason = " ".join(str(error).split())
         raise InputError(f"torch must be importable, got {reason}; run make setup") from error
     finally:
@@ -108,10 +114,10 @@ def find_device() -> str:
 
 
 def find_weights() -> str:
-    """Name the weights that ship with the package.
+    """Return the names of the weights that ship with the package.
 
     Raises:
-        InputError: there are none.
+        InputError: when there are none.
     """
     assets = Path(mrisem.__file__).parent / "assets"
     names = sorted(path.stem for path in assets.glob("[!._]*"))

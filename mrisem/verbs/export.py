@@ -1,4 +1,4 @@
-"""`mrisem export`: the reconstructions of a run folder, or of several, for other programs."""
+"""`mrisem export`: writes reconstructions of run folders in the formats of other programs."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from mrisem.progress import track
 if TYPE_CHECKING:
     from mrisem.results.export.placed import PlacedImages
 
-_SUFFIXES = {"nifti": ".nii.gz", "dicom": "", "ismrmrd": ".mrd"}  # of a scan's file or folder
+_SUFFIXES = {"nifti": ".nii.gz", "dicom": "", "ismrmrd": ".mrd"}  # ending of the file, or folder
 
 
 def run(config: DictConfig) -> int:
-    """Write ``export/`` beside each ``reconstructions/``; say what position is not known.
+    """Write ``export/`` beside each ``reconstructions/``; warn of unknown positions.
 
     Raises:
-        InputError: there is no run, or the size of its voxels is not known.
+        InputError: when there is no run, or the size of its voxels is not known.
     """
     from mrisem.results.export.placed import place
     from mrisem.results.reading import read_volume
     from mrisem.results.runs import find_runs
 
     if OmegaConf.is_missing(config, "output_dir") or not config.output_dir:
-        raise InputError("output_dir must be a run folder, got none; add output_dir=RUN")
+        raise InputError("output_dir must name a run folder, got none; set output_dir")
     runs = find_runs([Path(config.output_dir).expanduser().resolve()])
     scans = [(run, file) for run in runs for file in run.files]
-    write, unplaced, written = _writer(config.format), [], 0
+    write, unplaced, n_written = _writer(config.format), [], 0
     for run, file in track(scans, "export", unit="scans"):
         target = run.folder / "export" / f"{file.stem}{_SUFFIXES[config.format]}"
         if config.skip_existing and _is_newer(target, file):
@@ -40,7 +40,7 @@ def run(config: DictConfig) -> int:
         volume = read_volume(file)
         scan = place(volume, run.record, config.voxel_mm)
         write(scan, target, volume.subject, volume.file)
-        written += 1
+        n_written += 1
         unplaced += [] if scan.placed else [file.name]
     if unplaced:
         warnings.warn(
@@ -48,22 +48,23 @@ def run(config: DictConfig) -> int:
             f"{unplaced[0]}: only the size of their voxels is right",
             stacklevel=2,
         )
-    print(f"{written} scans written as {config.format}, {len(scans) - written} were there")
+    print(f"{n_written} scans written as {config.format}, {len(scans) - n_written} were there")
     for run in runs:
         print(run.folder / "export")
     return 0
 
 
 def _is_newer(target: Path, file: Path) -> bool:
-    """Whether an export is there and not older than the reconstruction."""
+    """Return whether an export exists and is not older than the reconstruction."""
     return target.exists() and target.stat().st_mtime >= file.stat().st_mtime
 
 
 def _writer(name: str) -> Callable[[PlacedImages, Path, str, str], None]:
-    """Return what writes one scan: called with it, its path, the subject and the input file."""
+    """Return the function that writes one scan: (scan, path, subject, input file) -> None."""
     from mrisem.results.export import dicom, ismrmrd, nifti
 
     if name == "dicom":
+        # shared by all scans of the command: scans of one subject belong to one study
         identifiers = dicom.Identifiers()
         return lambda scan, path, subject, file: dicom.write(
             scan, path, identifiers.of(subject, file)

@@ -1,7 +1,7 @@
-"""Processes that torchrun or srun has started find each other by locks in the run folder.
+"""Coordination of processes started by torchrun or srun, through locks in the run folder.
 
-A lock ends with the process that holds it, however it ends, so that nothing is left of an earlier
-start; no port is opened. The folder must lie on a file system that all machines share.
+A lock ends with the process that holds it, so that nothing remains of an earlier start, and no port
+is opened. The folder must lie on a file system that all machines share.
 """
 
 from __future__ import annotations
@@ -17,93 +17,102 @@ from typing import IO
 
 from mrisem.errors import InputError
 
-PATIENCE = 600.0  # seconds within which the processes of one start all come
-_POLL = 0.1  # seconds
+PATIENCE = 600.0  # seconds within which all processes of one start must appear
+_POLL = 0.1  # seconds between two looks at a lock
 _END = "what is done is kept, the same command continues"
 
 
 @contextmanager
 def gathered(folder: Path, n: int) -> Iterator[None]:
-    """Be the first of ``n`` processes: let the others begin, and wait until all have ended.
+    """Act as the first of ``n`` processes: let the others begin, and wait until all have ended.
 
     Args:
-        folder: the run folder, which is held and opened.
+        folder: the run folder, which this process has locked and opened.
         n: number of processes.
 
     Raises:
-        InputError: one of them did not come, or ended before its share was made.
+        InputError: when a process does not appear, or ends before its share is done.
     """
-    place = _place(folder)
-    shutil.rmtree(place / "ended", ignore_errors=True)
+    locks = _locks_folder(folder)
+    shutil.rmtree(locks / "ended", ignore_errors=True)  # marks of an earlier start
     others = range(1, n)
     for rank in others:
-        if not _wait(partial(_is_held, place / str(rank)), f"process {rank} of {n}", PATIENCE):
+        if not _wait(partial(_is_held, locks / str(rank)), f"process {rank} of {n}", PATIENCE):
             raise InputError(
-                f"all {n} processes must come within {PATIENCE:.0f} s, {rank} did not; see what it "
-                "said, then start them again"
+                f"all {n} processes must start within {PATIENCE:.0f} s, got none of number {rank}; "
+                "see its messages, then start them again"
             )
-    with _held(place / "opened", "the others"):
+    with _held(locks / "opened", "the others"):
         yield
         for rank in others:
-            _wait(partial(_is_free, place / str(rank)), f"the share of process {rank}")
-    if missing := [rank for rank in others if not (place / "ended" / str(rank)).exists()]:
+            _wait(partial(_is_free, locks / str(rank)), f"the share of process {rank}")
+    # a killed process frees its lock as well, but leaves no mark
+    if missing := [rank for rank in others if not (locks / "ended" / str(rank)).exists()]:
         raise InputError(
-            f"each of the {n} processes must end well, {missing[0]} did not (see what it said); "
+            f"each of the {n} processes must end well, {missing[0]} did not (see its messages); "
             f"{_END}"
         )
 
 
 @contextmanager
 def following(folder: Path, rank: int) -> Iterator[None]:
-    """Be another process than the first: begin when that one has opened the run folder.
+    """Act as a process other than the first: begin when the first has opened the run folder.
 
     Raises:
-        InputError: it has ended, or never came.
+        InputError: when the first process has ended, or does not appear.
     """
-    place = _place(folder)
-    with _held(place / str(rank), f"an earlier process {rank}"):
+    locks = _locks_folder(folder)
+    with _held(locks / str(rank), f"an earlier process {rank}"):
         began = time.monotonic()
 
-        def opened() -> bool:
+        def is_opened_or_late() -> bool:
             nonlocal began
-            if _is_held(folder / ".lock"):  # by the first one, or another run that it waits for
+            # locked by the first process, or by another run for which it waits: no time passes
+            if _is_held(folder / ".lock"):
                 began = time.monotonic()
-            return _is_held(place / "opened") or time.monotonic() - began > PATIENCE
+            return _is_held(locks / "opened") or time.monotonic() - began > PATIENCE
 
-        _wait(opened, "the first process")
-        if not _is_held(place / "opened"):
+        _wait(is_opened_or_late, "the first process")
+        if not _is_held(locks / "opened"):
             raise InputError(
-                f"the first process must open {folder}, it has ended or never came; see what it "
-                "said, then start them again"
+                f"the first process must open {folder}, it has ended or did not start; see its "
+                "messages, then start them again"
             )
         yield
-        (place / "ended").mkdir(exist_ok=True)
-        (place / "ended" / str(rank)).touch()
+        (locks / "ended").mkdir(exist_ok=True)
+        (locks / "ended" / str(rank)).touch()
 
 
-def _place(folder: Path) -> Path:
-    place = folder / ".processes"
-    place.mkdir(parents=True, exist_ok=True)
-    return place
+def _locks_folder(folder: Path) -> Path:
+    """Make and return the folder of locks in a run folder."""
+    locks = folder / ".processes"
+    locks.mkdir(parents=True, exist_ok=True)
+    return locks
 
 
-def _wait(reached: Callable[[], bool], what: str, seconds: float = float("inf")) -> bool:
-    """Wait until something is reached and return whether it was; say so when it takes long."""
-    began, said = time.monotonic(), False
-    while not reached():
+def _wait(is_reached: Callable[[], bool], event: str, seconds: float = float("inf")) -> bool:
+    """Wait for an event and return whether it came; after 20 s, print that this process waits.
+
+    Args:
+        is_reached: function that returns whether the event has come.
+        event: text on the event, for the message.
+        seconds: longest time to wait.
+    """
+    began, is_announced = time.monotonic(), False
+    while not is_reached():
         waited = time.monotonic() - began
         if waited > seconds:
             return False
-        if waited > 20 and not said:
-            sys.stderr.write(f"mrisem: waits for {what}\n")
-            said = True
+        if waited > 20 and not is_announced:
+            sys.stderr.write(f"mrisem: waits for {event}\n")
+            is_announced = True
         time.sleep(_POLL)
     return True
 
 
 @contextmanager
-def _held(path: Path, what: str) -> Iterator[None]:
-    """Hold a lock; wait for it while another process has it."""
+def _held(path: Path, holder: str) -> Iterator[None]:
+    """Hold a lock; wait while another process, described by ``holder``, has it."""
     streams: list[IO[bytes]] = []
 
     def take() -> bool:
@@ -111,13 +120,14 @@ def _held(path: Path, what: str) -> Iterator[None]:
         streams.extend([] if stream is None else [stream])
         return stream is not None
 
-    _wait(take, what)
+    _wait(take, holder)
     with streams[0]:
         yield
 
 
 def _is_held(path: Path) -> bool:
-    """Whether a process holds the lock; a shared one, so that those who ask are not seen."""
+    """Return whether a process holds the lock."""
+    # a shared lock: processes that ask at the same time do not take each other for holders
     stream = _lock(path, shared=True)
     if stream is not None:
         stream.close()
@@ -125,11 +135,13 @@ def _is_held(path: Path) -> bool:
 
 
 def _is_free(path: Path) -> bool:
+    """Return whether no process holds the lock."""
     return not _is_held(path)
 
 
 def _lock(path: Path, *, shared: bool) -> IO[bytes] | None:
-    import fcntl  # POSIX, as torchrun's and SLURM's machines are
+    """Lock a file and return it, open; None: another process holds it."""
+    import fcntl  # POSIX only, like the machines of torchrun and SLURM
 
     stream = path.open("ab+")
     try:

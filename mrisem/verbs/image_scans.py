@@ -1,7 +1,7 @@
-"""`mrisem simulate source=...`: multi-coil scans of magnitude images, in the fastMRI file format.
+"""`mrisem simulate source=...`: multi-coil scans from magnitude images, in fastMRI's file format.
 
-Real are the anatomy and the contrast; phase, coils and noise are simulated. Each file says so in
-its attribute ``simulation``.
+Anatomy and contrast are real; phase, coils and noise are simulated. The attribute ``simulation`` of
+each file says so.
 """
 
 from __future__ import annotations
@@ -24,24 +24,25 @@ from mrisem.verbs.scans import (
     check_space,
     encoded_shape,
     facts_of,
-    is_there,
+    is_simulated,
     write_scan,
 )
 
-# The first is what an image of the anatomy counts as where nothing else is said.
+# Acquisitions that images of an anatomy may count as; the first one is the default.
 _ACQUISITIONS = {
     "brain": ("AXT1", "AXT1PRE", "AXT1POST", "AXT2", "AXFLAIR"),
     "knee": ("CORPD_FBK", "CORPDFS_FBK"),
 }
+# Options that determine the content of a file.
 _DECIDES = ("seed", "size", "n_slices", "n_coils", "snr_factor")
 _CUTS = ("source_plane", "source_slice_step", "source_center")
 
 
 def run(config: DictConfig) -> int:
-    """Write ``output_dir/{source_anatomy}/multicoil_{train,val}/*.h5``, a file an image.
+    """Write ``output_dir/{source_anatomy}/multicoil_{train,val}/*.h5``, a file for each image.
 
     Raises:
-        InputError: when there are no images, one is bad, or the acquisition is of another anatomy.
+        InputError: when there is no image, one is bad, or the acquisition has another anatomy.
     """
     images = find_images(Path(config.source))
     acquisition = _acquisition(config)
@@ -50,11 +51,11 @@ def run(config: DictConfig) -> int:
         for image, split in zip(images, _splits(images, config.source_train), strict=True)
     ]
     planned = list(zip(images, files, strict=True))
-    # also of files that are replaced it is asked whose they are
+    # the check comes first: it also refuses to replace files of other programs
     todo = [
         (image, file)
         for image, file in planned
-        if not (is_there(file, config.skip_existing) and config.skip_existing)
+        if not (is_simulated(file, config.skip_existing) and config.skip_existing)
     ]
     check_space(len(todo), config, "n_slices, n_coils")
     for image, file in track(todo, "simulate", unit="files"):
@@ -68,23 +69,25 @@ def run(config: DictConfig) -> int:
 
 
 def _acquisition(config: DictConfig) -> str:
-    known = _ACQUISITIONS[config.source_anatomy]
-    acquisition: str = config.source_acquisition or known[0]
-    if acquisition not in known:
+    """Return the acquisition that the images count as."""
+    acquisitions = _ACQUISITIONS[config.source_anatomy]
+    acquisition: str = config.source_acquisition or acquisitions[0]
+    if acquisition not in acquisitions:
         raise InputError(
-            f"source_acquisition must be one of {', '.join(known)} for {config.source_anatomy}, "
-            f"got {acquisition}; set it and source_anatomy alike"
+            f"source_acquisition must be one of {', '.join(acquisitions)} for "
+            f"{config.source_anatomy}, got {acquisition}; set one of them, or source_anatomy"
         )
     return acquisition
 
 
 def _splits(images: list[Image], n_train: int) -> list[str]:
-    """Split of each image: the first ``n_train`` subjects, by path, are for training and banks."""
+    """Return the split of each image: the first ``n_train`` subjects, by path, are for training."""
     subjects = list(dict.fromkeys(image.subject for image in images))
     return ["train" if image.subject in subjects[:n_train] else "val" for image in images]
 
 
 def _file(image: Image, split: str, acquisition: str, config: DictConfig) -> ScanFile:
+    """Return the file of an image's scan."""
     anatomy = config.source_anatomy
     folder = Path(config.output_dir) / anatomy / f"multicoil_{split}"
     facts = facts_of(config, *_DECIDES, *_CUTS)
@@ -94,23 +97,25 @@ def _file(image: Image, split: str, acquisition: str, config: DictConfig) -> Sca
 
 
 def _write(image: Image, file: ScanFile, config: DictConfig) -> None:
-    """Simulate the acquisition of an image; the draws depend on its content and the seed only."""
+    """Simulate the acquisition of an image and write it."""
+    # seeded by the image's content: its place and name do not change the scan
     seed = stable_seed("image", image.digest, file.acquisition, config.seed)
     generator = torch.Generator().manual_seed(seed)
     write_scan(file, _slices(image, config), config, generator)
 
 
 def _slices(image: Image, config: DictConfig) -> Slices:
-    """Cut the slices, on the encoded field of view, with a maximum of 1; around them is air."""
+    """Cut the slices and put them into the encoded field of view, scaled to a maximum of 1."""
     voxels, size = load(image), config.size
     plane, step, center = (config[name] for name in _CUTS)
     cut = Cut(size, plane, step, center, config.n_slices)
     plane = choose_plane(voxels, cut)
     indices = choose_slices(voxels, cut, str(image.paths[0]))
-    made = [cut_slice(voxels, plane, index, size) for index in indices]
-    pixels = np.stack([pixels for pixels, _ in made])
+    cuts = [cut_slice(voxels, plane, index, size) for index in indices]
+    pixels = np.stack([pixels for pixels, _ in cuts])
     shape = encoded_shape(size)
-    top, left = shape[0] // 2 - size // 2, shape[1] // 2 - size // 2  # as fastMRI's crop
-    encoded = torch.zeros(len(made), *shape)
+    # fastMRI's central crop gives the slice back; outside of it is air
+    top, left = shape[0] // 2 - size // 2, shape[1] // 2 - size // 2
+    encoded = torch.zeros(len(cuts), *shape)
     encoded[:, top : top + size, left : left + size] = torch.from_numpy(pixels / pixels.max())
-    return Slices(encoded, made[0][1], affine_of_slices(voxels, plane, indices, size))
+    return Slices(encoded, cuts[0][1], affine_of_slices(voxels, plane, indices, size))

@@ -1,11 +1,11 @@
-"""What became of each job: a record in its run folder, and a summary of a sweep.
+"""Records of jobs in their run folders, and the summary of a sweep.
 
-``<run folder>/.hydra/<verb>/job.json`` holds ``state`` (``running`` until the job ends, so that a
-killed one is seen; then ``done``, ``incomplete``, some scans having been skipped, ``interrupted``
-by a signal, or ``failed``), ``exit_code``, ``message``, ``started`` (UTC), ``seconds``,
-``command``, ``overrides``, ``seed``, ``commit``, ``versions``, ``sweep``; ``error.txt`` beside it
-the traceback of a failure. ``config.yaml`` and ``overrides.yaml`` there are those of the results:
-a command that was refused does not touch them.
+``<run folder>/.hydra/<verb>/job.json`` holds ``state``, ``exit_code``, ``message``, ``started``
+(UTC), ``seconds``, ``command``, ``overrides``, ``seed``, ``commit``, ``versions`` and ``sweep``.
+The state is ``running`` until the job ends, so that a killed job is recognised. Then it is
+``done``, ``incomplete`` (some scans were skipped), ``interrupted`` (by a signal) or ``failed``.
+``error.txt`` beside it holds the traceback of a failure. ``config.yaml`` and ``overrides.yaml``
+there belong to the results: a command that was refused does not change them.
 ``<sweep folder>/sweep.json`` lists the jobs of the last multirun.
 """
 
@@ -38,24 +38,24 @@ from mrisem.config.compose import SWEPT, swept_keys
 from mrisem.files import reading, remove_partial, write_text
 from mrisem.verbs.tables import show_pairs
 
-RAY = "hydra_plugins.mrisem_ray"  # name by which `mrisem.verbs.ray_launcher` registers
-SWEEP = "MRISEM_SWEEP"  # names the multirun in its jobs' processes, which inherit it
+RAY = "hydra_plugins.mrisem_ray"  # module name under which `mrisem.verbs.ray_launcher` registers
+SWEEP = "MRISEM_SWEEP"  # variable with the multirun's name, inherited by processes of its jobs
 STATES = {0: "done", 1: "failed", 2: "incomplete", 130: "interrupted", 143: "interrupted"}
 _PACKAGES = ("torch", "numpy", "transformers", "pytorch-lightning", "hydra-core", "fastmri")
 
 
 class JobRecord:
-    """The record of a job that begins now, in the Hydra application that runs it.
+    """Record of a job that begins now, in the Hydra application that runs it.
 
-    Nothing is written before the command is accepted (`accept`), but in a sweep, whose summary
-    lists the refused ones, too.
+    It is written once the command is accepted (`accept`). In a sweep it is written at once, since
+    the summary also lists refused jobs.
 
     Args:
-        verb: what is run.
+        verb: verb that is run.
         folder: the run folder.
     """
 
-    current: JobRecord | None = None  # of this process
+    current: JobRecord | None = None  # record of the job that this process runs
 
     def __init__(self, verb: str, folder: Path) -> None:
         self.run, self.folder = folder, hydra_folder(folder, verb)
@@ -80,16 +80,16 @@ class JobRecord:
         self._write()
 
     def accept(self) -> None:
-        """Note that the job runs."""
+        """Write the record from now on: the command was accepted."""
         self._accepted = True
         self._write()
 
     def end(self, exit_code: int, error: BaseException | None = None, message: str = "") -> None:
-        """Note how the job ended; a folder that was made for it goes, when nothing came of it.
+        """Write the end of the job; after an error, remove a new folder without results.
 
         Args:
             exit_code: one of `STATES`.
-            error: what ended it, whose traceback is kept.
+            error: error that ended it, whose traceback is written; None: no error.
             message: the error in one line.
         """
         JobRecord.current = None
@@ -98,18 +98,22 @@ class JobRecord:
         self.facts["message"] = message or None
         try:
             self._write("" if error is None else "".join(traceback.format_exception(error)))
-        except OSError as failure:  # a full disk has ended the job, too
-            print(f"mrisem: the end is not noted in {self.folder}: {failure}", file=sys.stderr)
+        except OSError as failure:  # probably the full disk that ended the job
+            print(
+                f"mrisem: the job's end cannot be written to {self.folder}: {failure}",
+                file=sys.stderr,
+            )
         if error is not None and SweepSummary.new_folder and not in_sweep():
             self._remove_empty()
 
     def _remove_empty(self) -> None:
-        """Remove the folder that was made for this job, where no result is in it."""
-        ours = {".hydra", ".lock", "record.json", f"{self.facts['verb']}.log"}
-        if self.run.is_dir() and {path.name for path in self.run.iterdir()} <= ours:
+        """Remove the folder that was made for this job, if it holds no results."""
+        no_results = {".hydra", ".lock", "record.json", f"{self.facts['verb']}.log"}
+        if self.run.is_dir() and {path.name for path in self.run.iterdir()} <= no_results:
             shutil.rmtree(self.run)
 
     def _write(self, error: str = "") -> None:
+        """Write the record, and the traceback of an error beside it."""
         if not self._accepted:
             return
         (self.folder / "error.txt").unlink(missing_ok=True)
@@ -119,14 +123,14 @@ class JobRecord:
 
 
 def words() -> list[str]:
-    """Return the overrides that make this job again, alone: of a sweep's job with its own folder.
+    """Return the overrides that repeat this job alone; a job of a sweep gets its own folder.
 
     Empty outside a Hydra application.
     """
     if not HydraConfig.initialized():
         return []
     hydra = HydraConfig.get()
-    # launchers escape the braces of ${...}
+    # joblib's launcher escapes the braces of ${...}
     task = [re.sub(r"\\([{}])", r"\1", word) for word in hydra.overrides.task]
     if not in_sweep():
         return task
@@ -136,12 +140,12 @@ def words() -> list[str]:
 
 
 def hydra_folder(folder: Path, verb: str) -> Path:
-    """Return where a run folder keeps a verb's configuration and its `JobRecord`."""
+    """Return the folder of a verb's configuration and `JobRecord` in a run folder."""
     return folder / ".hydra" / verb
 
 
 def accept(config: DictConfig, verb: str) -> None:
-    """Keep the configuration, resolved, and the words that made it: the run goes on with them."""
+    """Write the resolved configuration and its overrides: the command is accepted."""
     folder = hydra_folder(Path(config.output_dir), verb)
     remove_partial(folder)
     write_text(folder / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
@@ -151,24 +155,27 @@ def accept(config: DictConfig, verb: str) -> None:
 
 
 class SweepSummary(Callback):
-    """Says at the end of a multirun what became of its jobs, wherever they ran.
+    """Callback that prints and writes the outcome of all jobs at the end of a multirun.
 
-    Hydra makes it from `conf/base.yaml`; the worst exit code of the last multirun is in
-    ``exit_code``, None when there was none; a multirun's configuration is in ``under_way`` until
-    it was summed up.
+    Hydra makes it from `conf/base.yaml`.
+
+    Attributes:
+        exit_code: worst exit code of the last multirun; None: there was none.
+        under_way: configuration of a multirun that is not summed up yet; None: there is none.
+        new_folder: whether Hydra makes the folder of a single run.
     """
 
     exit_code: int | None = None
     under_way: DictConfig | None = None
-    new_folder = False  # whether a single run's folder is made by Hydra for it
+    new_folder = False
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """See whether the run folder is there."""
-        HydraConfig.instance().set_config(config)  # names of folders refer to it
+        """Note whether the run folder exists."""
+        HydraConfig.instance().set_config(config)  # the folder's name refers to Hydra's keys
         SweepSummary.new_folder = not Path(config.hydra.run.dir).exists()
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Name the multirun."""
+        """Name the multirun, for the processes of its jobs."""
         os.environ[SWEEP] = uuid.uuid4().hex
         os.environ[SWEPT] = ",".join(sorted(swept_keys(config)))
         SweepSummary.under_way = config
@@ -180,22 +187,22 @@ class SweepSummary(Callback):
         SweepSummary.under_way = None
         folder = Path(config.hydra.sweep.dir)
         jobs = read_jobs(folder, os.environ.pop(SWEEP))
-        for job in jobs:  # one that was killed could not say so
-            if job["state"] == "running":
-                job |= {"state": "failed", "message": "has not said its end: killed?"}
+        for job in jobs:
+            if job["state"] == "running":  # a killed process writes no end
+                job |= {"state": "failed", "message": "ended without a record: killed?"}
         counts = {state: sum(job["state"] == state for job in jobs) for state in STATES.values()}
         counts = {state: n for state, n in counts.items() if n or state != "interrupted"}
-        bad = [job for job in jobs if job["state"] != "done"]
+        bad = [_outcome(job) for job in jobs if job["state"] != "done"]
         print(f"{len(jobs)} jobs: {count_text(counts)}", flush=True)
         if bad:
-            show_pairs([_told(job) for job in bad], [f"  {': '.join(_told(job))}" for job in bad])
+            show_pairs(bad, [f"  {': '.join(outcome)}" for outcome in bad])
         facts = {"command": _command(config), "counts": counts, "jobs": jobs}
         write_text(folder / "sweep.json", json.dumps(facts, indent=1) + "\n")
         SweepSummary.exit_code = 1 if counts["failed"] else 2 if counts["incomplete"] else 0
 
 
 def count_text(counts: dict[str, int]) -> str:
-    """Return counts in words, those of zero left out.
+    """Return counts as text, without those of zero.
 
     >>> count_text({"done": 7, "failed": 1, "incomplete": 0})
     '7 done, 1 failed'
@@ -204,25 +211,25 @@ def count_text(counts: dict[str, int]) -> str:
 
 
 def read_jobs(folder: Path, sweep: str) -> list[dict[str, Any]]:
-    """Return what the jobs of one multirun noted, each with its ``folder``, in order of folders."""
+    """Return the records of the jobs of one multirun, each with its ``folder``, by folder."""
     jobs = []
     for file in sorted(folder.rglob("job.json")):
         with reading(file, "the record of a job", "remove it"):
             facts = dict(json.loads(file.read_text(encoding="utf-8")))
-        if facts.get("sweep") == sweep:
+        if facts.get("sweep") == sweep:  # the folder may hold jobs of earlier multiruns
             kept = ("state", "exit_code", "message", "seconds", "overrides")
-            where = file.parents[2].relative_to(folder).as_posix()
-            jobs.append({"folder": where} | {key: facts[key] for key in kept})
+            job_folder = file.parents[2].relative_to(folder).as_posix()
+            jobs.append({"folder": job_folder} | {key: facts[key] for key in kept})
     return jobs
 
 
 def in_sweep() -> bool:
-    """Whether this Hydra application is a job of a multirun."""
+    """Return whether this Hydra application is a job of a multirun."""
     return bool(HydraConfig.get().mode == RunMode.MULTIRUN)
 
 
 def commit() -> str | None:
-    """Commit of the source, with a + when files differ from it; None outside a git checkout."""
+    """Return the commit of the source, with a + if files differ; None: no git checkout."""
     root = Path(mrisem.__file__).parents[1]
     if not (root / ".git").exists():
         return None
@@ -239,15 +246,16 @@ def commit() -> str | None:
 
 def versions() -> dict[str, str]:
     """Return the versions on which a result depends."""
-    found = {"python": platform.python_version(), "mrisem": mrisem.__version__}
-    return found | {name: metadata.version(name) for name in _PACKAGES}
+    own = {"python": platform.python_version(), "mrisem": mrisem.__version__}
+    return own | {name: metadata.version(name) for name in _PACKAGES}
 
 
 def _command(config: DictConfig) -> str:
+    """Return the command line of a multirun."""
     name = config.hydra.job.name
     return shlex.join(["mrisem", name, "--multirun", *config.hydra.overrides.task])
 
 
-def _told(job: dict[str, Any]) -> tuple[str, str]:
-    """State of a job, and which one it is with what it said."""
+def _outcome(job: dict[str, Any]) -> tuple[str, str]:
+    """Return the state of a job, and its folder with its message."""
     return job["state"], f"{job['folder']}: {job['message'] or 'some scans were skipped'}"

@@ -1,9 +1,9 @@
-"""Loggers of `conf/logger`: none, CSV, TensorBoard, Weights & Biases, for every verb that measures.
+"""Loggers of `conf/logger`: none, CSV, TensorBoard, Weights & Biases; for train to evaluate.
 
-Names of what is logged (`mrisem.tasks.callbacks.logging` and `log_scores`): ``train/<name>``,
-``val/<name>`` of training; ``loss/<name>``, ``similarity/<level>/<side>`` of per-scan fits over
-``iteration`` and ``scan``; ``score/<name>`` of an evaluated run; tables ``scans``, ``slices``;
-pictures ``image/reconstruction``, ``image/comparison``.
+Names in the logs (`mrisem.tasks.callbacks.logging` and `log_scores`): ``train/<name>`` and
+``val/<name>`` of training; ``loss/<name>`` and ``similarity/<level>/<side>`` of per-scan fits over
+``iteration`` and ``scan``; ``score/<name>`` of an evaluated run; tables ``scans`` and ``slices``;
+pictures ``image/reconstruction`` and ``image/comparison``.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from mrisem.results.rows import Row
     from mrisem.results.run import Run
 
-NO_LOGGER = OmegaConf.create({"name": "none"})  # of processes beside the first
-N_PANELS = 3  # comparisons of an evaluated run
+NO_LOGGER = OmegaConf.create({"name": "none"})  # for all processes but the first
+N_PANELS = 3  # number of pictured comparisons of an evaluated run
 WANDB_MODES = ("online", "offline", "disabled", "shared", "dryrun", "run")  # last two: old names
 
 
@@ -37,16 +37,16 @@ WANDB_MODES = ("online", "offline", "disabled", "shared", "dryrun", "run")  # la
 def open_logger(
     options: DictConfig, verb: str, folder: Path, facts: Mapping[str, Any]
 ) -> Iterator[Logger | None]:
-    """Make the configured logger, give it the run's configuration, and close it in the end.
+    """Make the configured logger, log the configuration, and close the logger at the end.
 
     Args:
         options: ``config.logger``; ``logger=none`` yields None.
-        verb: wandb's job type, and part of the files' place.
-        folder: run folder; logs go below ``logs``.
+        verb: wandb's job type, and the logs' subfolder.
+        folder: run folder, whose folder ``logs`` holds the logs.
         facts: resolved configuration.
 
     Raises:
-        InputError: when the package that it needs is missing.
+        InputError: when a package for the logger is missing.
     """
     if options.name == "none":
         yield None
@@ -55,11 +55,11 @@ def open_logger(
         logger: Any = instantiate(options.make, save_dir=folder / "logs", version=verb)
     except ModuleNotFoundError as error:
         raise InputError(
-            f"logger={options.name} needs the package {options.name}, which is not installed "
-            f"({error}); pip install {options.name}, or logger=csv"
+            f"logger={options.name} needs the package {options.name}, got none installed "
+            f"({error}); pip install {options.name}, or set logger=csv"
         ) from error
     logger.log_hyperparams(dict(facts))
-    status = "failed"
+    status = "failed"  # until the block has ended without an error
     try:
         yield logger
         status = "success"
@@ -72,14 +72,14 @@ def open_logger(
 def wandb_logger(
     save_dir: Path, version: str, project: str, group: str | None = None, tags: Sequence[str] = ()
 ) -> WandbLogger:
-    """Start a run of Weights & Biases that neither asks nor waits.
+    """Start a run of Weights & Biases that neither prompts nor waits.
 
     Args:
-        save_dir: folder of its files; the run is named by the folder above it.
+        save_dir: folder of its files; the folder above it names the run.
         version: wandb's job type.
         project: wandb's project.
-        group: wandb's group; None: the sweep's folder, or none outside a sweep.
-        tags: words that the run is found by.
+        group: wandb's group; None: name of the sweep's folder, or none outside a sweep.
+        tags: wandb's tags.
     """
     import wandb
     from pytorch_lightning.loggers import WandbLogger
@@ -101,53 +101,56 @@ def wandb_logger(
 
 
 def wandb_mode() -> str:
-    """Return ``WANDB_MODE``, else online where a key is known, else offline.
+    """Return ``WANDB_MODE``; without it, ``online`` if there is a key, else ``offline``.
 
     Raises:
-        InputError: when ``WANDB_MODE`` is none of wandb's.
+        InputError: when ``WANDB_MODE`` is no mode of wandb.
     """
     from requests.utils import get_netrc_auth
 
     if mode := os.environ.get("WANDB_MODE"):
         if mode not in WANDB_MODES:
-            raise InputError(f"WANDB_MODE must be one of {', '.join(WANDB_MODES)}, got {mode!r}")
+            raise InputError(
+                f"WANDB_MODE must be one of {', '.join(WANDB_MODES)}, got {mode!r}; set one of them"
+            )
         return mode
     server = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
-    known = os.environ.get("WANDB_API_KEY") or get_netrc_auth(server)
-    return "online" if known else "offline"
+    has_key = os.environ.get("WANDB_API_KEY") or get_netrc_auth(server)
+    return "online" if has_key else "offline"
 
 
 def log_scores(
     options: DictConfig, runs: Sequence[Run], rows: Sequence[Row], targets: Mapping[Path, Path]
 ) -> None:
-    """Log each evaluated run by itself, so that a dashboard can group by what was swept.
+    """Log each evaluated run by itself, so that a dashboard can group runs by swept settings.
 
     Args:
         options: ``config.logger``.
         runs: evaluated runs.
-        rows: Scores of all their slices; ``run`` holds the absolute run folder.
-        targets: run folder to the folder of its targets.
+        rows: scores of all their slices; ``run`` holds the absolute run folder.
+        targets: run folder -> folder of its targets.
     """
     if options.name == "none":
         return
     for run in runs:
-        mine = [row for row in rows if row["run"] == str(run.folder)]
+        run_rows = [row for row in rows if row["run"] == str(run.folder)]
         with open_logger(options, "evaluate", run.folder, run.record.settings) as logger:
-            if logger is not None and mine:
-                _log_run(logger, mine, targets)
+            if logger is not None and run_rows:
+                _log_run(logger, run_rows, targets)
 
 
 def _log_run(logger: Logger, rows: Sequence[Row], targets: Mapping[Path, Path]) -> None:
-    """Log means, the table of slices, and comparisons with the target."""
+    """Log mean scores, the table of slices, and pictures that compare slices with targets."""
     from mrisem.report.panels import choose_slices, load_panel, panel_figure
     from mrisem.tasks.callbacks.logging import log_picture, log_table
 
     names = [key for key, value in rows[0].items() if isinstance(value, float)]
-    found = {
+    # scores of some slices may be missing, such as those of lesions
+    values = {
         name: [row[name] for row in rows if math.isfinite(row.get(name, math.nan))]
         for name in names
     }
-    means = {f"score/{name}": sum(v) / len(v) for name, v in found.items() if v}
+    means = {f"score/{name}": sum(v) / len(v) for name, v in values.items() if v}
     logger.log_metrics(means, step=0)
     columns = [key for key in rows[0] if key != "run"]
     log_table(logger, "slices", columns, [[row.get(key) for key in columns] for row in rows])
@@ -159,7 +162,7 @@ def _log_run(logger: Logger, rows: Sequence[Row], targets: Mapping[Path, Path]) 
 
 
 def _sweep() -> str | None:
-    """Name of the sweep's folder; None for a single run."""
+    """Return the name of the sweep's folder; None for a single run."""
     if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
         return None
     return Path(HydraConfig.get().sweep.dir).name

@@ -1,4 +1,4 @@
-"""What a run would need and cost: its start, encoder, data and size, for `mrisem doctor`."""
+"""Needs and cost of a run, for `mrisem doctor`: starting weights, encoder, data and size."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from mrisem.verbs.pieces import has_prior, make_datamodule, make_task, new_task
 from mrisem.verbs.priors import make_encoder
 
 _SUSTAINED = 10e12  # assumed arithmetic rate of one GPU in float32, FLOP/s
-_KNEE = (15, 640, 368), (320, 320), 36  # fastMRI's usual sizes and slices, where no data are named
+# k-space (coil, y, x), target (Y, X) and number of slices of a fastMRI knee: used without data
+_KNEE = (15, 640, 368), (320, 320), 36
 
 
 class Plan:
-    """The run of a configuration; each method makes a part of it, and says what that is."""
+    """Plan of a configured run; each method makes one part and returns a text on it."""
 
     def __init__(self, config: DictConfig) -> None:
         self.config = config
@@ -27,14 +28,14 @@ class Plan:
         self.sizes = _KNEE
 
     def start(self) -> str:
-        """Weights that a fit starts from."""
+        """Return the starting weights of the fit."""
         if message := missing_start(OmegaConf.to_container(self.config)):  # type: ignore[arg-type]
             raise InputError(message)
-        make_task(self.config)  # reads the weights
+        make_task(self.config)  # raises if the weights cannot be read
         return self.config.model.get("checkpoint") or "none: random weights, or nothing to train"
 
     def find_encoder(self) -> str:
-        """Encoder's levels, tokens and widths."""
+        """Return levels, tokens and widths of the encoder."""
         encoder = self.encoder = make_encoder(self.config)()
         use = "" if has_prior(self.config) else " (not used: prior=none)"
         return (
@@ -43,7 +44,7 @@ class Plan:
         )
 
     def data(self) -> str:
-        """Count files, subjects and slices, of the scans and of the bank."""
+        """Return numbers of files, subjects and slices, of the scans and of the bank."""
         config = self.config
         if config.data.root is None:
             return "none named (data.root=DIR); `mrisem simulate` makes some"
@@ -60,27 +61,27 @@ class Plan:
             self.sizes = volume.shape[1:], volume.crop, len(data.slices)
         for acquisition in data.reconstructed_acquisitions if has_prior(config) else ():
             slices = data.auxiliary_slices(acquisition, config.prior.get("contrast", "same"))
-            n, wanted = len(slices.describe()["subjects"]), config.auxiliary.n_subjects
-            short = f" of {wanted} wanted" if n < wanted else ""
-            lines.append(f"bank for {acquisition}: {n} subjects{short}, {len(slices)} slices")
+            n, n_wanted = len(slices.describe()["subjects"]), config.auxiliary.n_subjects
+            shortage = f" of {n_wanted} wanted" if n < n_wanted else ""
+            lines.append(f"bank for {acquisition}: {n} subjects{shortage}, {len(slices)} slices")
         return "\n".join(lines)
 
     def estimate(self) -> str:
-        """Operations, hours and memory of the fits, from one slice's step."""
+        """Return operations, hours and memory of the fits, extrapolated from a step of a slice."""
         task, fit = new_task(self.config), self.config.fit
         if not isinstance(task, NetworkTask) or task.fit is None:
             return f"none for {self.config.model.name}: only fits of networks are counted"
-        (coils, y, x), crop, slices = self.sizes
-        shape = coils, crop[0] if self.config.data.readout == "target" else y, x
+        (n_coils, y, x), crop, n_slices = self.sizes
+        shape = n_coils, crop[0] if self.config.data.readout == "target" else y, x
         guided = has_prior(self.config) and isinstance(self.encoder, torch.nn.Module)
         prior = encoder_cost(self.encoder, crop) if guided else Cost(0, 0, 0)
         cost = network_cost(task.network, shape, crop) + prior
-        hours = cost.flops * fit.iterations * slices / _SUSTAINED / 3600
+        hours = cost.flops * fit.iterations * n_slices / _SUSTAINED / 3600
         at_once = self.config.scale.fit.slices_at_once
         return (
             f"{cost.flops / 1e12:.2g} TFLOP a step and slice ({' x '.join(map(str, shape))}, "
             f"target {crop[0]} x {crop[1]}, {'with' if guided else 'without'} the encoder), "
-            f"{fit.iterations} steps, {slices} slices: {hours:.1f} hours on a GPU that sustains "
+            f"{fit.iterations} steps, {n_slices} slices: {hours:.1f} hours on a GPU that sustains "
             f"{_SUSTAINED / 1e12:g} TFLOP/s (assumed); "
             f"{(cost.weights + cost.saved) * at_once / 1e9:.1f} GB for {at_once} slices at once"
         )

@@ -1,4 +1,4 @@
-"""Semantic priors from the configuration."""
+"""Construction of semantic priors and encoders from the configuration."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mrisem.config.schema import Steering
 from mrisem.tasks.callbacks.embedding_bank import EmbeddingBankCallback
 from mrisem.tasks.network import NetworkTask, finish
 from mrisem.types import Batch, Reconstruction
-from mrisem.verbs.pieces import without
+from mrisem.verbs.pieces import group_options
 
 if TYPE_CHECKING:
     from mrisem.data.datamodules import FastMRI
@@ -26,15 +26,14 @@ if TYPE_CHECKING:
 
 
 class AsTrained:
-    """A network as it was trained, for reconstructions among a bank's negatives.
-
-    A copy: what is trained or fitted later changes neither images nor fingerprint.
+    """Copy of a trained network, whose reconstructions are negatives of a bank.
 
     Args:
-        task: its network, and its last data-consistency solve.
+        task: task with the network, and the weight of its final data consistency.
     """
 
     def __init__(self, task: NetworkTask) -> None:
+        # a copy: later fits change neither the images nor the fingerprint of the bank
         self.network = copy.deepcopy(task.network)
         self.final_lambda = task.final_lambda
         digest = hashlib.sha256(repr(self.final_lambda).encode())
@@ -49,11 +48,10 @@ class AsTrained:
 
 
 def make_prior_builder(config: DictConfig) -> PriorBuilder:
-    """Make what ``config.prior._target_`` names from the options that are its own.
-
-    ``encoder: ${encoder}`` in a prior's YAML gives it a function that makes the encoder.
-    """
-    options = without(config.prior, *Steering.names(), "name", "n_auxiliary")
+    """Make the builder that ``config.prior._target_`` names, from its own options."""
+    options = group_options(config.prior, *Steering.names(), "name", "n_auxiliary")
+    # A prior's YAML with `encoder: ${encoder}` gets a function, so that a bank in the cache need
+    # not load the encoder at once.
     if "encoder" in options:
         options["encoder"] = make_encoder(config)
     builder: PriorBuilder = instantiate(options)
@@ -61,19 +59,19 @@ def make_prior_builder(config: DictConfig) -> PriorBuilder:
 
 
 def make_encoder(config: DictConfig) -> Callable[..., Encoder]:
-    """Return the function that makes what ``config.encoder._target_`` names."""
-    options = without(config.encoder, "name", "prior_defaults")
+    """Return the function that makes the encoder named by ``config.encoder._target_``."""
+    options = group_options(config.encoder, "name", "prior_defaults")
     make: Callable[..., Encoder] = instantiate(options, _partial_=True)
     return make
 
 
 class Priors:
-    """The priors of a run: what they are made of, and the callback that gives them to the task.
+    """Priors of a run: hashes of their banks, and the callback that gives them to the task.
 
     Args:
-        config: composed and checked; it names a prior.
-        data: gives the auxiliary images.
-        task: what is guided; a network among a bank's negatives is this one as it is now.
+        config: checked configuration that names a prior.
+        data: data set with the auxiliary images.
+        task: task that is guided; its present network makes negatives that are reconstructions.
     """
 
     def __init__(self, config: DictConfig, data: FastMRI, task: ReconstructionTask) -> None:
@@ -82,12 +80,13 @@ class Priors:
         self.builder, self.data = make_prior_builder(config), data
 
     def contents(self) -> dict[str, str]:
-        """Return hashes of encoder and bank for the run's record; none of a builder without."""
+        """Return hashes of encoder and banks, for the record of the run."""
+        # a builder of the user need not offer hashes: its options then count by themselves
         if not hasattr(self.builder, "contents"):
             return {}
         contents: dict[str, str] = self.builder.contents(self.data, torch.device("cpu"))
         return contents
 
     def callback(self) -> EmbeddingBankCallback:
-        """Return the callback that gives a task its priors before anything is fitted."""
+        """Return the callback that gives the task its priors before the first fit."""
         return EmbeddingBankCallback(partial(self.builder, self.data))

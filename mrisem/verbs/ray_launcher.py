@@ -1,6 +1,6 @@
-"""``hydra/launcher=ray``: the jobs of a multirun as tasks of Ray.
+"""Launcher ``hydra/launcher=ray``, which runs the jobs of a multirun as tasks of Ray.
 
-The published hydra-ray-launcher starts clusters in a cloud and asks for older releases of Ray.
+The published hydra-ray-launcher starts clusters in a cloud and needs older releases of Ray.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from mrisem.errors import InputError
 from mrisem.signals import Interrupted, hold, release
 from mrisem.verbs.jobs import RAY, SWEEP, read_jobs
 
-_POLL = 0.3  # seconds
+_POLL = 0.3  # seconds between two looks at the tasks
 
 
 class RayLauncher(Launcher):
-    """Runs each job as a task of Ray; a job whose process is killed does not stop the others.
+    """Launcher of jobs as tasks of Ray; a killed job does not stop the others.
 
     Args:
-        num_cpus: cores of a job.
-        num_gpus: devices of a job; a part of one is shared.
-        init: arguments of ``ray.init``, where Ray does not run in this process yet.
+        num_cpus: number of cores of a job.
+        num_gpus: number of GPUs of a job; with a fraction, jobs share a GPU.
+        init: arguments of ``ray.init``, unless Ray runs in this process already.
     """
 
     def __init__(self, num_cpus: float, num_gpus: float, init: Mapping[str, Any]) -> None:
@@ -46,7 +46,7 @@ class RayLauncher(Launcher):
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
-        """Take what a job needs."""
+        """Store the context of the jobs (Hydra calls it before `launch`)."""
         self.context, self.function, self.config = hydra_context, task_function, config
 
     def launch(
@@ -55,8 +55,8 @@ class RayLauncher(Launcher):
         """Run jobs and wait for all of them.
 
         Raises:
-            InputError: Ray is not installed.
-            ray.exceptions.RayError: a job could not say its end.
+            InputError: when Ray is not installed.
+            ray.exceptions.RayError: when the process of a job was killed.
         """
         ray = _import_ray()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
@@ -65,12 +65,14 @@ class RayLauncher(Launcher):
         if not ray.is_initialized():
             handler = signal.getsignal(signal.SIGTERM)
             ray.init(**self.init)
-            signal.signal(signal.SIGTERM, handler)  # Ray's would end the sweep without its summary
+            # Ray's own handler would end the sweep without its summary
+            signal.signal(signal.SIGTERM, handler)
         job = self.context, self.config, self.function, Singleton.get_state()
-        # one pickle, which keeps what the parts share; opened when the environment is set
+        # One pickle keeps references between its parts. It is opened in the jobs' processes, once
+        # their environment is set.
         shared = ray.put(ray.cloudpickle.dumps(job))
         started = [
-            # a job that was killed is not tried again: the same command continues it
+            # no retry of a killed job: the same command continues it
             ray.remote(max_retries=0, **self.resources)(_run).remote(
                 shared, _environment(), str(Path.cwd()), number, list(words)
             )
@@ -81,7 +83,7 @@ class RayLauncher(Launcher):
 
 
 def register() -> None:
-    """Make the launcher known to Hydra, which takes only what it can import from hydra_plugins."""
+    """Register the launcher with Hydra, which imports launchers from hydra_plugins only."""
     try:
         parent = import_module("hydra_plugins")
     except ImportError:  # no other plugin is installed
@@ -93,39 +95,41 @@ def register() -> None:
 
 
 def _import_ray() -> Any:
-    os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # jobs may well say the same
+    """Import Ray."""
+    os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # equal lines of several jobs all count
     try:
         import ray
     except ImportError as error:
         raise InputError(
-            "hydra/launcher=ray needs the package ray, which cannot be imported "
-            f"({error}); pip install 'mrisem[ray]'"
+            f"hydra/launcher=ray needs the package ray, got none that can be imported ({error}); "
+            "pip install 'mrisem[ray]'"
         ) from error
     return ray
 
 
 def _environment() -> dict[str, str]:
-    """What the jobs' processes, which may be older than the sweep, must know of it."""
+    """Return the variables of this sweep for the jobs' processes, which may be older than it."""
     return {k: v for k, v in os.environ.items() if k.startswith(("MRISEM_", "HYDRA_"))}
 
 
 def _wait(ray: Any, started: list[Any], folder: Path) -> None:
-    """Wait for jobs; when this process is asked to end, so are they, each after its batch."""
+    """Wait for jobs; on a signal, end them too, each after its present batch."""
     waiting = started
     try:
         while waiting := _unfinished(ray, waiting):
             time.sleep(_POLL)
     except Interrupted:
         for task in waiting:
-            ray.cancel(task, force=False)  # which its process takes for an interrupt
+            ray.cancel(task, force=False)  # raises KeyboardInterrupt in the task's process
+        # Ray does not wait for cancelled tasks
         while any(job["state"] == "running" for job in read_jobs(folder, os.environ[SWEEP])):
-            time.sleep(_POLL)  # Ray itself does not wait for what is cancelled
+            time.sleep(_POLL)
         raise
 
 
 def _unfinished(ray: Any, tasks: list[Any]) -> list[Any]:
-    """Return the tasks that run; a signal waits, as nothing may be raised within Ray's own code."""
-    hold()
+    """Return the tasks that still run."""
+    hold()  # signals wait: an exception inside Ray's code would break its state
     _, running = ray.wait(tasks, num_returns=len(tasks), timeout=0)
     release()
     return list(running)
@@ -134,7 +138,7 @@ def _unfinished(ray: Any, tasks: list[Any]) -> list[Any]:
 def _run(
     shared: bytes, environment: Mapping[str, str], folder: str, number: int, words: list[str]
 ) -> JobReturn | None:
-    """Run one job in a process of Ray; None: it was asked to end."""
+    """Run one job in a process of Ray; None: it was interrupted."""
     import ray
 
     os.environ.update(environment)
@@ -155,5 +159,5 @@ def _run(
             job_dir_key="hydra.sweep.dir",
             job_subdir_key="hydra.sweep.subdir",
         )
-    except Interrupted:  # its record says it
+    except Interrupted:  # the job's record holds it
         return None

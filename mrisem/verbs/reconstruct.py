@@ -1,4 +1,4 @@
-"""`mrisem reconstruct`: reconstruct scans by any method."""
+"""`mrisem reconstruct`: reconstructs scans by any method."""
 
 from __future__ import annotations
 
@@ -25,11 +25,17 @@ from mrisem.tasks.callbacks.interruption import Interruption
 from mrisem.tasks.callbacks.logging import PredictionLogger
 from mrisem.tasks.callbacks.writer import ReconstructionWriter
 from mrisem.types import FailedScan
-from mrisem.verbs.devices import Place, alone, end_with_the_first, find_place, others
+from mrisem.verbs.devices import (
+    Place,
+    end_with_the_first,
+    find_place,
+    other_processes,
+    predict_options,
+)
 from mrisem.verbs.gathering import following
 from mrisem.verbs.jobs import SweepSummary, accept
 from mrisem.verbs.loggers import NO_LOGGER, open_logger
-from mrisem.verbs.pieces import has_prior, make_datamodule, make_task, without
+from mrisem.verbs.pieces import group_options, has_prior, make_datamodule, make_task
 from mrisem.verbs.priors import Priors
 from mrisem.verbs.records import hash_companions, hash_weights, make_record
 
@@ -52,6 +58,7 @@ def run(config: DictConfig) -> int:
     task = make_task(config)
     callbacks: list[pl.Callback] = []
     contents = hash_weights(task) | hash_companions(config)
+    # a process whose share is empty needs no bank
     if has_prior(config) and data.slices:
         priors = Priors(config, data, task)
         callbacks, contents = [priors.callback()], contents | priors.contents()
@@ -65,9 +72,9 @@ def run(config: DictConfig) -> int:
     bad = {(scan.file, index) for scan in unreadable for index in scan.slices}
     data.share(place.rank, place.n)
     if output.shared:
-        SweepSummary.new_folder = False  # it is the first one's
+        SweepSummary.new_folder = False  # the folder belongs to the first process
         with following(folder, place.rank) if place.by != "mrisem" else nullcontext():
-            data.skip(output.there() | bad)
+            data.skip(output.finished_slices() | bad)
             _predict(config, task, data, callbacks, place)
             output.hand_over(place.rank)
         return 0
@@ -77,31 +84,32 @@ def run(config: DictConfig) -> int:
         done = output.open()
         accept(config, "reconstruct")
         data.skip(done | bad)
-        with closed(output), others("reconstruct", config, place):
+        with closed(output), other_processes("reconstruct", config, place):
             _predict(config, task, data, callbacks, place)
     for scan in output.failed:
         logger.error("failed %s: %s", _name(scan.file, scan.slices), scan.message)
+    n_new = len(output.finished_slices() - done)
     print(
-        f"{record.method}: {len(output.there() - done)} slices reconstructed, {len(done)} were "
-        f"there, {len(output.failed)} scans failed -> {output.results}"
+        f"{record.method}: {n_new} slices reconstructed, {len(done)} were there, "
+        f"{len(output.failed)} scans failed -> {output.results}"
     )
     return 2 if output.failed else 0
 
 
 @contextmanager
 def closed(output: RunFolder) -> Iterator[None]:
-    """Close the output however the block ends; an interruption is told what is kept."""
+    """Close the output however the block ends; an interruption reports the number of slices."""
     try:
         yield
     except Interrupted as stop:
-        stop.kept = f"{len(output.there())} slices are kept in {output.results}"
+        stop.kept = f"{len(output.finished_slices())} slices are kept in {output.results}"
         raise
     finally:
         output.close()
 
 
 def plan(data: FastMRI) -> tuple[dict[str, Planned], list[FailedScan]]:
-    """Return what is made of each input file, and with ``on_error=skip`` the unreadable ones."""
+    """Return the plan of each input file, and the unreadable files (``on_error=skip``)."""
     planned: dict[str, Planned] = {}
     failed: list[FailedScan] = []
     with data.index:
@@ -109,10 +117,8 @@ def plan(data: FastMRI) -> tuple[dict[str, Planned], list[FailedScan]]:
             slices = [part.slice for part in parts]
             try:
                 scan = Scan(file=volume.file, **asdict(volume.content))
-                taken = frozenset(slices)
-                place = volume.affine, volume.placed
-                said = volume.acquisition, taken, volume.simulation
-                planned[volume.file] = Planned(scan, *said, *place)
+                facts = volume.acquisition, frozenset(slices), volume.simulation
+                planned[volume.file] = Planned(scan, *facts, volume.affine, volume.placed)
             except InputError as error:
                 if data.on_error == "raise":
                     raise
@@ -128,7 +134,7 @@ def _predict(
     place: Place,
 ) -> None:
     """Reconstruct this process's share of the slices."""
-    if not data.slices and not data.failed:
+    if not data.slices and not data.failed:  # nothing is left to do
         return
     folder = Path(config.output_dir)
     options = NO_LOGGER if place.rank else config.logger
@@ -136,7 +142,7 @@ def _predict(
         callbacks.insert(-2, Bars([part.volume.file for part in data.slices]))
     if place.rank:
         silence()
-    with open_logger(options, "reconstruct", folder, without(config)) as log:
+    with open_logger(options, "reconstruct", folder, group_options(config)) as log:
         if log is not None:
             callbacks.insert(0, PredictionLogger())
         trainer = instantiate(
@@ -144,10 +150,11 @@ def _predict(
             callbacks=callbacks,
             logger=log or False,
             default_root_dir=folder,
-            **alone(config, place),
+            **predict_options(config, place),
         )
         trainer.predict(task, datamodule=data, return_predictions=False)
 
 
 def _name(file: str, slices: tuple[int, ...]) -> str:
+    """Return the name of a file with the numbers of its slices."""
     return f"{file} slices {', '.join(map(str, slices))}" if slices else file

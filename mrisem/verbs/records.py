@@ -1,4 +1,4 @@
-"""The record of a run from its configuration."""
+"""Record of a run, made from its configuration."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from mrisem.results.record import IGNORED, IN_A_BANK, OF_A_PRIOR, Record, hash_file, without
+from mrisem.results.record import BANK_KEYS, IGNORED, PRIOR_KEYS, Record, hash_file, without_keys
 from mrisem.verbs.jobs import words
 from mrisem.verbs.pieces import has_prior
 
@@ -22,39 +22,37 @@ def make_record(config: DictConfig, contents: Mapping[str, str]) -> Record:
     """Make the record of a run.
 
     Args:
-        config: composed and checked.
-        contents: hashes of what lies at configured paths.
+        config: checked configuration.
+        contents: hashes of the files at configured paths.
     """
     settings: dict = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    guided = has_prior(config)
-    factors = config.mask.get("acceleration") or []  # none: as the file's mask
+    is_guided = has_prior(config)
+    factors = config.mask.get("acceleration") or []  # masks from files have none
     regulariser = config.get("regulariser", {}).get("name")
-    places = ("model.checkpoint", "encoder.path") if guided else ("model.checkpoint",)
-    ignored = (*IGNORED, *(() if guided else OF_A_PRIOR))
+    path_keys = ("model.checkpoint", "encoder.path") if is_guided else ("model.checkpoint",)
+    # without a prior, its settings do not act: runs that differ in them are equal
+    ignored = (*IGNORED, *(() if is_guided else PRIOR_KEYS))
     if any(name.startswith("prior ") for name in contents):
-        ignored += IN_A_BANK
+        ignored += BANK_KEYS
     return Record(
         model=config.model.name,
         fit=config.fit.name if "fit" in config.model.task and "fit" in config else None,
         regulariser=None if regulariser == "none" else regulariser,
-        prior=config.prior.name if guided else None,
-        encoder=config.encoder.name if guided else None,
+        prior=config.prior.name if is_guided else None,
+        encoder=config.encoder.name if is_guided else None,
         anatomy=config.data.name,
         mask=config.mask.name,
         acceleration=tuple(factors if isinstance(factors, ListConfig | list) else [factors]),
         seed=config.seed,
-        settings=without(settings, ignored),
+        settings=without_keys(settings, ignored),
         contents=dict(contents),
-        places={k: str(v) for k in places if (v := OmegaConf.select(config, k)) is not None},
+        places={k: str(v) for k in path_keys if (v := OmegaConf.select(config, k)) is not None},
         overrides=tuple(words()),
     )
 
 
 def hash_weights(module: nn.Module) -> dict[str, str]:
-    """Return the hash of the weights that a fit starts from, as part of a record's contents.
-
-    Nothing where there are none.
-    """
+    """Return the hash of a fit's starting weights, for a record; empty: there are no weights."""
     weights = sorted(module.state_dict().items())
     digest = hashlib.sha256()
     for name, value in weights:
@@ -64,18 +62,18 @@ def hash_weights(module: nn.Module) -> dict[str, str]:
 
 
 def hash_companions(config: DictConfig) -> dict[str, str]:
-    """Return hashes of the mask and of the sensitivity maps that lie in files of their own.
+    """Return hashes of the files of mask and sensitivity maps; empty: there are no such files.
 
-    A folder of maps has the hash of its files' names and contents. A path without a file has none:
-    it is refused where the file is read.
+    A folder of maps has the hash of its files' names and contents.
     """
-    places = {"mask": config.mask.get("path"), "maps": config.data.get("sensitivity_maps")}
+    options = {"mask": config.mask.get("path"), "maps": config.data.get("sensitivity_maps")}
     contents = {}
-    for name, place in places.items():
-        path = Path(str(place))
+    for name, option in options.items():
+        path = Path(str(option))  # for maps also the name of an estimator, which is no file
         files = sorted(path.iterdir()) if path.is_dir() else [path]
+        # a missing file has no hash: it is refused when it is read
         digests = [(file.name, hash_file(file)) for file in files if file.is_file()]
-        if place is not None and digests:
+        if option is not None and digests:
             digest = hashlib.sha256(repr(digests if path.is_dir() else digests[0][1]).encode())
             contents[name] = digest.hexdigest()[:24]
     return contents

@@ -1,4 +1,4 @@
-"""What simulated scans share, of subjects and of images: matrix, space on the disk, acquisition."""
+"""Simulation of scans, of subjects or from images: matrix, disk space, acquisition, writing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mrisem.errors import InputError
 from mrisem.physics.fourier import center_crop, ifft2c
 from mrisem.physics.simulate import SNR, acquire, background_phase, coil_maps, noise_level
 
-_SHARES = (1.0, 0.95, 0.91)
+_SHARES = (1.0, 0.95, 0.91)  # shares of the columns that a scan may acquire
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,10 @@ class ScanFile:
     """One file to be written.
 
     Args:
-        path: the file.
+        path: path of the file.
         acquisition: fastMRI's name of the sequence.
-        patient_id: the subject.
-        simulation: what decides the content, kept in the file.
+        patient_id: name of the subject.
+        simulation: text with all options that determine the content; it is written to the file.
     """
 
     path: Path
@@ -40,13 +40,14 @@ class ScanFile:
 
 @dataclass(frozen=True)
 class Slices:
-    """What is acquired.
+    """Images whose acquisition is simulated.
 
     Args:
         image: ``(slice, y, x)`` float32 magnitudes on the encoded field of view.
-        pixel_mm: edge length of a pixel.
-        affine: ``(4, 4)`` float64, maps (column, row, slice) of the target to mm (RAS+).
-        lesions: ``(slice, Y, X)`` uint8 on the target's pixels; None: not marked.
+        pixel_mm: edge length of a pixel, mm.
+        affine: ``(4, 4)`` float64 that maps (column, row, slice) of the target to mm (RAS+).
+        lesions: ``(slice, Y, X)`` uint8, number of a lesion on the target's pixels, or 0; None:
+            lesions are not marked.
     """
 
     image: Tensor
@@ -56,7 +57,7 @@ class Slices:
 
 
 def encoded_shape(size: int) -> tuple[int, int]:
-    """Encoded matrix ``(y, x)`` for a target of ``size``: twice the readout, a wider phase encode.
+    """Return the encoded matrix ``(y, x)`` of a square target: twice the readout, wider x.
 
     >>> encoded_shape(192), encoded_shape(96), encoded_shape(320)
     ((384, 208), (192, 112), (640, 352))
@@ -65,12 +66,12 @@ def encoded_shape(size: int) -> tuple[int, int]:
 
 
 def check_space(n_files: int, config: DictConfig, fewer: str) -> None:
-    """Refuse to start what the disk cannot hold.
+    """Raise InputError if the disk cannot hold the files.
 
     Args:
         n_files: number of files.
-        config: Configuration of `mrisem simulate`.
-        fewer: options that would make the files fewer or smaller.
+        config: configuration of `mrisem simulate`.
+        fewer: options that reduce number or size of the files, for the message.
 
     Raises:
         InputError: when the files would not fit.
@@ -79,31 +80,34 @@ def check_space(n_files: int, config: DictConfig, fewer: str) -> None:
     while not folder.exists():
         folder = folder.parent
     y, x = encoded_shape(config.size)
-    gigabytes = n_files * config.n_slices * config.n_coils * y * x * 8 / 1e9
+    gigabytes = n_files * config.n_slices * config.n_coils * y * x * 8 / 1e9  # complex64
     free = shutil.disk_usage(folder).free / 1e9
     if gigabytes > free:
         raise InputError(
-            f"{n_files} files need {gigabytes:.1f} GB, {folder} has {free:.1f} GB free; "
+            f"{n_files} files need {gigabytes:.1f} GB of free disk, got {free:.1f} GB in {folder}; "
             f"choose another output_dir or fewer {fewer}"
         )
 
 
-def is_there(file: ScanFile, skip_existing: bool) -> bool:
-    """Whether the file is already there.
+def is_simulated(file: ScanFile, skip_existing: bool) -> bool:
+    """Return whether the file exists.
 
     Raises:
-        InputError: when it is not one of ours, or is to be kept, but was made with other settings.
+        InputError: when another program made it, or it is to be kept but has other settings.
     """
     if not file.path.exists():
         return False
     with open_scan(file.path) as content:
-        found = content.attrs.get("simulation")
-    if found is None:
-        raise InputError(f"{file.path} was not simulated by mrisem and is left; move it away")
-    if skip_existing and found != file.simulation:
+        simulation = content.attrs.get("simulation")
+    if simulation is None:
         raise InputError(
-            f"existing files must have been simulated with {file.simulation}, {file.path} with "
-            f"{found}; choose another output_dir or skip_existing=false"
+            f"only simulated files are replaced, got {file.path}, which mrisem did not simulate; "
+            "move it away"
+        )
+    if skip_existing and simulation != file.simulation:
+        raise InputError(
+            f"existing files must have been simulated with {file.simulation}, got {simulation} in "
+            f"{file.path}; choose another output_dir or skip_existing=false"
         )
     return True
 
@@ -114,19 +118,21 @@ def write_scan(
     """Simulate the acquisition of one file and write it.
 
     Args:
-        file: what is written.
-        slices: what is acquired.
-        config: Configuration of `mrisem simulate`.
-        generator: source of coils, phase, columns left out, and noise.
+        file: file to write.
+        slices: images that are acquired.
+        config: configuration of `mrisem simulate`.
+        generator: random generator for coils, phase, columns and noise.
     """
     size, shape = config.size, encoded_shape(config.size)
+    # coils lie around the target's field of view, not around the larger encoded one
     fov = (shape[0] / size, shape[1] / size)
     maps = coil_maps(shape, config.n_coils, generator, field_of_view=fov)
     phase = background_phase(shape, generator)
     level = noise_level(slices.image, SNR[file.acquisition] * config.snr_factor)
     columns = _columns(shape[1], generator)
     kspace = acquire(slices.image, maps, phase, level, columns, generator)
-    target = torch.stack([ifft2c(one).abs().square().sum(0).sqrt() for one in kspace])
+    # fastMRI's target: root-sum-of-squares of the noisy, fully sampled scan
+    target = torch.stack([ifft2c(part).abs().square().sum(0).sqrt() for part in kspace])
     target = center_crop(target, (size, size))
     write_volume(
         file.path,
@@ -143,13 +149,13 @@ def write_scan(
 
 
 def _columns(width: int, generator: torch.Generator) -> tuple[int, int]:
-    """Acquired phase-encode columns: some scans leave out the outermost."""
+    """Draw the acquired phase-encode columns; some scans leave out the outermost."""
     share = _SHARES[int(torch.randint(len(_SHARES), (), generator=generator))]
     margin = round(width * (1 - share) / 2)
     return margin, width - margin
 
 
 def facts_of(config: DictConfig, *names: str) -> str:
-    """Options as text, for the attribute ``simulation``."""
+    """Return options as text, for the attribute ``simulation``."""
     values: list[Any] = [f"{name}={config[name]}" for name in names]
     return " ".join(values)

@@ -1,4 +1,4 @@
-"""`mrisem simulate`: simulated subjects, or scans of images, in the fastMRI file format."""
+"""`mrisem simulate`: simulates scans of random subjects or from images, in fastMRI's format."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from mrisem.verbs.scans import (
     check_space,
     encoded_shape,
     facts_of,
-    is_there,
+    is_simulated,
     write_scan,
 )
 
 _ANATOMIES = ("brain", "knee")
-_FIRST_VAL = 5000
+_FIRST_VAL = 5000  # number of the first validation subject; training subjects count from 0
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,10 @@ class Plan:
     """One file to be written.
 
     Args:
-        file: path, acquisition, subject.
-        anatomy: brain or knee.
-        seed: the subject's.
-        lesions: whether some, none or all subjects of its split have lesions.
+        file: path, acquisition and subject.
+        anatomy: name of the anatomy, ``brain`` or ``knee``.
+        seed: seed of the subject.
+        lesions: which subjects of its split have lesions: ``some``, ``none`` or ``all``.
     """
 
     file: ScanFile
@@ -49,7 +49,7 @@ def run(config: DictConfig) -> int:
     """Write ``output_dir/{anatomy}/multicoil_{train,val}/*.h5``.
 
     Raises:
-        InputError: for an unknown anatomy or numbers that give no data.
+        InputError: when options contradict each other, or the files do not fit on the disk.
     """
     if config.source is not None:
         from mrisem.verbs.image_scans import run as run_images
@@ -57,12 +57,15 @@ def run(config: DictConfig) -> int:
         return run_images(config)
     _check(config)
     plans = list(_plans(config))
-    # also of files that are replaced it is asked whose they are
+    # the check comes first: it also refuses to replace files of other programs
     todo = [
-        p for p in plans if not (is_there(p.file, config.skip_existing) and config.skip_existing)
+        plan
+        for plan in plans
+        if not (is_simulated(plan.file, config.skip_existing) and config.skip_existing)
     ]
     check_space(len(todo), config, "n_train, n_val, n_slices")
-    subjects: dict[tuple[str, int], Any] = {}  # the present one
+    # files of a subject follow each other: only the present one is in memory
+    subjects: dict[tuple[str, int], Any] = {}
     for plan in track(todo, "simulate", unit="files"):
         key = (plan.anatomy, plan.seed)
         if key not in subjects:
@@ -73,7 +76,7 @@ def run(config: DictConfig) -> int:
 
 
 def slice_positions(n_slices: int) -> list[float]:
-    """Positions in [-1, 1], evenly around the centre.
+    """Return positions in [-1, 1], evenly spaced around the centre.
 
     >>> slice_positions(3)
     [-0.5, 0.0, 0.5]
@@ -82,6 +85,7 @@ def slice_positions(n_slices: int) -> list[float]:
 
 
 def _check(config: DictConfig) -> None:
+    """Raise InputError for lesions in knees, which are not simulated."""
     if "all" in config.lesions.values() and "knee" in config.anatomies:
         raise InputError(
             "simulated knees have no lesions, got lesions of all subjects; set anatomies=[brain]"
@@ -89,24 +93,26 @@ def _check(config: DictConfig) -> None:
 
 
 def _simulation(lesions: Any, config: DictConfig) -> str:
-    """What decides a file's content beside its subject and contrast."""
+    """Return the options that determine a file's content, beside its subject and contrast."""
     facts = facts_of(config, "seed", "size", "n_slices", "n_coils", "snr_factor")
-    # left out: files are as those written before there was a choice
+    # the default is left out, so that files of earlier versions count as equal
     return facts if lesions == "some" else f"{facts} lesions={lesions}"
 
 
 def _anatomy(name: str) -> ModuleType:
+    """Import the module of an anatomy."""
     return import_module(f"mrisem.anatomy.{name}")
 
 
 def _plans(config: DictConfig) -> Iterator[Plan]:
-    """All files, subject by subject; no number, so no subject, is ever used in both splits."""
+    """Yield all files, subject by subject."""
     for anatomy in config.anatomies:
         acquisitions = _anatomy(anatomy).Subject.acquisitions
         val = range(_FIRST_VAL, _FIRST_VAL + config.n_val)
         for index in (*range(config.n_train), *val):
             split = "val" if index in val else "train"
             folder = Path(config.output_dir) / anatomy / f"multicoil_{split}"
+            # distinct for each seed, number and anatomy: no subject occurs in two splits
             seed = (config.seed * 1_000_003 + index) * 2 + _ANATOMIES.index(anatomy)
             lesions = config.lesions[split]
             for acquisition in acquisitions:

@@ -1,4 +1,4 @@
-"""Tables in a terminal, as wide as it is; in a pipe or a file they are plain text."""
+"""Printing of tables: as wide as the terminal, or as plain text into a pipe or file."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
     from mrisem.results.tables import Cell, Table, TableRow
 
-_GAP, _EDGES = 3, 2  # characters between two columns, and around all of them
+_GAP, _EDGES = 3, 2  # characters between two columns, and at both edges of a table
 
 
 def show_scores(tables: Sequence[Table]) -> None:
-    """Print tables of methods by numbers; columns that do not fit stand in a block below."""
+    """Print tables of scores; columns that do not fit the terminal follow in further blocks."""
     from mrisem.results.tables import as_text
 
     if not sys.stdout.isatty():
@@ -35,11 +35,11 @@ def show_scores(tables: Sequence[Table]) -> None:
 
 
 def show_pairs(rows: Sequence[tuple[str, str]], plain: Sequence[str]) -> None:
-    """Print short titles, each with a text that is wrapped beside it.
+    """Print short titles, each with a wrapped text beside it.
 
     Args:
         rows: titles and texts.
-        plain: what stands for them where there is no terminal.
+        plain: lines that are printed if the output is no terminal.
     """
     if not sys.stdout.isatty():
         print("\n".join(plain))
@@ -57,54 +57,57 @@ def show_pairs(rows: Sequence[tuple[str, str]], plain: Sequence[str]) -> None:
 
 
 def _blocks(table: Table, width: int) -> Iterator[RichTable]:
-    """Yield rich tables, each with the methods and as many columns as fit."""
+    """Yield tables of rich, each with the methods and as many columns as fit."""
     first = max(len(line) for row in table.rows for line in _method_lines(row)) + _GAP
     counts = len("subjects") + len(table.counted) + 2 * _GAP
     width -= _EDGES
-    start, room, counted = 0, width - first - counts, True
+    start, room, is_first = 0, width - first - counts, True
     for index in range(len(table.columns)):
         need = _column_width(table, index)
-        if need > room and (index > start or counted):
-            yield _block(table, range(start, index), counted)
-            start, room, counted = index, width - first, False
+        # a column that is wider than the terminal still gets a block
+        if need > room and (index > start or is_first):
+            yield _block(table, range(start, index), is_first)
+            start, room, is_first = index, width - first, False
         room -= need
-    yield _block(table, range(start, len(table.columns)), counted)
+    yield _block(table, range(start, len(table.columns)), is_first)
 
 
 def _column_width(table: Table, index: int) -> int:
+    """Return the width of a column with its gap, in characters."""
     from mrisem.results.inside import one_line
 
     cells = [len(line) for row in table.rows for line in _lines(row.cells[index])]
     return max([len(one_line(table.columns[index].heading)), *cells]) + _GAP
 
 
-def _block(table: Table, indices: range, counted: bool) -> RichTable:
-    """A rich table of some columns; the first one has title and counts as well."""
+def _block(table: Table, indices: range, is_first: bool) -> RichTable:
+    """Return a table of rich with some columns; the first block has title and counts as well."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table as RichTable
     from rich.text import Text
 
     from mrisem.results.inside import one_line
 
-    title = Text(one_line(table.title)) if counted else None
+    title = Text(one_line(table.title)) if is_first else None
     block = RichTable(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
     block.add_column("method", overflow="fold")
-    for name in ("subjects", table.counted) if counted else ():
+    for name in ("subjects", table.counted) if is_first else ():
         block.add_column(name, justify="right")
     for index in indices:
         block.add_column(Text(one_line(table.columns[index].heading)), justify="right")
     for row in table.rows:
         name, *against = _method_lines(row)
         method = Text(name)
+        # the reference stands beside the p-values, and is left out if this block has none
         if against and any(len(_lines(row.cells[i])) > 1 for i in indices):
             method.append(f"\n{against[0]}", "dim")
-        counts = [str(row.n_subjects), str(row.n)] if counted else []
+        counts = [str(row.n_subjects), str(row.n)] if is_first else []
         block.add_row(method, *counts, *(_cell(row.cells[index]) for index in indices))
     return block
 
 
 def _cell(cell: Cell) -> Text:
-    """A number, the best of its column bold, with the p-value of its test below."""
+    """Return a number, in bold if it is the best, with the p-value of its test below."""
     from rich.text import Text
 
     first, *more = _lines(cell)
@@ -115,7 +118,7 @@ def _cell(cell: Cell) -> Text:
 
 
 def _method_lines(row: TableRow) -> list[str]:
-    """A method, and what it was tested against."""
+    """Return the lines of a method: its label, and the reference of its tests."""
     from mrisem.results.inside import one_line
 
     against = [] if row.reference is None else [f"  against {one_line(row.reference)}"]
@@ -123,6 +126,7 @@ def _method_lines(row: TableRow) -> list[str]:
 
 
 def _lines(cell: Cell) -> list[str]:
+    """Return the lines of a cell: its number, and the p-value of its test."""
     from mrisem.results.tables import p_text
 
     p = cell.test.get("p_holm")

@@ -1,4 +1,4 @@
-"""`mrisem train`: fit a backbone over a dataset: a warm start for `reconstruct`."""
+"""`mrisem train`: trains a backbone over a data set, as a warm start for `reconstruct`."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from mrisem.tasks.callbacks.bars import Bars
 from mrisem.tasks.callbacks.interruption import Interruption
 from mrisem.tasks.callbacks.training import Saved, TrainingWriter, find_saved
 from mrisem.tasks.network import NetworkTask
-from mrisem.verbs.devices import Place, end_with_the_first, find_place, others, together
+from mrisem.verbs.devices import Place, end_with_the_first, find_place, fit_options, other_processes
 from mrisem.verbs.jobs import SweepSummary, accept
 from mrisem.verbs.loggers import NO_LOGGER, open_logger
-from mrisem.verbs.pieces import has_prior, make_datamodule, make_task, without
+from mrisem.verbs.pieces import group_options, has_prior, make_datamodule, make_task
 from mrisem.verbs.priors import Priors
 from mrisem.verbs.records import hash_companions, hash_weights, make_record
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from mrisem.data.datamodules import FastMRI
 
 logger = logging.getLogger(__name__)
-# Options of the trainer that do not change what is trained.
+# Options of the trainer that do not change the trained weights.
 _UNCOUNTED = (
     *("_target_", "accelerator", "strategy", "log_every_n_steps", "enable_model_summary"),
     *("enable_progress_bar", "enable_checkpointing", "num_sanity_val_steps", "max_time"),
@@ -40,9 +40,9 @@ _UNCOUNTED = (
 def run(config: DictConfig) -> int:
     """Train on `multicoil_train`, never on subjects that are reconstructed.
 
-    With ``data.validation_subjects`` the best checkpoint is selected on training subjects that are
-    held out; without, the last one is named. Continues from ``checkpoints/last.ckpt`` when the run
-    folder has one, with the bits of a training that was never interrupted.
+    With ``data.validation_subjects`` the best checkpoint is selected on held-out subjects;
+    otherwise the last one is used. A run folder with ``checkpoints/last.ckpt`` is continued, with
+    the same weights, bit for bit, as without an interruption.
 
     Returns:
         0, or 2 when slices could not be read.
@@ -53,8 +53,8 @@ def run(config: DictConfig) -> int:
     task = make_task(config)
     if not isinstance(task, NetworkTask) or task.objective is None:
         raise InputError(
-            f"model={config.model.name} is not trained over a dataset; set model=unrolled, unet or "
-            "varnet"
+            f"model must be a network that is trained over a data set, got {config.model.name}; "
+            "set model=unrolled, unet or varnet"
         )
     data.setup("fit")
     callbacks: list[pl.Callback] = []
@@ -67,8 +67,8 @@ def run(config: DictConfig) -> int:
     monitor = f"val/{task.objective.monitor}" if config.data.validation_subjects else None
     writer = TrainingWriter(folder, monitor)
     if place.rank:
-        leave()  # one that ended by itself would fail the step that the first one still makes
-        SweepSummary.new_folder = False  # it is the first one's
+        leave()  # on a signal, ending early would break the step that the first process completes
+        SweepSummary.new_folder = False  # the folder belongs to the first process
         saved = find_saved(folder)
         if saved is None or saved.epochs < config.trainer.max_epochs:
             _fit(config, task, data, [*callbacks, writer], saved, place)
@@ -77,10 +77,10 @@ def run(config: DictConfig) -> int:
         saved = _open(folder, _record(config, contents))
         accept(config, "train")
         if saved is not None and saved.epochs >= config.trainer.max_epochs:
-            print(f"{saved.path} has all {saved.epochs} epochs: nothing is left to train")
+            print(f"{saved.path} has all {saved.epochs} epochs: the training is complete")
             return 0
         try:
-            with others("train", config, place):
+            with other_processes("train", config, place):
                 _fit(config, task, data, [*callbacks, writer, Interruption()], saved, place)
         except Interrupted as stop:
             now = find_saved(folder)
@@ -90,7 +90,7 @@ def run(config: DictConfig) -> int:
 
 
 def _end(writer: TrainingWriter, model: str) -> int:
-    """Say what was trained and left out; return the exit code."""
+    """Print the result of the training, and scans that were left out; return the exit code."""
     for scan in writer.failed.values():
         logger.error("left out %s %s: %s", scan.file, [*scan.slices], scan.message)
     name = "last" if writer.best is None else "best"
@@ -108,11 +108,12 @@ def _fit(
     saved: Saved | None,
     place: Place,
 ) -> None:
+    """Train from a saved state, or from the start without one."""
     folder = Path(config.output_dir)
     options = NO_LOGGER if place.rank else config.logger
     if config.trainer.get("enable_progress_bar", True):
         callbacks = [Bars(), *callbacks]
-    with open_logger(options, "train", folder, without(config)) as log:
+    with open_logger(options, "train", folder, group_options(config)) as log:
         trainer = instantiate(
             config.trainer,
             callbacks=callbacks,
@@ -120,39 +121,41 @@ def _fit(
             default_root_dir=folder,
             enable_checkpointing=False,
             **({} if config.data.validation_subjects else {"limit_val_batches": 0}),
-            **together(config, place),
+            **fit_options(config, place),
         )
-        # our handlers stay: Lightning's waits for processes that may have got no signal
+        # Lightning's handlers would wait for processes that may have got no signal
         trainer._signal_connector.register_signal_handlers = lambda: None
         path = None if saved is None else saved.path
         trainer.fit(task, datamodule=data, ckpt_path=path, weights_only=True)
 
 
 def _record(config: DictConfig, contents: dict[str, str]) -> Record:
+    """Make the record of a training."""
     record = make_record(config, contents)
     trainer: dict[str, Any] = OmegaConf.to_container(config.trainer, resolve=True)  # type: ignore[assignment]
+    # records leave out the trainer and the batch size, which change a training but no fit
     counted = {"trainer": {k: v for k, v in trainer.items() if k not in _UNCOUNTED}}
     counted["batch_size"] = config.scale.train.batch_size
     return record.model_copy(update={"settings": record.settings | counted})
 
 
 def _open(folder: Path, record: Record) -> Saved | None:
-    """Return what is there of this training; refuse another's folder."""
+    """Return the saved state of this training; raise InputError for the folder of another."""
     saved, path = find_saved(folder), folder / "checkpoints" / "record.json"
     remove_partial(folder, path.parent)
     if saved is not None:
         if not path.is_file():
             raise InputError(
-                f"a training is continued by its record.json, got none beside {saved.path}; choose "
-                "another output_dir"
+                "a folder with a checkpoint must hold the training's record.json, got none beside "
+                f"{saved.path}; choose another output_dir"
             )
-        record.same_run(Record.load(path), folder)
+        record.check_same_run(Record.load(path), folder)
     record.save(path)
     return saved
 
 
 def _hash_scans(data: FastMRI) -> str:
-    """Return the hash of all slices that are trained and validated on."""
+    """Return the hash of all training and validation slices."""
     digest = hashlib.sha256()
     with data.index:
         for part in (*data.training_slices, *data.validation_slices):
@@ -161,16 +164,16 @@ def _hash_scans(data: FastMRI) -> str:
             except InputError:
                 if data.on_error == "raise":
                     raise
-                content = part.volume.file  # it fails when it is read, and is listed then
+                content = part.volume.file  # the failure is reported when it is read
             digest.update(repr((content, part.slice)).encode())
     return digest.hexdigest()[:24]
 
 
 def _check_subjects(config: DictConfig) -> None:
-    """Refuse to train on the very images that the bank is made of."""
+    """Raise InputError for training on the same images that the bank is made of."""
     if config.data.train_subjects == "auxiliary":
         raise InputError(
-            "with a prior the network may not train on the bank's own subjects, got "
+            "training with a prior must leave out the bank's subjects, got "
             f"data.train_subjects=auxiliary and prior={config.prior.name}; set "
             "data.train_subjects=remaining"
         )

@@ -27,7 +27,7 @@ def test_bank_of_the_scan_alone_is_refused(file, tmp_path):
     (folder / "another_name.h5").write_bytes(file.read_bytes())
     scan = api.load(file).undersample(api.masks.gaussian(4))
     prior = api.semantic_prior("janus_mini", images=tmp_path)
-    with pytest.raises(InputError, match="all are reconstructed"):
+    with pytest.raises(InputError, match="neither reconstructed nor in another split"):
         api.fit(scan, prior=prior, scale="smoke", iterations=1)
 
 
@@ -43,7 +43,7 @@ def test_bank_of_images_leaves_out_the_scans_own(tmp_path, write_nifti):
     assert "of 1 subjects" in described
     write_nifti(tmp_path / "alone" / "renamed.nii.gz")
     alone = api.semantic_prior("janus_mini", images=tmp_path / "alone")
-    with pytest.raises(InputError, match="all are reconstructed"):
+    with pytest.raises(InputError, match="neither reconstructed nor in another split"):
         alone.describe(scan)
 
 
@@ -65,5 +65,5 @@ def test_semantic_prior_refuses_at_once(options, message):
 
 
 def test_a_method_that_takes_no_prior_refuses_one(scan, prior):
-    with pytest.raises(InputError, match="takes no prior"):
+    with pytest.raises(InputError, match="guides only networks that are fitted"):
         api.fit(scan, "zero_filled", prior=prior)

@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from mrisem.data import contents
+from mrisem.data.arrays import target_name
 from mrisem.data.dataset import SliceGroups, central_slices
 from mrisem.data.folders import find_volumes, split_folder
 from mrisem.data.slices import read_slice
-from mrisem.data.volumes import inspect_volume, target_name
+from mrisem.data.volumes import inspect_volume
 from mrisem.data.writer import ismrmrd_header
 from mrisem.errors import InputError
 from mrisem.physics.masks import FileMask, GaussianMask
@@ -232,9 +233,9 @@ def test_mask_of_a_file_is_read_in_every_shape_that_repeats_itself(path, mask):
         (np.where(SAMPLED, np.nan, 0), "NaN"),
         (np.ones(47), r"\(x,\) = \(48,\) or \(y, x\), got \(47,\)"),
         (np.ones(()), r"got \(1,\)"),
-        (np.full(48, b"1"), r"one number a phase-encode column, got \|S1"),
+        (np.full(48, b"1"), r"one number for each phase-encode column, got \|S1"),
         (np.zeros(0), r"got float64 \(0,\)"),
-        (np.zeros(48), "every sampled column is zero"),
+        (np.zeros(48), "got zeros in every sampled column"),
     ],
 )
 def test_mask_of_a_file_that_says_nothing_clear_is_refused(path, mask, words):
@@ -244,7 +245,7 @@ def test_mask_of_a_file_that_says_nothing_clear_is_refused(path, mask, words):
 def test_columns_that_a_mask_names_but_hold_nothing_are_no_measurements(path):
     wide = SAMPLED.copy()
     wide[[12, 13]] = True
-    with pytest.warns(UserWarning, match="2 of the 17 columns that its mask names hold only zeros"):
+    with pytest.warns(UserWarning, match="2 of the 17 columns of its mask hold only zeros"):
         batch = batch_of(sampled_file(path, wide), FileMask())
     assert (batch.mask.numpy() == SAMPLED).all()
     assert batch.info[0].acceleration == pytest.approx(44 / 15)
@@ -283,7 +284,7 @@ def test_what_is_no_file_never_hangs(tmp_path, path):
     assert [v.file for v in volumes] == ["a.h5", "link.h5"]
     names = {"fifo.h5", "folder.h5", "device.h5", "nowhere.h5", "s.h5"}
     assert {scan.file for scan in failed} == names
-    assert all("must be a file" in scan.message for scan in failed)
+    assert all("must be a regular file" in scan.message for scan in failed)
 
 
 @pytest.mark.parametrize("name", ["kspace", "reconstruction_rss", "mask", "ismrmrd_header"])
@@ -343,7 +344,7 @@ def test_virtual_kspace_may_come_from_the_data_root_only(tmp_path, path, make_fi
         virtual(path, source)
         refused(path, "lies outside")
     virtual(path, "../parts/missing.h5")
-    with pytest.raises(InputError, match=r"missing\.h5 must be a file, got none"):
+    with pytest.raises(InputError, match=r"missing\.h5 must be a regular file, got none"):
         inspect_volume(path)
     virtual(path, "../parts/p.h5", "other")
     refused(path, "has no other")
@@ -406,7 +407,7 @@ def test_content_tells_scans_apart_by_subject_header_and_kspace(path, make_file)
     put(copy, kspace=kspace_of(copy).astype(np.complex128))
     volume = inspect_volume(path)
     path.unlink()
-    with pytest.raises(InputError, match=r"a\.h5 must be a file"):
+    with pytest.raises(InputError, match=r"a\.h5 must be a regular file"):
         _ = volume.content
 
 

@@ -118,7 +118,7 @@ def test_validation_subjects_must_be_there(root, options, message):
 def test_sensitivity_maps_are_chosen_by_name(root):
     data = FastMRIBrain(root, MASK, sensitivity_maps="sigpy")
     assert data.predict_dataloader().dataset.sensitivity_maps == "sigpy"
-    with pytest.raises(InputError, match="must lie in a file, there is no bart"):
+    with pytest.raises(InputError, match="must lie in a file, got bart"):
         next(iter(FastMRIBrain(root, MASK, sensitivity_maps="bart").predict_dataloader()))
 
 
@@ -160,12 +160,12 @@ def test_auxiliary_contrast_is_the_scans_own_or_another(root, settings, contrast
 
 def test_auxiliary_errors_say_what_was_found(root):
     data = FastMRIBrain(root, MASK, auxiliary={"acquisition": "AXFLAIR"})
-    with pytest.raises(InputError, match=r"AXFLAIR scans, .* holds \['AXT1', 'AXT2'\]"):
+    with pytest.raises(InputError, match=r"AXFLAIR scans, got \['AXT1', 'AXT2'\]"):
         data.auxiliary_slices()
     data = FastMRIBrain(root, MASK, split="train", acquisition="AXT2")
-    with pytest.raises(InputError, match="must not be empty"):
+    with pytest.raises(InputError, match="neither reconstructed nor in another split"):
         data.auxiliary_slices()
-    with pytest.raises(InputError, match="one acquisition must be named"):
+    with pytest.raises(InputError, match="serves scans of one acquisition"):
         FastMRIBrain(root, MASK, split="train").auxiliary_slices()
     with pytest.raises(InputError, match=r"one of \['same', 'cross', 'mixed'\], got 'other'"):
         FastMRIBrain(root, MASK).auxiliary_slices(contrast="other")
@@ -277,12 +277,12 @@ def test_validation_has_a_limit_of_its_own(root):
     assert counts(max_validation_slices=1) == (8, 2)
     assert counts(max_slices=1) == (4, 2)
     assert counts(max_slices=1, max_validation_slices=2) == (4, 4)
-    with pytest.raises(InputError, match=r"got no subjects for it; set data\.validation_subj"):
+    with pytest.raises(InputError, match=r"without such subjects; set data\.validation_subj"):
         FastMRIBrain(root, MASK, max_validation_slices=1)
 
 
 def test_root_and_names_are_checked(tmp_path):
-    with pytest.raises(InputError, match=r"set data\.root=DIR"):
+    with pytest.raises(InputError, match=r"got none; set data\.root"):
         FastMRIBrain(None, MASK)
     with pytest.raises(InputError, match="does not exist"):
         FastMRIBrain(tmp_path / "nowhere", MASK).setup("predict")

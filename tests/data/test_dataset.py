@@ -74,7 +74,7 @@ def test_sensitivity_maps_come_from_the_estimator_that_is_named(tmp_path, make_f
         n = calibration_lines(batch.mask[0, 0])
         expected = estimate_sensitivity_maps(batch.masked_kspace, n, estimator=name)
         torch.testing.assert_close(batch.sensitivity_maps, expected)
-    with pytest.raises(InputError, match=r"sensitivity_maps must lie in a file, there is no bart"):
+    with pytest.raises(InputError, match=r"sensitivity_maps must lie in a file, got bart"):
         groups(path, sensitivity_maps="bart")[0]
 
 
@@ -251,7 +251,7 @@ def test_mask_of_another_package_serves_and_its_faults_name_class_and_file(tmp_p
     path = make_file(tmp_path / "a.h5")
     batch = groups(path, mask=Third())[0]
     assert torch.equal(batch.mask[0, 0], Third()(48, (2, 46), 0))
-    with pytest.raises(InputError, match=r"a\.h5: a mask must be .* Rows gave Tensor \(1, 48\)"):
+    with pytest.raises(InputError, match=r"a\.h5: a mask must be .* got Tensor \(1, 48\)"):
         groups(path, mask=Rows())[0]
 
 

@@ -12,7 +12,8 @@ from mrisem.data.cuts import cut_slice
 from mrisem.data.images import find_images, load
 from mrisem.data.volumes import inspect_volume
 from mrisem.errors import InputError
-from mrisem.physics.masks import GaussianMask, draw_columns, stable_seed
+from mrisem.physics.draws import draw_columns
+from mrisem.physics.masks import GaussianMask, stable_seed
 from mrisem.physics.sense import Measurement
 from mrisem.types import Reconstruction
 
@@ -55,7 +56,7 @@ def test_no_image_of_a_reconstructed_scan_is_in_the_bank(images, scans):
     assert {v.subject for v in data.auxiliary_slices().volumes} == {by_name["a"], by_name["b"]}
     for name in "ab":
         (images / f"{name}.nii.gz").unlink()
-    with pytest.raises(InputError, match="or among the images, all are reconstructed"):
+    with pytest.raises(InputError, match="neither reconstructed nor in another split, got none"):
         bank(scans, images).auxiliary_slices()
 
 
@@ -141,7 +142,7 @@ def test_options_of_images_are_refused_for_scans(tmp_path, make_file):
     for split in ("train", "val"):
         make_file(tmp_path / f"multicoil_{split}" / "a.h5", subject=split)
     data = FastMRIBrain(tmp_path, MASK, auxiliary={"plane": "axial"})
-    with pytest.raises(InputError, match=r"auxiliary\.plane says how images are cut"):
+    with pytest.raises(InputError, match=r"auxiliary\.plane cuts slices of images"):
         data.auxiliary_slices()
 
 

@@ -258,14 +258,14 @@ def frames(number, ds):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (compressed, "needs a decoder"),
+        (compressed, "needs an installed decoder"),
         (badly_compressed, "must be a DICOM image"),
         (larger, "must share their size"),
         (cut_short, "must be a DICOM image"),
         (turned, "must share their ImageOrientationPatient"),
         (colour, "one grey image"),
         (frames, "one grey image"),
-        (doubled, "one image at each place"),
+        (doubled, "one image at each position"),
         (away, "must lie evenly"),
         (nowhere, "must state ImagePositionPatient"),
     ],

@@ -177,9 +177,9 @@ def test_warnings_about_a_file_are_said_at_each_start(tmp_path, make_file, opene
 
 def test_a_cache_that_cannot_be_written_is_said_and_costs_nothing_else(root, opened):
     (root.parent / "index").write_text("a file")
-    with pytest.warns(UserWarning, match="cannot be kept") as said:
+    with pytest.warns(UserWarning, match="cannot be written") as caught:
         assert len(start(root)[0]) == 6
-    assert all("choose another paths.cache" in str(warning.message) for warning in said)
+    assert all("set another paths.cache" in str(warning.message) for warning in caught)
 
 
 def test_processes_that_start_at_once_keep_what_each_has_read(root, opened):

@@ -110,7 +110,7 @@ def test_inspect_volume_refuses_a_target_that_does_not_fit(tmp_path, make_file):
 
 
 def test_find_volumes_names_what_is_missing(tmp_path):
-    with pytest.raises(InputError, match="nowhere does not exist"):
+    with pytest.raises(InputError, match="nowhere, which does not exist"):
         find_volumes(tmp_path / "nowhere", "val")
     (tmp_path / "multicoil_train").mkdir()
     found = re.escape("holds ['multicoil_train']")
@@ -143,7 +143,7 @@ def test_select_acquisition_filters_and_lists_names(tmp_path, make_file):
     assert len(select_acquisition(volumes, "AXT2", known, "brain")) == 1
     with pytest.raises(InputError, match=r"one of \['AXT1', 'AXT2', 'AXFLAIR'\].*got 'AXT9'"):
         select_acquisition(volumes, "AXT9", known, "brain")
-    with pytest.raises(InputError, match=r"\['AXFLAIR'\], the files hold \['AXT1', 'AXT2', 'CORPD"):
+    with pytest.raises(InputError, match=r"\['AXFLAIR'\], got \['AXT1', 'AXT2', 'CORPD"):
         select_acquisition(volumes, "AXFLAIR", known, "brain")
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from mrisem.data.workers import MOST, count_readers
+from mrisem.data.workers import MAX_READERS, count_readers
 from mrisem.signals import leave
 
 GPU, CPU = torch.device("cuda"), torch.device("cpu")
@@ -26,7 +26,7 @@ def machine(monkeypatch):
 
 def test_readers_follow_cores_batches_and_shared_memory(machine, monkeypatch):
     machine(cores=16)
-    assert count_readers("auto", 100, 2**20, GPU) == MOST
+    assert count_readers("auto", 100, 2**20, GPU) == MAX_READERS
     assert count_readers("auto", 100, 2**20, CPU) == 0  # readers would take the fit's cores
     assert count_readers("auto", 3, 2**20, GPU) == 0
     assert count_readers(3, 1, 2**50, CPU) == 3  # what is asked for

@@ -5,15 +5,13 @@ import pytest
 import torch
 
 from mrisem.errors import InputError
+from mrisem.physics.draws import MixedMask, draw_columns, paired
 from mrisem.physics.masks import (
     FASTMRI_CLASSES,
     FastMRIMask,
     FileMask,
     GaussianMask,
-    MixedMask,
     calibration_lines,
-    draw_columns,
-    paired,
     stable_seed,
 )
 
@@ -312,10 +310,10 @@ def test_mask_of_another_package_is_drawn_paired_and_mixed():
 @pytest.mark.parametrize(
     ("mask", "message"),
     [
-        (Every(give=lambda c: c.float()), r"Every gave Tensor \(9,\) torch.float32 for x = 9"),
-        (Every(give=lambda c: c[None]), r"Every gave Tensor \(1, 9\) torch.bool"),
-        (Every(give=lambda c: c.numpy()), "Every gave ndarray"),
-        (Every(give=torch.logical_not), r"columns \(2, 8\), Every sampled 3 others"),
+        (Every(give=lambda c: c.float()), r"got Tensor \(9,\) torch.float32 of Every for x = 9"),
+        (Every(give=lambda c: c[None]), r"got Tensor \(1, 9\) torch.bool of Every"),
+        (Every(give=lambda c: c.numpy()), "got ndarray"),
+        (Every(give=torch.logical_not), r"columns \(2, 8\), got 3 others of Every"),
         (object(), "got an object of class object"),
     ],
 )

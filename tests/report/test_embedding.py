@@ -169,7 +169,7 @@ def test_make_pictures_refuses_a_damaged_file_and_slices_of_two_banks(make_run):
         make_pictures([run], most_scans=3)
     file = run.folder / "embeddings/a.h5/0.npz"
     file.write_bytes(file.read_bytes()[:500])
-    with pytest.raises(InputError, match=r"whole \.npz"):
+    with pytest.raises(InputError, match=r"complete \.npz"):
         make_pictures([run], most_scans=3)
     np.savez(file, iterations=np.arange(3))
     with pytest.raises(InputError, match="path_<level>"):

@@ -116,7 +116,7 @@ def test_record_of_the_files_stands_in_for_a_lost_one(copy):
 
 def test_another_runs_file_is_refused(copy, verbs):
     shutil.copy(copy / "1/reconstructions/a.h5", copy / "2/reconstructions/a.h5")
-    with pytest.raises(InputError, match="must be of its record"):
+    with pytest.raises(InputError, match="must have its record"):
         verbs.evaluate(copy)
 
 

@@ -114,7 +114,7 @@ def test_a_damaged_part_is_made_again_with_a_warning(tmp_path, damage):
     path = tmp_path / "reconstructions" / ".parts" / "a" / "1.npz"
     path.write_bytes(path.read_bytes()[:-200] if damage is None else damage)
     run = RunFolder(tmp_path, RECORD, run.plan)
-    with pytest.warns(UserWarning, match=r"made again: .*1\.npz must be a whole \.npz"):
+    with pytest.warns(UserWarning, match=r"made again: .*1\.npz must be a complete \.npz"):
         assert run.open() == {("a.h5", 0)}
 
 
@@ -156,7 +156,7 @@ def test_another_run_is_refused_and_named(tmp_path, other, said):
 def test_another_scan_of_the_same_name_is_refused(tmp_path, indices):
     run, _ = open_run(tmp_path)
     keep(run, *indices)
-    with pytest.raises(InputError, match=r"another a\.h5, with other subject, kspace"):
+    with pytest.raises(InputError, match=r"present a\.h5, got one with other subject, kspace"):
         open_run(tmp_path, subject="t", kspace="other")
 
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from mrisem.errors import InputError
-from mrisem.results.inside import defused, fused, inside
+from mrisem.results.inside import escape_formula, inside, unescape_formula
 from mrisem.results.reading import read_volume
 from mrisem.results.record import Record
 from mrisem.results.rows import as_csv, read_rows, read_table
@@ -100,7 +100,7 @@ def test_cells_that_a_spreadsheet_would_compute_are_marked_and_read_back(tmp_pat
         cells = list(csv.DictReader(stream))
     assert not any(row["method"].startswith(("=", "+", "-", "@", "\t", "\r")) for row in cells)
     assert {row["psnr"] for row in cells} == {"-1.5"}
-    assert all(fused(defused(text)) == text for text in texts)
+    assert all(unescape_formula(escape_formula(text)) == text for text in texts)
 
 
 class Canary:
@@ -181,7 +181,7 @@ def test_scan_of_another_place_or_name_is_refused(copy, name):
     path = copy / "2/reconstructions/a.h5"
     with h5py.File(path, "a") as file:
         file.attrs["scan"] = json.dumps(json.loads(file.attrs["scan"]) | {"file": name})
-    with pytest.raises(InputError, match=r"have no folder|named as its scan"):
+    with pytest.raises(InputError, match=r"have no folder|the name of its scan"):
         read_volume(path)
 
 
@@ -219,7 +219,7 @@ def test_targets_of_a_summary_are_a_folder_of_a_split(copy, verbs, where):
     path = copy / "summary.json"
     told = json.loads(path.read_text())
     path.write_text(json.dumps(told | {"targets": dict.fromkeys(told["targets"], where)}))
-    with pytest.raises(InputError, match="folder of a split"):
+    with pytest.raises(InputError, match="path of a split's folder"):
         verbs.report(copy)
 
 

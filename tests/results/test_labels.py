@@ -10,8 +10,8 @@ from mrisem.results.labels import (
     label_runs,
     reference_of,
     references,
+    run_without_prior,
     table_order,
-    without_prior,
 )
 
 PRIOR = "unrolled + image_same"
@@ -160,14 +160,14 @@ def test_reference_is_of_the_same_settings_anatomy_and_sampling(make_run):
     ]
     far = make_run("far", rate=8)
     assert reference_of(guided[0], [far, guided[0]]) is None
-    assert without_prior(guided[0], [far, plain[1]]) is None
+    assert run_without_prior(guided[0], [far, plain[1]]) is None
 
 
 def test_partner_is_the_run_that_shares_files(make_run):
     here, there = make_run("1", files=("a.h5",)), make_run("2", files=("b.h5",))
     guided = make_run("3", method=PRIOR, files=("b.h5", "c.h5"))
-    assert without_prior(guided, [here, there]) == there
-    assert without_prior(guided, [here]) is None
+    assert run_without_prior(guided, [here, there]) == there
+    assert run_without_prior(guided, [here]) is None
 
 
 def test_reference_must_be_a_label(make_run):

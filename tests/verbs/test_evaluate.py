@@ -188,7 +188,7 @@ def spoil_everything(folders, run):
         (spoil_nan, "must be finite, got 1920 NaN"),
         (spoil_shape, "target's shape"),
         (spoil_slices, r"0\.\.3, got 9"),
-        (spoil_truncated, "whole HDF5 file"),
+        (spoil_truncated, "complete HDF5 file"),
         (spoil_target, "needs a target file"),
         (spoil_target_dataset, "test files have none"),
         (spoil_everything, "mrisem reconstruct"),
@@ -215,7 +215,7 @@ def test_evaluate_says_what_is_wrong_in_one_line_and_writes_nothing(
         ("reference=nosuch", "reference must be one of"),
         ("crop=half", "crop must be"),
         ("metrics.psnr=mrisem.metrics.fidelity.NOSUCH", "dotted path of a Score"),
-        ("metrics.psnr=mrisem.metrics.fidelity.psnr", "must lead to a Score"),
+        ("metrics.psnr=mrisem.metrics.fidelity.psnr", "must be the dotted path of a Score"),
     ],
 )
 def test_evaluate_refuses_bad_settings(run_folders, score, override, words):

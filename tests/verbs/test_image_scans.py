@@ -115,10 +115,10 @@ def test_one_file_is_a_source_and_the_same_command_keeps_its_scan(source, tmp_pa
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("lesions.train=none", "lesions is of simulated subjects"),
-        ("anatomies=[brain]", "anatomies is of simulated subjects"),
-        ("n_train=1", "n_train is of simulated subjects"),
-        ("scale.simulate.n_val=1", "n_val is of simulated subjects"),
+        ("lesions.train=none", "lesions is an option of simulated subjects"),
+        ("anatomies=[brain]", "anatomies is an option of simulated subjects"),
+        ("n_train=1", "n_train is an option of simulated subjects"),
+        ("scale.simulate.n_val=1", "n_val is an option of simulated subjects"),
         ("source_acquisition=CORPD_FBK", "source_acquisition must be one of AXT1"),
         ("source_anatomy=heart", "source_anatomy must be"),
         ("source_plane=oblique", "source_plane must be"),
@@ -126,7 +126,7 @@ def test_one_file_is_a_source_and_the_same_command_keeps_its_scan(source, tmp_pa
         ("source_center=2", "source_center must be"),
         ("source_train=-1", "source_train must be"),
         ("n_slices=40", "must lie in the object"),
-        ("source=null source_plane=axial", "source_plane says how images are used"),
+        ("source=null source_plane=axial", "source_plane is an option of scans from images"),
     ],
 )
 def test_wrong_options_of_images_are_one_line(mrisem, source, tmp_path, words, said):
@@ -152,7 +152,7 @@ def test_images_of_a_path_with_spaces(mrisem, tmp_path, write_nifti):
 
 
 def test_more_than_the_disk_holds_is_an_input_error(source, tmp_path):
-    with pytest.raises(InputError, match="GB free"):
+    with pytest.raises(InputError, match="GB of free disk"):
         simulate(source, tmp_path / "out", "n_slices=100000000")
 
 

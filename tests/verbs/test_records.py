@@ -40,7 +40,7 @@ def test_record_of_the_same_run_without_its_prior_is_found():
     words = ["data.root=/c", "output_dir=x", "prior=image_same", "prior.weight=0.3"]
     guided = make_record(compose("reconstruct", words), {"weights": "w", **BANK})
     other = make_record(compose("reconstruct", [*words, "seed=1"]), {"weights": "w", **BANK})
-    assert guided.without_prior == plain.without_prior != other.without_prior
+    assert guided.key_without_prior == plain.key_without_prior != other.key_without_prior
 
 
 def test_hash_of_weights_tells_values_and_takes_every_dtype():

@@ -137,7 +137,7 @@ def test_train_goes_on_from_its_last_checkpoint(mrisem, data, tmp_path, monkeypa
     before = last.stat().st_mtime_ns
     code, out, _ = mrisem(*train, f"output_dir={tmp_path}/t")
     assert code == 0
-    assert "has all 3 epochs: nothing is left to train" in out
+    assert "has all 3 epochs: the training is complete" in out
     assert last.stat().st_mtime_ns == before
     for word, said in (
         ("mask.acceleration=3", "mask.acceleration=4.0 there, 3.0 now"),
@@ -188,11 +188,11 @@ def test_train_leaves_bad_files_out_when_told_to(mrisem, simulated, tmp_path):
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (["model=inr"], "model=inr is not trained over a dataset"),
-        (["model=zero_filled"], "model=zero_filled is not trained over a dataset"),
+        (["model=inr"], "trained over a data set, got inr"),
+        (["model=zero_filled"], "trained over a data set, got zero_filled"),
         (
             ["prior=image_same", "data.train_subjects=auxiliary"],
-            "may not train on the bank's own subjects",
+            "must leave out the bank's subjects",
         ),
         (["objective=self_supervised", "objective.n_splits=0"], "n_splits must be at least 1"),
     ],

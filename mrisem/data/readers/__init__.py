@@ -1,1 +1,1 @@
-"""Scans of other formats: one reader a format, and their conversion to fastMRI's layout."""
+"""Readers of other formats, one file for each format, and conversion to fastMRI's layout."""

@@ -1,4 +1,4 @@
-"""Scans as NumPy's ``.npy`` and ``.npz`` files, and what these share with ``.mat``."""
+"""Reading of scans from NumPy's ``.npy`` and ``.npz`` files; base of the reader of ``.mat``."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from mrisem.errors import InputError
 from mrisem.files import reading
 
 TARGETS = ("target", "reconstruction_rss", "reconstruction_esc")
+# names of the arrays that a file may hold
 NAMES = (
     *("kspace", "mask", "noise", "sensitivity_maps", "affine", "acquisition", "patient_id"),
     *("ismrmrd_header", *TARGETS),
@@ -23,25 +24,25 @@ NAMES = (
 
 
 class SignedFile:
-    """Base of formats of one file that begins with known bytes.
+    """Base of formats whose scans are one file with a signature at its beginning.
 
     Attributes:
-        signatures: first bytes of such files, any of which will do.
+        signatures: possible first bytes of such files.
     """
 
     signatures: tuple[bytes, ...] = ()
 
     def accepts(self, path: Path) -> bool:
-        """Whether the file begins with one of the signatures."""
+        """Return whether the file begins with one of the signatures."""
         return any(begins(path, signature) for signature in self.signatures)
 
     def files(self, path: Path) -> Sequence[Path]:
-        """Return the file."""
+        """Return the file itself."""
         return [path]
 
 
 class NpyReader(SignedFile):
-    """One array: the k-space."""
+    """Reader of one array: the k-space."""
 
     suffixes, signatures = (".npy",), (b"\x93NUMPY",)
 
@@ -51,61 +52,66 @@ class NpyReader(SignedFile):
 
 
 class NpzReader(SignedFile):
-    """Several arrays: ``kspace`` and what else `NAMES` has."""
+    """Reader of several arrays: ``kspace``, and others of `NAMES`."""
 
     suffixes, signatures = (".npz",), (b"PK",)
 
     def read(self, path: Path, options: ReadOptions) -> Scan:
-        """Read the arrays that have a known name, or the only one."""
+        """Read the arrays with a name in `NAMES`, or the only array."""
         return scan_of(load_npz(path), path, options)
 
 
 def load_npy(path: Path) -> np.ndarray:
-    """Read an array without running code from it, after a look at its size."""
-    with reading(path, "a whole .npy file without Python objects", "save it with numpy.save"):
+    """Read an array without Python objects, which could run code."""
+    with reading(path, "a complete .npy file without Python objects", "save it with numpy.save"):
+        # the map reads only the header: a size that no memory holds is refused first
         mapped = np.load(path, mmap_mode="r", allow_pickle=False)
         check_size(mapped.shape, path)
         return np.array(mapped)
 
 
 def load_npz(path: Path) -> dict[str, np.ndarray]:
-    """Read an archive's arrays of known name without running code from it."""
-    with reading(path, "a whole .npz file without Python objects", "save it with numpy.savez"):
+    """Read the arrays of `NAMES` from an archive, without Python objects."""
+    with reading(path, "a complete .npz file without Python objects", "save it with numpy.savez"):
         with zipfile.ZipFile(path) as archive:
             for item in archive.infolist():
+                # decompressed size in bytes; complex64 values have 8
                 check_size((max(1, item.file_size // 8),), path)
         with np.load(path, allow_pickle=False) as content:
             names = [n for n in content.files if n in NAMES or len(content.files) == 1]
             return {name: content[name] for name in names}
 
 
-def begins(path: Path, magic: bytes) -> bool:
-    """Whether a regular file begins with these bytes."""
+def begins(path: Path, signature: bytes) -> bool:
+    """Return whether a regular file begins with these bytes."""
     if not path.is_file():
         return False
     with path.open("rb") as stream:
-        return stream.read(len(magic)) == magic
+        return stream.read(len(signature)) == signature
 
 
 def scan_of(arrays: Mapping[str, Any], path: Path, options: ReadOptions) -> Scan:
-    """Make a scan of arrays by name.
+    """Make a scan from arrays with names.
 
     Args:
-        arrays: ``kspace`` and what else `NAMES` has; a single array is the k-space.
-        path: their file.
-        options: names of the axes. Those of targets are the same without the coils, those of a
-            mask of two axes y and x in that order.
+        arrays: ``kspace``, and others of `NAMES`; a single array is the k-space.
+        path: file of the arrays.
+        options: options with the names of the axes. Targets have the same axes without the coils;
+            a mask has x, or y and x in their order.
 
     Raises:
-        InputError: when there is no k-space, or an array is of a type or shape that does not fit.
+        InputError: when there is no k-space, or the type or shape of an array does not fit.
     """
     name = "kspace" if "kspace" in arrays or len(arrays) != 1 else next(iter(arrays))
     if name not in arrays:
-        raise InputError(f"{path} must hold an array 'kspace', got {sorted(arrays)[:20]}; name it")
+        raise InputError(
+            f"{path} must hold an array 'kspace', got {sorted(arrays)[:20]}; name the k-space so"
+        )
     axes, target = options.axes, next((n for n in TARGETS if n in arrays), None)
     kspace = in_order(_complex(arrays[name], name, path), axes, path)
     images = maps = noise = mask = affine = None
     if target is not None:
+        # in_order adds a coil axis of length 1, which images do not have
         values = as_float32(arrays[target], target, str(path))
         images = in_order(values, without_coils(axes, values.ndim), path)[:, 0]
     if "sensitivity_maps" in arrays:
@@ -124,6 +130,7 @@ def scan_of(arrays: Mapping[str, Any], path: Path, options: ReadOptions) -> Scan
 
 
 def _complex(array: np.ndarray, name: str, path: Path) -> np.ndarray:
+    """Convert complex values to complex64; raise InputError for real ones."""
     if not complex_type(array.dtype):
         raise InputError(
             f"{name} must be complex, got {array.dtype} {array.shape} in {path}; join real and "
@@ -133,14 +140,15 @@ def _complex(array: np.ndarray, name: str, path: Path) -> np.ndarray:
 
 
 def _mask(mask: np.ndarray, axes: Sequence[str] | None) -> np.ndarray:
-    """``(x,)`` or ``(y, x)``; MATLAB stores the first as ``(1, x)`` or ``(x, 1)``."""
+    """Return a mask as ``(x,)`` or ``(y, x)``."""
+    # MATLAB has no vectors: it stores (x,) as (1, x) or (x, 1)
     values = mask.reshape(-1) if mask.ndim and max(mask.shape) == mask.size else mask
     order = [name for name in axes or () if name in ("y", "x")]
     return values.T if values.ndim == 2 and order == ["x", "y"] else values
 
 
 def _text(value: Any) -> str:
-    """Text that an array of one string holds; empty without one."""
+    """Return the text in an array of one string; empty: there is none."""
     if value is None or np.asarray(value).size != 1:
         return ""
     item = np.asarray(value).reshape(-1)[0]

@@ -1,4 +1,4 @@
-"""What may lie beside scans: a mask for all of them, and sensitivity maps."""
+"""Reading of files that belong to scans: a mask for all of them, and sensitivity maps."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mrisem.errors import InputError
 from mrisem.physics.coils import ESTIMATORS
 
 if TYPE_CHECKING:
-    from mrisem.data.slices import SliceOf
+    from mrisem.data.slices import VolumeSlice
 
 IN_FILE = "in_file"
 _MAPS = (".h5", ".hdf5", ".npy", ".npz", ".mat", ".cfl")
@@ -29,72 +29,85 @@ def load_mask(path: Path) -> np.ndarray:
     """Read a mask ``(x,)`` or ``(y, x)``: the array ``mask`` of a file, or its only array.
 
     Raises:
-        InputError: when there is none.
+        InputError: when there is no such file or array.
     """
     values = _load(path, "mask")
-    flat = values.ndim > 0 and max(values.shape) == values.size
-    return values.reshape(-1) if flat else values.squeeze()
+    is_vector = values.ndim > 0 and max(values.shape) == values.size
+    return values.reshape(-1) if is_vector else values.squeeze()
 
 
-def load_maps(part: SliceOf, choice: str) -> Tensor | None:
-    """Read a slice's sensitivity maps ``(coil, y, x)``, divided by nothing yet.
+def load_maps(part: VolumeSlice, choice: str) -> Tensor | None:
+    """Read the sensitivity maps ``(coil, y, x)`` of a slice, without normalisation.
 
     Args:
         part: the slice.
-        choice: an estimator, for which there are none; ``in_file``, or a path: a file with maps
-            ``(slice, coil, y, x)``, or a folder of files with the scans' stems.
+        choice: ``data.sensitivity_maps``: ``in_file``, or the path of a file with maps
+            ``(slice, coil, y, x)``, or of a folder of files with the scans' stems; an estimator:
+            there is nothing to read.
+
+    Returns:
+        maps complex64; None for an estimator.
 
     Raises:
-        InputError: when there are none, or they do not fit the k-space.
+        InputError: when there are no maps, or they do not fit the k-space.
     """
     if choice in ESTIMATORS:
         return None
     volume = part.volume
-    place = volume.stored if choice == IN_FILE else _file_of(Path(choice), volume.path.stem)
-    where = volume.path if choice == IN_FILE else place
-    maps = _one_slice(place, part.slice, volume.shape, where)
+    file = volume.stored if choice == IN_FILE else _maps_file(Path(choice), volume.path.stem)
+    # messages name the scan, not its converted file in the cache
+    named_file = volume.path if choice == IN_FILE else file
+    maps = _read_slice(file, part.slice, volume.shape, named_file)
     if not np.isfinite(maps).all() or not maps.any():
         raise InputError(
-            f"sensitivity maps must be finite and not all zero, got others in {where}, slice "
+            f"sensitivity maps must be finite and not all zero, got others in {named_file}, slice "
             f"{part.slice}; rewrite them, or set data.sensitivity_maps=torch"
         )
     return torch.from_numpy(maps)
 
 
-def _one_slice(
-    place: Path, number: int, shape: tuple[int, int, int, int], where: Path
+def _read_slice(
+    path: Path, index: int, shape: tuple[int, int, int, int], named_file: Path
 ) -> np.ndarray:
-    """``(coil, y, x)`` complex64; of HDF5 only the slice is read."""
-    if place.suffix.lower() in _MAPS[:2] or place != where:
-        with open_scan(place) as file:
+    """Read the maps ``(coil, y, x)`` complex64 of a slice.
+
+    Args:
+        path: file of the maps.
+        index: index of the slice.
+        shape: ``(slice, coil, y, x)`` of the k-space.
+        named_file: file that messages name; another one than ``path``: that is converted, HDF5.
+    """
+    if path.suffix.lower() in _MAPS[:2] or path != named_file:
+        with open_scan(path) as file:
             item = dataset(file, "sensitivity_maps")
             if item is None:
                 raise InputError(
-                    f"{where} must hold a dataset 'sensitivity_maps', got {sorted(file)[:20]}; set "
-                    "data.sensitivity_maps=torch, or a path"
+                    f"{named_file} must hold a dataset 'sensitivity_maps', got "
+                    f"{sorted(file)[:20]}; set data.sensitivity_maps=torch, or a path"
                 )
-            _check(item.shape, item.dtype, shape, where)
-            return as_complex64(item[number])
-    values = _load(place, "sensitivity_maps")
-    if place.suffix.lower() == ".cfl":  # readout, phase encode, partition, coil, ..., slice
+            _check(item.shape, item.dtype, shape, named_file)
+            return as_complex64(item[index])  # other slices stay unread
+    values = _load(path, "sensitivity_maps")
+    if path.suffix.lower() == ".cfl":  # readout, phase encode, partition, coil, ..., slice
         values = np.moveaxis(values.squeeze(), (0, 1, 2), (-2, -1, -3))
     values = values[None] if values.ndim == 3 else values
-    _check(values.shape, values.dtype, shape, where)
-    return as_complex64(values[number])
+    _check(values.shape, values.dtype, shape, named_file)
+    return as_complex64(values[index])
 
 
 def _check(
-    got: tuple[int, ...], dtype: np.dtype, shape: tuple[int, int, int, int], where: Path
+    shape: tuple[int, ...], dtype: np.dtype, kspace_shape: tuple[int, int, int, int], path: Path
 ) -> None:
-    if tuple(got) != shape or not complex_type(dtype):
+    """Raise InputError unless maps are complex and have the shape of the k-space."""
+    if tuple(shape) != kspace_shape or not complex_type(dtype):
         raise InputError(
-            f"sensitivity_maps must be complex (slice, coil, y, x) = {shape}, got {dtype} "
-            f"{tuple(got)} in {where}; rewrite them"
+            f"sensitivity_maps must be complex (slice, coil, y, x) = {kspace_shape}, got {dtype} "
+            f"{tuple(shape)} in {path}; rewrite them"
         )
 
 
-def _file_of(path: Path, stem: str) -> Path:
-    """Return the file of maps itself, or that of a scan in a folder."""
+def _maps_file(path: Path, stem: str) -> Path:
+    """Return a file of maps itself, or from a folder the file with the scan's stem."""
     if not path.is_dir():
         return path
     for ending in _MAPS:
@@ -102,15 +115,17 @@ def _file_of(path: Path, stem: str) -> Path:
             return path / f"{stem}{ending}"
     raise InputError(
         f"a folder of sensitivity maps must hold a file {stem} that ends in {', '.join(_MAPS)}, "
-        f"{path} has none; add it, or set data.sensitivity_maps=torch"
+        f"got none in {path}; add it, or set data.sensitivity_maps=torch"
     )
 
 
 def _load(path: Path, name: str) -> np.ndarray:
-    """Read the array of that name, or a file's only array."""
+    """Read the array of a name from a file, or its only array."""
     ending = path.suffix.lower()
     if not path.is_file():
-        raise InputError(f"{name} must lie in a file, there is no {path}; correct the path")
+        raise InputError(
+            f"{name} must lie in a file, got {path}, which does not exist; correct the path"
+        )
     if ending in (".h5", ".hdf5"):
         with open_scan(path) as file:
             item = dataset(file, name)

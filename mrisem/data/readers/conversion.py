@@ -1,8 +1,8 @@
-"""Scans of other formats, written once in fastMRI's layout into the cache.
+"""Conversion of scans of other formats to fastMRI's layout, once, into the cache.
 
-Everything behind `Conversion.stored` so reads one layout. A converted file is used again as long
-as the files that it was made from have the same size, times of change and inode, and options and
-code of the reader are the same. Hashing their content instead would read gigabytes at each start.
+All other code reads this layout only. A converted file stays valid as long as its source files keep
+their size, times of change and inode, and options and code of the reader are the same. Hashing the
+content of the sources instead would read gigabytes at each start.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ from mrisem.errors import InputError
 from mrisem.files import held, remove_partial, whole
 from mrisem.physics.fourier import center_crop
 
-CONVERTED = "converted"  # folder of the cache
-SOURCE = "converted_from"  # attribute: what a converted file was made from
+CONVERTED = "converted"  # folder of converted files in the cache
+SOURCE = "converted_from"  # attribute with the state of the files from which a scan was converted
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """Converts scans of other formats.
+    """Converter of scans of other formats.
 
     Args:
         folder: cache of converted files.
-        options: what readers are told.
+        options: options of the readers.
     """
 
     folder: Path
@@ -52,95 +52,110 @@ class Conversion:
         """Return the file that holds a scan in fastMRI's layout: itself, or its conversion.
 
         Args:
-            path: the scan.
-            index: knows which HDF5 files have that layout, without opening them again.
+            path: file of the scan.
+            index: facts that tell which HDF5 files have that layout, without opening them again.
 
         Raises:
-            InputError: when it is bad.
+            InputError: when the scan is bad.
         """
         if index is not None and path.suffix.lower() in NATIVE:
-            whose = ", ".join(type(reader).__name__ for reader in readers())
-            fact = f"native beside {whose}, prewhiten {self.options.prewhiten}"
+            # with other readers installed, the same file may belong to one of them
+            names = ", ".join(type(reader).__name__ for reader in readers())
+            fact = f"native beside {names}, prewhiten {self.options.prewhiten}"
             if index.fact(path, fact, lambda _: self._reader(path) is None):
                 return path
         reader = self._reader(path)
         if reader is None:
             return path
-        place, source = self._place(path), self._source(path, reader)
-        if _made_from(place, source):
-            return place
-        with held(place.parent):
-            if not _made_from(place, source):  # by a process that we waited for
-                remove_partial(place.parent)
+        converted, source = self._converted(path), self._source(path, reader)
+        if _is_made_from(converted, source):
+            return converted
+        with held(converted.parent):
+            # another process may have converted it while this one waited for the lock
+            if not _is_made_from(converted, source):
+                remove_partial(converted.parent)
                 size = sum(file.stat().st_size for file in reader.files(path)) / 1e6
                 sys.stderr.write(f"mrisem: converts {path.name} ({size:.0f} MB)\n")
-                _write(place, reader.read(path, self.options), path, source, self.options)
-        return place
+                _write(converted, reader.read(path, self.options), path, source, self.options)
+        return converted
 
     def targets(self, folder: Path) -> Path:
         """Return a folder that holds each scan of a data folder in fastMRI's layout.
 
-        It is the data folder itself where all have that layout; else the cache's, with links to
-        those that have.
+        It is the data folder itself if all files have that layout. Otherwise it is a folder of the
+        cache, with links to the files that need no conversion.
         """
-        ends, stored = suffixes(), {}
+        endings, stored = suffixes(), {}
         for path in sorted(folder.iterdir()):
-            if path.suffix.lower() in ends and path.name[:1] != ".":
-                with suppress(InputError):  # said of those that are scored, when they are
+            if path.suffix.lower() in endings and path.name[:1] != ".":
+                with suppress(InputError):  # reported for the scans that are scored, and only there
                     stored[path] = self.stored(path)
-        if all(path == place for path, place in stored.items()):
+        if all(path == file for path, file in stored.items()):
             return folder
-        for path in (path for path, place in stored.items() if path == place):
-            link = self._place(path)
+        for path in (path for path, file in stored.items() if path == file):
+            link = self._converted(path)
             link.unlink(missing_ok=True)
             link.symlink_to(path.resolve())
-        return self._place(folder / "any").parent
+        return self._converted(folder / "any").parent
 
     def _reader(self, path: Path) -> Reader | None:
+        """See `find_reader`."""
         return find_reader(path, self.options.prewhiten)
 
-    def _place(self, path: Path) -> Path:
-        """Converted file: it has the scan's own name, so that messages name that."""
+    def _converted(self, path: Path) -> Path:
+        """Return the converted file of a scan."""
         facts = json.dumps([str(path.parent.absolute()), asdict(self.options)])
         name = hashlib.sha256(facts.encode(errors="surrogateescape")).hexdigest()[:24]
+        # Folder and file keep their names: messages show them, and singlecoil_<split> is read.
         return self.folder / name / path.parent.name / path.name
 
     def _source(self, path: Path, reader: Reader) -> str:
-        """What decides the content of a conversion, as text."""
+        """Return the state of source files and reader that a conversion depends on, as text."""
         states = [file.stat() for file in reader.files(path)]
         facts = [[s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino] for s in states]
         return json.dumps([facts, code_of(reader)])
 
 
-def _made_from(place: Path, source: str) -> bool:
-    if not place.is_file():
+def _is_made_from(converted: Path, source: str) -> bool:
+    """Return whether a converted file exists and was made from this state of its source."""
+    if not converted.is_file():
         return False
     try:
-        with open_scan(place) as file:
+        with open_scan(converted) as file:
             return file.attrs.get(SOURCE) == source
     except InputError as error:
         warnings.warn(f"{error}; it is converted anew", stacklevel=3)
         return False
 
 
-def _write(place: Path, scan: Scan, path: Path, source: str, options: ReadOptions) -> None:
-    """Write a scan in fastMRI's layout, with targets where it is fully sampled."""
+def _write(converted: Path, scan: Scan, path: Path, source: str, options: ReadOptions) -> None:
+    """Write a scan in fastMRI's layout; a fully sampled one gets targets.
+
+    Args:
+        converted: file to write.
+        scan: the scan.
+        path: file of the scan, for messages.
+        source: state of the source files.
+        options: options of the readers.
+    """
     _check(scan, path)
+    # the mask first: whitening mixes coils, and may fill samples that are zero in one coil only
     scan = replace(scan, mask=_sampled(scan, options))
     scan = whiten(scan, path) if options.prewhiten else scan
-    if (need := 1.5 * scan.kspace.nbytes) > (free := shutil.disk_usage(place.parent).free):
+    if (need := 1.5 * scan.kspace.nbytes) > (free := shutil.disk_usage(converted.parent).free):
         raise InputError(
-            f"the conversion of {path} needs {need / 1e9:.1f} GB, {place.parent} has "
-            f"{free / 1e9:.1f} GB free; choose another paths.cache"
+            f"the conversion of {path} needs {need / 1e9:.1f} GB of free disk, got "
+            f"{free / 1e9:.1f} GB in {converted.parent}; set another paths.cache"
         )
-    place.unlink(missing_ok=True)  # a link to what had fastMRI's layout before
-    with whole(place) as partial:
+    converted.unlink(missing_ok=True)  # a link, if the scan needed no conversion before
+    with whole(converted) as partial:
         with h5py.File(partial, "w", libver="latest") as file:
             _write_arrays(file, scan)
             file.attrs[SOURCE] = source
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # said where the scan is read
+            warnings.simplefilter("ignore")  # they are given when the scan is read
             try:
+                # size of the images, read like that of any file in this layout
                 crop = inspect_volume(partial, options.kspace_center).crop
             except InputError as error:
                 raise InputError(str(error).replace(str(partial), str(path))) from error
@@ -153,7 +168,7 @@ def _write(place: Path, scan: Scan, path: Path, source: str, options: ReadOption
 
 
 def _write_arrays(file: h5py.File, scan: Scan) -> None:
-    """Write what the scan has, without time stamps."""
+    """Write arrays and attributes of a scan, without time stamps."""
     arrays = {
         "kspace": scan.kspace,
         "mask": scan.mask,
@@ -172,7 +187,10 @@ def _write_arrays(file: h5py.File, scan: Scan) -> None:
 
 
 def _check(scan: Scan, path: Path) -> None:
-    """Refuse what no layout could hold; `mrisem.data.volumes` checks the rest."""
+    """Raise InputError for arrays that do not fit together.
+
+    `mrisem.data.volumes` checks the written file.
+    """
     kspace, maps, affine = scan.kspace, scan.sensitivity_maps, scan.affine
     if kspace.dtype != np.complex64 or kspace.ndim != 4 or 0 in kspace.shape:
         raise InputError(
@@ -191,10 +209,10 @@ def _check(scan: Scan, path: Path) -> None:
 
 
 def _sampled(scan: Scan, options: ReadOptions) -> np.ndarray | None:
-    """Mask of an undersampled scan; one without a mask is so where zeros lie among its samples.
+    """Return the mask ``(x,)`` or ``(y, x)`` of an undersampled scan; None: it is fully sampled.
 
-    Rows that are zero throughout, as of partial echoes, and columns outside all samples do not
-    count as left out.
+    Without a mask in the file, zeros among the samples show undersampling. Rows of zeros, as in
+    partial echoes, and columns outside all samples do not.
     """
     if scan.mask is not None:
         return scan.mask
@@ -204,17 +222,17 @@ def _sampled(scan: Scan, options: ReadOptions) -> np.ndarray | None:
     rows, columns = sampled.any(1), sampled.any(0)
     if not columns.any():
         return None
-    if not (sampled == rows[:, None] & columns).all():
+    if not (sampled == rows[:, None] & columns).all():  # points, not whole columns
         return sampled
     first, last = np.flatnonzero(columns)[[0, -1]]
     return None if columns[first : last + 1].all() else columns
 
 
 def _targets(kspace: np.ndarray, crop: tuple[int, int], options: ReadOptions) -> np.ndarray:
-    """``(slice, Y, X)`` root-sum-of-squares images, fastMRI's targets."""
+    """Compute root-sum-of-squares images ``(slice, Y, X)``, the targets of fastMRI."""
     images = []
-    for each in kspace:
+    for part in kspace:  # one slice at a time: a volume's images need twice its memory
         if options.kspace_center == "corner":
-            each = np.fft.fftshift(each, axes=(-2, -1))
-        images.append(center_crop(magnitude(torch.from_numpy(np.ascontiguousarray(each))), crop))
+            part = np.fft.fftshift(part, axes=(-2, -1))
+        images.append(center_crop(magnitude(torch.from_numpy(np.ascontiguousarray(part))), crop))
     return torch.stack(images).numpy()

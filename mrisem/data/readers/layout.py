@@ -1,4 +1,4 @@
-"""Files in fastMRI's layout that hold a noise scan: whitened like those of other formats."""
+"""Reading of files in fastMRI's layout that hold noise samples, so that they are whitened."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from mrisem.data.readers.scan import ReadOptions, Scan
 
 
 class NoiseLayoutReader:
-    """fastMRI's datasets beside a dataset ``noise`` ``(coil, n)``."""
+    """Reader of fastMRI's datasets with a dataset ``noise`` ``(coil, n)``."""
 
     suffixes = (".h5", ".hdf5")
 
     def accepts(self, path: Path) -> bool:
-        """Whether both k-space and noise are there."""
+        """Return whether the file holds both k-space and noise."""
         if not begins(path, b"\x89HDF\r\n\x1a\n"):
             return False
         with open_scan(path) as file:
             return None not in (dataset(file, "kspace"), dataset(file, "noise"))
 
     def files(self, path: Path) -> Sequence[Path]:
-        """Return the file."""
+        """Return the file itself."""
         return [path]
 
     def read(self, path: Path, options: ReadOptions) -> Scan:
@@ -39,5 +39,6 @@ class NoiseLayoutReader:
                 if name in file.attrs
             }
             header, simulation = header_bytes(file), str(file.attrs.get("simulation", ""))
+        # data.axes is for other formats: this layout has fastMRI's axes
         scan = scan_of(arrays, path, replace(options, axes=None))
         return replace(scan, header=header, simulation=simulation)

@@ -1,4 +1,4 @@
-"""Scans as MATLAB's ``.mat`` files, of version 5 (SciPy) and 7.3 (HDF5)."""
+"""Reading of scans from MATLAB's ``.mat`` files, versions 5 (through SciPy) and 7.3 (HDF5)."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ _HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
 class MatlabReader(SignedFile):
-    """Variables by name: ``kspace`` and what else `mrisem.data.readers.arrays.NAMES` has."""
+    """Reader of variables: ``kspace``, and others of `mrisem.data.readers.arrays.NAMES`."""
 
     suffixes, signatures = (".mat",), (_VERSION_5, _VERSION_73, _HDF5)
 
     def read(self, path: Path, options: ReadOptions) -> Scan:
-        """Read the variables; axes of length 1 that MATLAB dropped at the end are put back."""
+        """Read the variables."""
         arrays = load_mat(path)
+        # MATLAB drops axes of length 1 at the end, such as that of a single coil: add them again
         for name in ("kspace", "sensitivity_maps"):
             rank = len(options.axes or ())
             if name in arrays and arrays[name].ndim < rank:
@@ -33,14 +34,16 @@ class MatlabReader(SignedFile):
 
 
 def load_mat(path: Path) -> dict[str, np.ndarray]:
-    """Read the variables of known name, or the only one."""
+    """Read the variables of `NAMES`, or the only variable."""
     return _version_5(path) if begins(path, _VERSION_5) else _version_73(path)
 
 
 def _version_5(path: Path) -> dict[str, np.ndarray]:
+    """Read a file of version 5 through SciPy."""
     from scipy.io import loadmat, whosmat
 
-    with reading(path, "a whole .mat file", "save it again, with -v7 or -v7.3"):
+    with reading(path, "a complete .mat file", "save it again, with -v7 or -v7.3"):
+        # names and shapes first: variables that are not used stay unread
         content = whosmat(path)
         names = [name for name, _, _ in content if name in NAMES or len(content) == 1]
         for name, shape, _ in content:
@@ -51,8 +54,9 @@ def _version_5(path: Path) -> dict[str, np.ndarray]:
 
 
 def _version_73(path: Path) -> dict[str, np.ndarray]:
-    """Read HDF5, in which MATLAB writes the axes in the reverse order."""
+    """Read a file of version 7.3, which is HDF5."""
     with open_scan(path) as file:
+        # groups that begin with '#' are MATLAB's own
         keys = [key for key in file if not key.startswith("#")]
         names = [key for key in keys if key in NAMES or len(keys) == 1]
         items = {name: dataset(file, name) for name in names}
@@ -60,8 +64,9 @@ def _version_73(path: Path) -> dict[str, np.ndarray]:
 
 
 def _values(item: h5py.Dataset) -> np.ndarray:
-    """Values in MATLAB's order of the axes; text is stored as 16-bit characters."""
-    values: np.ndarray = item[()].T
+    """Return the values of a variable in MATLAB's order of the axes."""
+    values: np.ndarray = item[()].T  # HDF5 holds them in the reverse order
+    # text is an array of 16-bit characters
     if item.attrs.get("MATLAB_class") == b"char" and not complex_type(values.dtype):
         return np.array("".join(map(chr, values.reshape(-1))))
     return values

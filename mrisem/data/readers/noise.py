@@ -1,4 +1,4 @@
-"""Prewhitening: coils whose noise has unit variance and no correlation."""
+"""Prewhitening: combination of coils to channels whose noise is uncorrelated, of variance 1."""
 
 from __future__ import annotations
 
@@ -13,20 +13,24 @@ from mrisem.errors import InputError
 
 
 def whitening(noise: np.ndarray, n_coils: int, path: Path) -> np.ndarray:
-    """``(coil, coil)``: ``L^-1`` of the noise covariance ``N N^H / n = L L^H`` (Cholesky).
+    """Compute the whitening matrix ``L^-1`` from noise ``N``: ``N N^H / n = L L^H`` (Cholesky).
 
     Source: Pruessmann et al., Magn Reson Med 46:638 (2001), appendix on noise decorrelation.
 
     Args:
         noise: ``(coil, n)`` complex samples without signal.
-        n_coils: coils of the k-space.
-        path: their file, for messages.
+        n_coils: number of coils of the k-space.
+        path: file of the noise, for messages.
+
+    Returns:
+        ``(coil, coil)`` complex128.
 
     Raises:
-        InputError: when they are not finite, too few, or of other coils.
+        InputError: when the samples are not finite, too few, or of another number of coils.
     """
-    good = noise.ndim == 2 and noise.shape[0] == n_coils and np.isfinite(noise).all()
-    if not good or noise.shape[1] <= n_coils:
+    # n_coils samples or fewer give a singular covariance
+    is_valid = noise.ndim == 2 and noise.shape[0] == n_coils and np.isfinite(noise).all()
+    if not is_valid or noise.shape[1] <= n_coils:
         raise InputError(
             f"noise must be (coil, n), finite, with n above the {n_coils} coils of the k-space, "
             f"got {noise.shape} in {path}; rewrite it, or set data.prewhiten=false"
@@ -48,14 +52,14 @@ def whiten(scan: Scan, path: Path) -> Scan:
     """Whiten k-space and sensitivity maps by the scan's noise; images are then in units of noise.
 
     Raises:
-        InputError: when the noise does not fit, or an undersampled scan has a target, which cannot
-            be made anew in the new unit.
+        InputError: when the noise does not fit, or an undersampled scan has a target.
     """
     if scan.noise is None:
         return scan
+    # Whitening changes the unit. Only a fully sampled scan allows a new target in the new unit.
     if scan.target is not None and scan.mask is not None:
         raise InputError(
-            f"the target of an undersampled scan cannot be whitened with it, got noise, mask and "
+            "a scan that is whitened must be fully sampled or have no target, got noise, mask and "
             f"target in {path}; set data.prewhiten=false, or leave the target out"
         )
     matrix = whitening(scan.noise, scan.kspace.shape[1], path).astype(np.complex64)

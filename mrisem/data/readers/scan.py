@@ -1,4 +1,4 @@
-"""What a reader returns, and what it is told."""
+"""Interface of the readers: the scan that they return, and their options."""
 
 from __future__ import annotations
 
@@ -14,25 +14,26 @@ import numpy as np
 from mrisem.data.contents import MAX_ENTRIES, MAX_SLICE_ENTRIES, MAX_SLICES
 from mrisem.errors import InputError
 
-_MEMORY = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")  # bytes of the machine
+_MEMORY = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")  # the machine's memory, bytes
 
 
 @dataclass(frozen=True)
 class Scan:
-    """One scan, as any format holds it.
+    """One scan, read from any format.
 
     Args:
         kspace: ``(slice, coil, y, x)`` complex64, zero where nothing was acquired.
-        mask: ``(x,)`` or ``(y, x)``, not zero where sampled; None: it follows from the zeros.
-        target: ``(slice, Y, X)`` float32 magnitudes; None: of a fully sampled scan they are made.
+        mask: ``(x,)`` or ``(y, x)``, not zero where sampled; None: the zeros of k-space show it.
+        target: ``(slice, Y, X)`` float32 magnitudes; None: a fully sampled scan gets targets made
+            from its k-space.
         sensitivity_maps: ``(slice, coil, y, x)`` complex64, or None.
         noise: ``(coil, n)`` complex64 samples of a noise scan, or None.
-        header: bytes of the ISMRMRD header; empty without one.
-        acquisition: name of the sequence; empty where the file names none.
-        patient_id: the subject; empty where the file names none.
-        affine: ``(4, 4)`` float64, (column, row, slice) of the target's image to RAS+ mm, or None.
-        matrix_affine: the same of an image of the whole k-space matrix, or None.
-        simulation: how the file says that it was simulated; empty where it says nothing.
+        header: bytes of the ISMRMRD header; empty: none.
+        acquisition: name of the sequence; empty: the file names none.
+        patient_id: name of the subject; empty: the file names none.
+        affine: ``(4, 4)`` float64 that maps (column, row, slice) of the target to RAS+ mm, or None.
+        matrix_affine: the same for an image of the whole k-space matrix, or None.
+        simulation: text of the file on how it was simulated; empty: none.
     """
 
     kspace: np.ndarray
@@ -50,14 +51,13 @@ class Scan:
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """Options of the user that a reader follows.
+    """Options of the user for readers.
 
     Args:
         axes: names of the array's axes in their order (`mrisem.data.readers.axes`); None: the
             format's own order.
-        prewhiten: whether k-space is whitened where the file holds a noise scan.
-        kspace_center: where the zero frequency lies, in the ``middle`` of the axes or the
-            ``corner``.
+        prewhiten: whether k-space is whitened if the file holds a noise scan.
+        kspace_center: position of the zero frequency, ``middle`` or ``corner`` of the axes.
     """
 
     axes: tuple[str, ...] | None = None
@@ -66,7 +66,7 @@ class ReadOptions:
 
 
 class Reader(Protocol):
-    """One format; packages of their own name theirs as entry point ``mrisem.readers``.
+    """Reader of one format; other packages offer theirs as entry point ``mrisem.readers``.
 
     Attributes:
         suffixes: endings of its files, in lower case, with the dot.
@@ -74,20 +74,20 @@ class Reader(Protocol):
 
     @property
     def suffixes(self) -> tuple[str, ...]:
-        """Endings of its files; an attribute of the class will do."""
+        """Endings of its files; an attribute of the class is enough."""
 
     def accepts(self, path: Path) -> bool:
-        """Whether the content of a file with such an ending is of this format."""
+        """Return whether a file with such an ending has this format."""
 
     def read(self, path: Path, options: ReadOptions) -> Scan:
-        """Read a file; an InputError of one line where it is bad."""
+        """Read a file; raise an InputError of one line if it is bad."""
 
     def files(self, path: Path) -> Sequence[Path]:
-        """Return the files that the scan consists of; where one changes it is read again."""
+        """Return the files of the scan; it is read again when one of them changes."""
 
 
 def check_size(shape: Sequence[int], path: Path) -> None:
-    """Refuse an array without values, or with more than any scan has, before it is read."""
+    """Raise InputError for an array that is empty or larger than any scan, before it is read."""
     entries = math.prod(shape)
     slices = shape[0] if len(shape) > 3 else 1
     if not 0 < entries <= MAX_ENTRIES or entries > MAX_SLICE_ENTRIES * MAX_SLICES * max(1, slices):
@@ -95,7 +95,7 @@ def check_size(shape: Sequence[int], path: Path) -> None:
             f"an array may have 1 to {MAX_ENTRIES} entries, got shape {tuple(shape)} in {path}; "
             "the file is damaged, or must be split"
         )
-    # a compressed archive of some kilobytes can declare more than fits into memory
+    # a compressed archive of a few kilobytes can declare more than fits into memory
     if (need := 8 * entries) > _MEMORY:
         raise InputError(
             f"a scan must fit into memory while it is converted, got {need / 1e9:.0f} GB in {path} "

@@ -75,10 +75,11 @@ def load_perceptual(
         values = read_weights(network, weights)
     else:
         values = random_weights(network, random_seed)
+    # layers beyond the deepest level would be computed for nothing
     layers = ConvolutionalLayers(network, values, max(levels)).to(torch_dtype(dtype))
     return FrozenEncoder(
         BlockTokens(layers, chosen, grid),
-        Preparation(None, 3, (MEAN, STD)),
+        Preparation(None, 3, (MEAN, STD)),  # no resizing: convolutions take images of any size
         chosen,
         tuple(widths[level - 1] for level in chosen),
         grid**2,

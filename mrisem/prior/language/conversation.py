@@ -34,7 +34,7 @@ class Conversations:
         self.n_image_tokens, self.image_size = n_image_tokens, image_size
         self.processor = _load_processor(folder)
         self.end_id = int(self.processor.tokenizer.eos_token_id)
-        self._cache: dict[str, tuple[Tensor, Tensor]] = {}
+        self._cache: dict[str, tuple[Tensor, Tensor]] = {}  # a fit asks one question many times
 
     def __call__(self, question: str) -> tuple[Tensor, Tensor]:
         """Tokenise the conversation that asks one question about one image.
@@ -63,6 +63,7 @@ class Conversations:
         blank = torch.zeros(3, self.image_size, self.image_size, dtype=torch.uint8)
         ids = self.processor(text=[text], images=[blank], return_tensors="pt")["input_ids"][0]
         is_image = ids == self.image_token_id
+        # a tokenizer of another model would put image tokens at wrong positions without an error
         if int(is_image.sum()) != self.n_image_tokens:
             raise InputError(
                 f"the conversation must hold {self.n_image_tokens} image tokens (id "

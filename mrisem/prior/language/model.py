@@ -60,6 +60,7 @@ class ResponseEncoder(nn.Module):
             if not name.startswith("tower.")
         }
         self.fingerprint = fingerprint(tower.fingerprint, weights)
+        # each decoder layer is checkpointed by itself: one layer is recomputed at a time
         for layer in language.layers:
             layer.forward = partial(self._run, layer.forward)
 
@@ -101,6 +102,7 @@ class ResponseEncoder(nn.Module):
             hidden: Tensor = self.language(
                 inputs_embeds=embeddings, use_cache=False
             ).last_hidden_state
+            # at the last position, the open turn of the assistant, the model forms its answer
             return hidden[:, -1].float()
 
     def n_text(self, prompt: Prompt) -> int:
@@ -158,5 +160,6 @@ class ResponseEncoder(nn.Module):
         """Call a function, with gradient checkpointing if it is asked for."""
         if not (self.gradient_checkpointing and torch.is_grad_enabled()):
             return function(*args, **kwargs)
+        # evaluation mode draws no random numbers, so that no generator state need be restored
         options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False, **kwargs}
         return checkpoint(function, *args, **options)

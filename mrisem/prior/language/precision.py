@@ -23,6 +23,7 @@ def full_float32(device_type: str) -> Iterator[None]:
     by `torch.set_float32_matmul_precision` or `torch.backends`, or be the default (cuDNN).
     """
     backends: Any = torch.backends
+    # products and convolutions of each backend that has a precision of its own
     settings = (
         backends.cuda.matmul,
         backends.cudnn.conv,
@@ -62,6 +63,7 @@ class IndependentValues(torch.autograd.Function):
         values, gradients = [], []
         with full_float32(images.device.type):
             for image in images.detach().float().split(1):
+                # inside an autograd function gradients are off; this graph ends with each image
                 with torch.set_grad_enabled(needs_gradient):
                     leaf = image.clone().requires_grad_(needs_gradient)
                     value = function(leaf)
@@ -75,6 +77,7 @@ class IndependentValues(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         """Multiply the stored gradients with the incoming ones."""
+        # images are independent, so the chain rule is one factor for each image
         images = torch.cat(ctx.saved_tensors) * gradient[:, 0, None, None]
         return images.to(ctx.dtype), None
 
@@ -104,7 +107,7 @@ class _FrozenProduct(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
-        ctx.save_for_backward(weight)
+        ctx.save_for_backward(weight)  # the stored weight, not its converted copy
         return x @ weight.to(x.dtype).T
 
     @staticmethod

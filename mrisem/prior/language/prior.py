@@ -53,6 +53,7 @@ class LanguagePrior(Prior):
         self.temperatures, self.jitter, self.answer_every = temperatures, jitter, answer_every
         sides = bank.positives.flatten(0, 1), bank.negatives.flatten(0, 1)
         self.mean = torch.cat(sides).mean(0) if center else torch.zeros_like(sides[0][0])
+        # unit length, so that products below are cosines
         entries = [normalize(side - self.mean, dim=-1) for side in sides]
         self.wanted, self.unwanted = entries if prompt.target == "positive" else entries[::-1]
 
@@ -62,6 +63,7 @@ class LanguagePrior(Prior):
         Only the loss is differentiable. ``positives_response`` and ``negatives_response`` are the
         mean similarities to the wanted and the unwanted responses.
         """
+        # image by image: a batch of images through a language model would exceed the memory
         evaluate = partial(self._evaluate, iteration=iteration)
         loss, positives, negatives = IndependentValues.apply(magnitude, evaluate).unbind(1)
         return {

@@ -1,1 +1,1 @@
-"""Reconstructions in the formats of other programs: NIfTI, DICOM, ISMRMRD; one file a format."""
+"""Export of reconstructions as NIfTI, DICOM and ISMRMRD, one module for each format."""

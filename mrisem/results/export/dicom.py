@@ -1,4 +1,4 @@
-"""DICOM: a folder a scan with one derived MR image a slice, all of them one series."""
+"""Export as DICOM: a folder for each scan, whose slices are derived MR images of one series."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ from mrisem.errors import InputError
 from mrisem.files import whole
 from mrisem.results.export.placed import PlacedImages
 
-_STEPS = 2**16 - 1  # of a stored pixel
+_MAX_STORED = 2**16 - 1  # largest value of a stored pixel
 _SQUARE = 1e-3  # largest cosine between rows and columns that counts as a right angle
-_WINDOW = 99.8  # percentile of the series up to which the grey window reaches
-_OURS = re.compile(r"\d{4,}\.dcm")
+_WINDOW = 99.8  # percentile of the series at the upper end of the grey window
+_IMAGE_NAME = re.compile(r"\d{4,}\.dcm")  # name of an exported image
 
 
 @dataclass
 class Identifiers:
-    """Fresh identifiers: scans of one subject share a study, all images of a file their frame.
+    """New identifiers for the series of one command.
 
-    Kept during one command, so that its methods stand beside each other in a viewer.
+    Scans of a subject share a study, and reconstructions of a file share a frame of reference, so
+    that a viewer shows several methods beside each other.
     """
 
     studies: dict[str, str] = field(default_factory=dict)
@@ -47,23 +48,24 @@ class Identifiers:
 
 
 def write(scan: PlacedImages, folder: Path, identifiers: dict[str, Any]) -> None:
-    """Write ``0001.dcm`` and so on, numbered as the input's slices, from 1.
+    """Write ``0001.dcm`` and so on, with the numbers of the input's slices counted from 1.
 
-    Stored pixels are 16 bit. ``RescaleSlope`` is the same throughout the series, so that values
-    come back within half of it: 1 / 131070 of the range from the smallest (or 0) to the largest.
+    Stored pixels have 16 bits, and ``RescaleSlope`` is the same in the whole series. Its rounding
+    error is at most 1 / 131070 of the range from the smallest value (or 0) to the largest.
 
     Args:
-        scan: what is exported.
-        folder: its folder; images of an earlier export there are replaced.
-        identifiers: those of the series (`Identifiers.of`).
+        scan: slices with their geometry.
+        folder: folder of the series; images of an earlier export there are replaced.
+        identifiers: identifiers of the series (`Identifiers.of`).
 
     Raises:
-        InputError: rows and columns are not perpendicular; the folder holds other files.
+        InputError: when rows and columns are not perpendicular, or the folder holds other files.
     """
+    # DICOM states directions of rows and columns, and assumes a right angle
     if abs(float(np.dot(*scan.directions[:2]))) > _SQUARE:
         raise InputError(
-            f"rows and columns of a DICOM image must be perpendicular, the affine of {folder.name} "
-            "is sheared; set format=nifti"
+            "rows and columns of a DICOM image must be perpendicular, got a sheared affine for "
+            f"{folder.name}; set format=nifti"
         )
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -78,26 +80,29 @@ def write(scan: PlacedImages, folder: Path, identifiers: dict[str, Any]) -> None
 
 
 def _remove_former(folder: Path) -> None:
-    """Remove a folder of an earlier export."""
+    """Remove the folder of an earlier export; raise InputError if it holds other files."""
     if not folder.exists():
         return
-    others = [path.name for path in folder.iterdir() if not _OURS.fullmatch(path.name)]
+    others = [path.name for path in folder.iterdir() if not _IMAGE_NAME.fullmatch(path.name)]
     if others:
         raise InputError(
-            f"a series needs a folder of its own, {folder} holds {others[0]}; move it away"
+            f"a series needs a folder without other files, got {others[0]} in {folder}; move it "
+            "away"
         )
     shutil.rmtree(folder)
 
 
 def _datasets(scan: PlacedImages, identifiers: dict[str, Any]) -> Iterator[tuple[int, Any]]:
-    """Yield number and content of each image; all of them share their scale."""
+    """Yield number and content of each image; all share their scale."""
     low = min(0.0, float(scan.images.min()))
-    slope = (float(scan.images.max()) - low) / _STEPS or 1.0
+    slope = (float(scan.images.max()) - low) / _MAX_STORED or 1.0
+    # Readers get the slope as a decimal string of 16 characters: pixels are divided by the same
+    # rounded number, a little enlarged so that the largest value fits.
     slope, intercept = float(_decimal(slope * (1 + 1e-9))), float(_decimal(low))
     for image, number in zip(scan.images, scan.numbers, strict=True):
         dataset = _common(scan, identifiers)
-        _put_place(dataset, scan, number)
-        pixels = np.rint((image.astype(np.float64) - intercept) / slope).clip(0, _STEPS)
+        _set_geometry(dataset, scan, number)
+        pixels = np.rint((image.astype(np.float64) - intercept) / slope).clip(0, _MAX_STORED)
         dataset.RescaleSlope, dataset.RescaleIntercept = _decimal(slope), _decimal(intercept)
         dataset.RescaleType = "US"
         dataset.PixelData = pixels.astype("<u2").tobytes()
@@ -105,7 +110,7 @@ def _datasets(scan: PlacedImages, identifiers: dict[str, Any]) -> Iterator[tuple
 
 
 def _common(scan: PlacedImages, identifiers: dict[str, Any]) -> Any:
-    """What all images of a series say; of the patient nothing (DICOM PS3.3, A.4: MR Image)."""
+    """Return the content that all images of a series share (DICOM PS3.3, A.4: MR Image)."""
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
@@ -116,7 +121,7 @@ def _common(scan: PlacedImages, identifiers: dict[str, Any]) -> Any:
     dataset.SOPInstanceUID = generate_uid()
     dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
     for name in _EMPTY:
-        setattr(dataset, name, None)
+        setattr(dataset, name, None)  # present, without a value
     _, rows, columns = scan.images.shape
     center, width = _window(scan.images)
     series = f"{scan.acquisition} {scan.method}"[:64]
@@ -130,7 +135,7 @@ def _common(scan: PlacedImages, identifiers: dict[str, Any]) -> Any:
     return dataset
 
 
-# Required, and may be empty: there is no patient, and no more is known of the acquisition.
+# Required attributes that may be empty: patient and further acquisition parameters are not known.
 _EMPTY = (
     *("PatientName", "PatientID", "PatientBirthDate", "PatientSex"),
     *("StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName"),
@@ -145,7 +150,7 @@ _FIXED: dict[str, Any] = {
     "Manufacturer": "mrisem",
     "SoftwareVersions": mrisem.__version__,
     "ImageType": ["DERIVED", "SECONDARY", "OTHER"],
-    "ScanningSequence": "RM",  # research mode: not known
+    "ScanningSequence": "RM",  # research mode, since the sequence is not known
     "SequenceVariant": "NONE",
     "MRAcquisitionType": "2D",
     "BurnedInAnnotation": "NO",
@@ -158,8 +163,8 @@ _FIXED: dict[str, Any] = {
 }
 
 
-def _put_place(dataset: Any, scan: PlacedImages, number: int) -> None:
-    """Say where an image lies (PS3.3, C.7.6.2)."""
+def _set_geometry(dataset: Any, scan: PlacedImages, number: int) -> None:
+    """Set position, orientation and spacing of an image (PS3.3, C.7.6.2)."""
     columns, rows, across = scan.voxel_mm
     dataset.InstanceNumber = number + 1
     dataset.PixelSpacing = [_decimal(rows), _decimal(columns)]
@@ -169,13 +174,13 @@ def _put_place(dataset: Any, scan: PlacedImages, number: int) -> None:
 
 
 def _window(images: np.ndarray) -> tuple[float, float]:
-    """Centre and width of the grey window: from 0 to nearly the largest value."""
+    """Return centre and width of the grey window, from 0 to nearly the largest value."""
     high = float(np.percentile(images, _WINDOW)) or float(images.max()) or 1.0
     return high / 2, high
 
 
 def _decimal(value: float) -> Any:
-    """A number as DICOM's decimal string, which has 16 characters."""
+    """Return a number as DICOM's decimal string of at most 16 characters."""
     from pydicom.valuerep import DSfloat
 
     return DSfloat(float(value), auto_format=True)

@@ -1,4 +1,4 @@
-"""ISMRMRD images: one HDF5 file a scan, an image a slice."""
+"""Export as ISMRMRD: an HDF5 file for each scan, with an image for each slice."""
 
 from __future__ import annotations
 
@@ -11,10 +11,7 @@ GROUP, IMAGES = "dataset", "image_0"
 
 
 def write(scan: PlacedImages, path: Path) -> None:
-    """Write magnitudes ``(channel, z, y, x)`` float32, each with its place (axes LPS, mm).
-
-    ``read_dir`` is the way in which columns follow each other, as ISMRMRD's x does in an image.
-    """
+    """Write magnitudes ``(channel, z, y, x)`` float32, each with its position (LPS, mm)."""
     import ismrmrd
 
     _, rows, columns = scan.images.shape
@@ -24,11 +21,12 @@ def write(scan: PlacedImages, path: Path) -> None:
     if not scan.placed:
         meta["PositionAndOrientation"] = "not known"
     with whole(path) as partial, ismrmrd.Dataset(str(partial), GROUP) as file:
-        for place, (image, number) in enumerate(zip(scan.images, scan.numbers, strict=True)):
+        for index, (image, number) in enumerate(zip(scan.images, scan.numbers, strict=True)):
             entry = ismrmrd.Image.from_array(image[None, None], transpose=False)
-            entry.image_type, entry.image_index = ismrmrd.IMTYPE_MAGNITUDE, place + 1
+            entry.image_type, entry.image_index = ismrmrd.IMTYPE_MAGNITUDE, index + 1
             entry.slice, entry.image_series_index = number, 1
             entry.field_of_view = columns * spacing[0], rows * spacing[1], spacing[2]
+            # ISMRMRD states the centre of an image; its x, the columns, runs along read_dir
             entry.position = tuple(scan.point((columns - 1) / 2, (rows - 1) / 2, number))
             entry.read_dir, entry.phase_dir = tuple(along_x), tuple(along_y)
             entry.slice_dir = tuple(across)

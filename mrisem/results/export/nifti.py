@@ -1,4 +1,4 @@
-"""NIfTI: one compressed file a scan, float32."""
+"""Export as NIfTI: a compressed file for each scan, float32."""
 
 from __future__ import annotations
 
@@ -10,25 +10,27 @@ import numpy as np
 from mrisem.files import whole
 from mrisem.results.export.placed import PlacedImages
 
-_SCANNER, _UNKNOWN = 1, 0  # NIfTI's codes of coordinates
+_SCANNER, _UNKNOWN = 1, 0  # NIfTI's codes of coordinate systems
 
 
 def write(scan: PlacedImages, path: Path) -> None:
-    """Write ``(x, y, slice)`` float32 with the scan's affine; a slice that is missing is zero.
+    """Write ``(x, y, slice)`` float32 with the scan's affine; missing slices are zero.
 
-    Where position and orientation are not known, the codes of both transforms are 0, and readers
-    take the size of voxels alone.
+    If position and orientation are not known, the codes of both transforms are 0, and readers use
+    only the size of the voxels.
     """
     import nibabel
 
+    # Evenly spaced slices, such as every second one, need no zeros between them.
     step = int(np.gcd.reduce(np.diff(scan.numbers))) if len(scan.numbers) > 1 else 1
     first, last = scan.numbers[0], scan.numbers[-1]
     values = np.zeros((*scan.images.shape[:0:-1], (last - first) // step + 1), np.float32)
-    places = [(number - first) // step for number in scan.numbers]
-    values[..., places] = scan.images.transpose(2, 1, 0)
-    if missing := sorted({*range(values.shape[2])} - {*places}):
-        numbers = ", ".join(str(first + step * place) for place in missing)
+    indices = [(number - first) // step for number in scan.numbers]
+    values[..., indices] = scan.images.transpose(2, 1, 0)
+    if missing := sorted({*range(values.shape[2])} - {*indices}):
+        numbers = ", ".join(str(first + step * index) for index in missing)
         warnings.warn(f"{path.name}: slices {numbers} were not made and are zero", stacklevel=2)
+    # the scan's affine counts slices of the input: begin at the first one, in steps
     affine = scan.affine.copy()
     affine[:3, 3] += first * scan.affine[:3, 2]
     affine[:3, 2] *= step
@@ -43,6 +45,7 @@ def write(scan: PlacedImages, path: Path) -> None:
 
 
 def _compressed(content: bytes) -> bytes:
+    """Compress a file without a time stamp, so that equal images give equal files."""
     import gzip
 
-    return gzip.compress(content, compresslevel=6, mtime=0)  # equal images give equal files
+    return gzip.compress(content, compresslevel=6, mtime=0)

@@ -1,4 +1,4 @@
-"""What is exported of a scan: its reconstructed slices, and where their voxels lie."""
+"""Reconstructed slices of a scan with their geometry, ready for export."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mrisem.results.reading import Volume
 from mrisem.results.record import Record
 
 RAS_TO_LPS = np.array([-1.0, -1.0, 1.0])
-"""Of NIfTI's axes (right, front, head) to those of DICOM and ISMRMRD (left, back, head)."""
+"""Signs from NIfTI's axes (right, front, head) to DICOM's and ISMRMRD's (left, back, head)."""
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,12 @@ class PlacedImages:
 
     Args:
         images: ``(slice, y, x)`` float32 magnitudes, finite.
-        numbers: index of each slice in the input, ascending.
-        affine: ``(4, 4)`` float64, maps (column, row, index in the input) to mm (RAS+).
-        placed: whether position and orientation are known; else the affine states sizes alone.
+        numbers: indices of the slices in the input, ascending.
+        affine: ``(4, 4)`` float64 that maps (column, row, index in the input) to mm (RAS+).
+        placed: whether position and orientation are known; else the affine only states sizes.
         acquisition: fastMRI's name of the sequence.
-        method: what reconstructed them.
-        description: method, samples and kind of data, in one line without names of files.
+        method: name of the reconstruction method.
+        description: method, sampling and kind of data, in one line without names of files.
     """
 
     images: np.ndarray
@@ -40,43 +40,46 @@ class PlacedImages:
 
     @property
     def voxel_mm(self) -> tuple[float, float, float]:
-        """Distance of columns, of rows, and of slices."""
+        """Distances of columns, of rows, and of slices, mm."""
         column, row, across = np.linalg.norm(self.affine[:3, :3], axis=0).tolist()
         return column, row, across
 
     @property
     def directions(self) -> np.ndarray:
-        """``(3, 3)`` unit vectors (LPS): rows are the ways of columns, of rows, and of slices."""
+        """``(3, 3)`` float64: unit vectors (LPS) in which columns, rows and slices follow."""
         return (self.affine[:3, :3] / np.array(self.voxel_mm)).T * RAS_TO_LPS
 
     def point(self, column: float, row: float, number: float) -> np.ndarray:
-        """Place of a voxel in mm to the left, back and head (LPS)."""
+        """Return the position of a voxel, mm to the left, back and head (LPS)."""
         ras = self.affine @ np.array([column, row, number, 1.0])
         return ras[:3] * RAS_TO_LPS
 
 
 def place(volume: Volume, record: Record, voxel_mm: Sequence[float] | None) -> PlacedImages:
-    """Return what is exported of a reconstructed file.
+    """Return the slices of a reconstructed file with their geometry.
 
     Args:
         volume: the file.
-        record: what made it.
-        voxel_mm: mm from column to column, row to row and slice to slice; None: as the file says.
+        record: record of its run.
+        voxel_mm: distances of columns, of rows, and of slices, mm; None: as the file states.
 
     Raises:
-        InputError: values are not finite, or nothing says how large a voxel is.
+        InputError: when values are not finite, or the size of voxels is not known.
     """
     affine = volume.affine if voxel_mm is None else _scaled(volume.affine, voxel_mm)
     if affine is None:
         raise InputError(
-            f"the size of voxels must be known, {volume.path} states none (its input had neither "
+            f"the size of voxels must be known, got none in {volume.path} (its input had neither "
             "affine nor field of view, or an earlier version made it); set voxel_mm=[X,Y,SLICE]"
         )
     images = volume.images.numpy()
     if not np.isfinite(images).all():
-        raise InputError(f"images must be finite, got NaN or infinity in {volume.path}; remake it")
+        raise InputError(
+            f"images must be finite, got NaN or infinity in {volume.path}; reconstruct it again"
+        )
     order = np.argsort(volume.slices)
     method = volume.record.method if volume.record else record.method
+    # of "simulated from images: ..." the part before the details; it must not look measured
     simulated = volume.simulation.split(":")[0] if ":" in volume.simulation else "simulated data"
     facts = [method, record.sampling, simulated if volume.simulation else "", "not for diagnosis"]
     return PlacedImages(
@@ -91,7 +94,7 @@ def place(volume: Volume, record: Record, voxel_mm: Sequence[float] | None) -> P
 
 
 def _scaled(affine: Sequence[Sequence[float]] | None, voxel_mm: Sequence[float]) -> np.ndarray:
-    """The affine with other distances of voxels; its directions and first voxel stay."""
+    """Return the affine with other distances of voxels; directions and first voxel stay."""
     scaled = np.array(affine_of_voxels(voxel_mm) if affine is None else affine)
     scaled[:3, :3] *= np.array(voxel_mm) / np.linalg.norm(scaled[:3, :3], axis=0)
     return scaled

@@ -145,7 +145,7 @@ def test_formats_files_of_a_package_outside_are_read(monkeypatch, converted, sou
         assert ".raw" in registry.suffixes()
         assert (converted(tmp_path / "scan.raw")["kspace"] == source["kspace"]).all()
         (tmp_path / "scan.raw").write_bytes(b"NOT ")
-        with pytest.raises(InputError, match="must hold what the ending says"):
+        with pytest.raises(InputError, match="must have that format"):
             converted(tmp_path / "scan.raw")
     finally:
         registry.readers.cache_clear()

@@ -113,10 +113,10 @@ def test_mrd_several_images_are_refused(source, padding, header, converted, tmp_
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("cartesian", "radial", "only Cartesian trajectories are read, got radial"),
-        ("cartesian", "epi", "only Cartesian trajectories are read, got epi"),
-        ("<maximum>", "<maximum", "whole XML header"),
-        ("<encoding>", "<other>", "whole XML header"),
+        ("cartesian", "radial", "trajectory must be Cartesian, got radial"),
+        ("cartesian", "epi", "trajectory must be Cartesian, got epi"),
+        ("<maximum>", "<maximum", "complete XML header"),
+        ("<encoding>", "<other>", "complete XML header"),
     ],
 )
 def test_mrd_bad_headers_are_one_line(source, padding, header, converted, tmp_path, old, new, said):
