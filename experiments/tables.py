@@ -83,11 +83,15 @@ def p_text(test: dict[str, Any]) -> str:
     return test["reason"] if test["p_holm"] is None else f"p = {test['p_holm']:.2g}"
 
 
+def size(test: dict[str, Any], digits: int) -> str:
+    """Return the mean difference."""
+    value = test["mean_difference"]
+    return "-" if value is None else f"{value:+.{digits}f}"
+
+
 def change(test: dict[str, Any], digits: int) -> str:
     """Return the mean difference with its p-value."""
-    if test["mean_difference"] is None:
-        return "-"
-    return f"{test['mean_difference']:+.{digits}f} ({p_text(test)})"
+    return size(test, digits) + ("" if test["mean_difference"] is None else f" ({p_text(test)})")
 
 
 def means_table(columns: Columns, methods: dict[str, Any]) -> str:
@@ -183,13 +187,16 @@ def claims_table(results: dict[str, Result]) -> str:
         command = f"not run yet with the present start: `make {question.replace('_', '-')}`"
         said = outcome(question, results[question]) if question in results else command
         rows.append([own["claim"], link, said])
-    return markdown(["claim", "experiment", "our result (simulated scans)"], rows)
+    return markdown(
+        ["claim", "experiment", "our result (simulated scans where nothing else is said)"], rows
+    )
 
 
 def outcome(question: str, result: Result) -> str:
-    """Return a result in few words: the question's own, or the changes that each variant makes.
+    """Return a result in few words: the question's own, or what each variant changes.
 
-    Each table has its lines, that of all together last.
+    A variant has a line: for each score its change in each table, and the p-value of the last
+    table, which is that of all together where there are several.
     """
     analysis = own_module(question, "analyse")
     if analysis is not None and hasattr(analysis, "outcome"):
@@ -202,13 +209,19 @@ def outcome(question: str, result: Result) -> str:
                 tests[test["metric"]] = test
     columns, names = result["columns"], short_names(variants)
     shown = [s for s in CLAIMED if any(s in t for v in variants.values() for t in v.values())]
-    lines = ["Change of " + ", ".join(columns[s]["label"] for s in shown) + ":"]
-    for method, of_tables in variants.items():
-        for title, tests in of_tables.items():
-            changes = [change(tests[s], columns[s]["digits"] + 1) for s in shown]
-            n = max(test["n_subjects"] for test in tests.values())
-            said = ", ".join(changes)
-            lines.append(f"{names[method]}, {title}, {n} subjects: {said}")
+    last = [*result["tables"]][-1]
+    parts = [title for title in result["tables"] if title != last] or [last]
+    labels = ", ".join(columns[s]["label"] for s in shown)
+    tested = f" (p: {last})" if len(parts) > 1 else ""
+    lines = [f"Change of {labels}: {' / '.join(parts)}{tested}"]
+    for method, tables in variants.items():
+        cells = []
+        for score in shown:
+            tests = [tables[title][score] for title in parts if score in tables.get(title, {})]
+            changes = [size(test, columns[score]["digits"] + 1) for test in tests]
+            p = f" ({p_text(tables[last][score])})" if score in tables.get(last, {}) else ""
+            cells.append(" / ".join(changes) + p)
+        lines.append(f"{names[method]}: {', '.join(cells)}")
     return "<br>".join(lines)
 
 

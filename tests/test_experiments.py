@@ -188,16 +188,17 @@ def test_tables_show_means_changes_and_the_questions_own(tables):
     assert "| 0.1 | 3 |" in text
     assert "hfen" not in text
     said = tables.outcome("temperature", kept)
-    line = "unrolled + image_same, brain, gaussian R=4, 7 subjects: +0.0123 (p = 0.031)"
-    assert said == f"Change of HaarPSI:<br>{line}"
+    line = "unrolled + image_same: +0.0123 (p = 0.031)"
+    assert said == f"Change of HaarPSI: brain, gaussian R=4<br>{line}"
 
 
 def test_tables_of_several_groups_stand_before_that_of_all_together(tables):
     groups = [("brain", "gaussian R=4"), ("knee", "gaussian R=4")]
     kept = tables.keep(result(0.01, groups=groups))
     assert list(kept["tables"]) == [*map(", ".join, groups), "all together"]
-    lines = tables.outcome("temperature", kept).split("<br>")
-    assert [line.split(", ")[1] for line in lines[1:]] == ["brain", "knee", "all together"]
+    header, line = tables.outcome("temperature", kept).split("<br>")
+    assert header.endswith(": brain, gaussian R=4 / knee, gaussian R=4 (p: all together)")
+    assert line == "unrolled + image_same: +0.0100 / +0.0100 (p = 0.031)"
 
 
 def test_tables_say_why_there_is_no_p_value(tables):
