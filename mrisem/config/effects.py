@@ -66,9 +66,10 @@ def _check_prior(raw: Mapping[str, Any], values: Mapping[str, Any], written: set
                 )
     elif prior["weight"] is None and values["model"].get("prior_weight") is not None:
         raise InputError(f"prior.weight must be a number for {name}, got null; leave it out")
-    for group in ("encoder", "prompt", "auxiliary"):
+    for group in ("encoder", "generator", "prompt", "auxiliary"):
         trains = group == "auxiliary" and "fit" not in values  # decides who is trained on
-        read = prior.get("_target_") and (group == "auxiliary" or _reads(own, group))
+        reads = prior.get("uses_auxiliary", True) if group == "auxiliary" else _reads(own, group)
+        read = prior.get("_target_") and reads
         if _wrote(written, group) and not read and not trains:
             warnings.warn(f"{group} has no effect with {name}", stacklevel=2)
     negatives = values["auxiliary"]["negatives"]

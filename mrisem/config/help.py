@@ -36,6 +36,7 @@ _SENTENCES = {
     "prior": "what guides:",
     "prior.weight": "weight of the prior beside the data; null: nothing is guided",
     "encoder": "network that the prior looks through:",
+    "generator": "network of images that prior=generative uses:",
     "encoder.path": "its checkpoint, a folder or hub name; null: the usual one",
     "auxiliary.root": "where the bank's images are: a data set, or DICOM or NIfTI",
     "auxiliary.acquisition": "contrast of the bank's images; null: as the prior says",
@@ -82,7 +83,7 @@ _SENTENCES = {
     "simulate output_dir": "folder of brain/ and knee/",
 }
 _RUN = ("data", "data.root", "data.acquisition", "data.max_slices", "mask", "mask.acceleration")
-_GUIDE = ("prior", "prior.weight", "encoder", "encoder.path", "auxiliary.root")
+_GUIDE = ("prior", "prior.weight", "encoder", "encoder.path", "generator", "auxiliary.root")
 _OPTIONS = {
     "simulate": (
         *("source", "source_anatomy", "source_plane", "source_slice_step", "source_train"),

@@ -20,6 +20,7 @@ from mrisem.errors import InputError
 
 PATHS = {
     *("data.root", "auxiliary.root", "output_dir", "model.checkpoint", "encoder.path"),
+    "generator.path",
     *(
         "encoder.weights",
         "paths.cache",

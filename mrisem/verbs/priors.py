@@ -20,6 +20,7 @@ from mrisem.verbs.pieces import without
 
 if TYPE_CHECKING:
     from mrisem.data.datamodules import FastMRI
+    from mrisem.prior.generative.generator import Generator
     from mrisem.prior.image.encoder import Encoder
     from mrisem.prior.prior import PriorBuilder
     from mrisem.tasks.base import ReconstructionTask
@@ -51,11 +52,14 @@ class AsTrained:
 def make_prior_builder(config: DictConfig) -> PriorBuilder:
     """Make what ``config.prior._target_`` names from the options that are its own.
 
-    ``encoder: ${encoder}`` in a prior's YAML gives it a function that makes the encoder.
+    ``encoder: ${encoder}`` in a prior's YAML gives it a function that makes the encoder;
+    ``generator: ${generator}`` one that makes the generator.
     """
-    options = without(config.prior, *Steering.names(), "name", "n_auxiliary")
+    options = without(config.prior, *Steering.names(), "name", "n_auxiliary", "uses_auxiliary")
     if "encoder" in options:
         options["encoder"] = make_encoder(config)
+    if "generator" in options:
+        options["generator"] = make_generator(config)
     builder: PriorBuilder = instantiate(options)
     return builder
 
@@ -64,6 +68,12 @@ def make_encoder(config: DictConfig) -> Callable[..., Encoder]:
     """Return the function that makes what ``config.encoder._target_`` names."""
     options = without(config.encoder, "name", "prior_defaults")
     make: Callable[..., Encoder] = instantiate(options, _partial_=True)
+    return make
+
+
+def make_generator(config: DictConfig) -> Callable[[], Generator]:
+    """Return the function that makes what ``config.generator._target_`` names."""
+    make: Callable[[], Generator] = instantiate(without(config.generator, "name"), _partial_=True)
     return make
 
 

@@ -29,7 +29,8 @@ def make_record(config: DictConfig, contents: Mapping[str, str]) -> Record:
     guided = has_prior(config)
     factors = config.mask.get("acceleration") or []  # none: as the file's mask
     regulariser = config.get("regulariser", {}).get("name")
-    places = ("model.checkpoint", "encoder.path") if guided else ("model.checkpoint",)
+    network = "generator" if config.prior.get("generator") else "encoder"
+    places = ("model.checkpoint", f"{network}.path") if guided else ("model.checkpoint",)
     ignored = (*IGNORED, *(() if guided else OF_A_PRIOR))
     if any(name.startswith("prior ") for name in contents):
         ignored += IN_A_BANK
@@ -38,7 +39,7 @@ def make_record(config: DictConfig, contents: Mapping[str, str]) -> Record:
         fit=config.fit.name if "fit" in config.model.task and "fit" in config else None,
         regulariser=None if regulariser == "none" else regulariser,
         prior=config.prior.name if guided else None,
-        encoder=config.encoder.name if guided else None,
+        encoder=config[network].name if guided else None,
         anatomy=config.data.name,
         mask=config.mask.name,
         acceleration=tuple(factors if isinstance(factors, ListConfig | list) else [factors]),
