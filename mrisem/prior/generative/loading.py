@@ -73,6 +73,11 @@ def load_diffusion(
         **given,  # type: ignore[arg-type]
     )
     folder = resolve_checkpoint(path, revision, "generator")
+    if not folder.is_dir():
+        raise InputError(
+            f"generator.path={path} must lie in the package, got none there; run "
+            f"experiments/pretrain_diffusion_mini/run.sh OUT and set generator.path=OUT/{path}"
+        )
     unet = _network(folder / "unet" if (folder / "unet").is_dir() else folder, _NETWORKS)
     latent = [folder / name for name in ("vae", "vqvae") if (folder / name).is_dir()]
     vae = _network(latent[0], _AUTOENCODERS) if latent else None
@@ -138,7 +143,7 @@ def _scheduler(folder: Path) -> Any:
     place = folder / "scheduler" if (folder / "scheduler").is_dir() else folder
     facts = read_json(place / "scheduler_config.json")
     diffusers, name = _diffusers(), facts.get("_class_name")
-    scheduler_class = getattr(diffusers, str(name), None)
+    scheduler_class: Any = getattr(diffusers, str(name), None)
     if isinstance(scheduler_class, type) and issubclass(scheduler_class, diffusers.SchedulerMixin):
         scheduler: Any = scheduler_class.from_config(facts)
         known = ("epsilon", "v_prediction", "sample")

@@ -1,0 +1,40 @@
+"""Fits by the command line under a generative prior."""
+
+import h5py
+import pytest
+
+pytestmark = pytest.mark.filterwarnings("default:.* has no effect with")
+
+
+@pytest.fixture
+def fit(mrisem, simulated, tmp_path, with_text):
+    """Fit one simulated slice -> folder, image, last line of the output."""
+    data = ["data=brain", f"data.root={simulated / 'brain'}", "data.acquisition=AXT2"]
+    data += ["data.max_slices=1", "scale=smoke", f"generator.path={with_text}"]
+
+    def run(name, *overrides):
+        words = [*data, *overrides, f"output_dir={tmp_path / name}"]
+        code, out, err = mrisem("reconstruct", *words)
+        assert code == 0, err
+        (path,) = (tmp_path / name / "reconstructions").glob("*.h5")
+        with h5py.File(path) as file:
+            return path, file["reconstruction"][()], out.splitlines()[-1] + err
+
+    return run
+
+
+def test_fit_is_guided_repeats_by_its_seed_and_continues(fit):
+    path, guided, said = fit("a", "prior=generative")
+    assert said.startswith("unrolled + generative: 1 slices")
+    changed = path.stat().st_mtime_ns
+    assert (fit("a", "prior=generative")[1] == guided).all()
+    assert path.stat().st_mtime_ns == changed  # what is there is kept
+    assert (fit("b", "prior=generative")[1] == guided).all()
+    assert not (fit("c", "prior=generative", "generator.seed=7")[1] == guided).all()
+    assert not (fit("d", "prior=none")[1] == guided).all()
+
+
+def test_options_of_a_bank_are_said_to_have_no_effect(fit):
+    _, _, said = fit("a", "prior=generative", "auxiliary.n_subjects=2", "encoder=janus_mini")
+    assert "auxiliary has no effect with prior=generative" in said
+    assert "encoder has no effect with prior=generative" in said
