@@ -78,7 +78,7 @@ WRONG = {
     "prior=generative generator.guidance_scale=-1": "generator.guidance_scale must be",
     "prior=generative generator.time=late": "generator.time must be",
     "prior=generative generator.path=/nowhere": "generator.path must be",
-    "prior=generative generator=janus_vq generator.text=brain": "has no option text",
+    "prior=generative generator=janus_vq generator.text=brain": "unknown option generator.text",
     "fit.iterations=abc": "fit.iterations must be",
     "fit.iterations=0": "fit.iterations must be",
     "fit.learning_rate=0": "fit.learning_rate must be",

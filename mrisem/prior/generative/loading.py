@@ -7,21 +7,21 @@ folder itself. Only JSON and safetensors files are read: no code from a checkpoi
 
 from __future__ import annotations
 
+from inspect import isclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
 from annotated_types import Ge
-from torch import Tensor, nn
 
 from mrisem.errors import InputError
 from mrisem.prior.checkpoints import read_json, resolve_checkpoint
 from mrisem.prior.generative.diffusion import DiffusionGenerator, Distillation
-from mrisem.prior.weights import load_config, load_model, refuse_missing, weight_files
+from mrisem.prior.generative.embedding import load_text
+from mrisem.prior.weights import refuse_missing, weight_files
 
 _NETWORKS = ("UNet2DModel", "UNet2DConditionModel")
 _AUTOENCODERS = ("AutoencoderKL", "VQModel")
-_TEXT_ENCODERS = ("CLIPTextModel", "T5EncoderModel", "BertModel")
 _WEIGHTS = "diffusion_pytorch_model"
 
 
@@ -84,7 +84,7 @@ def load_diffusion(
     _check_channels(unet, vae, folder)
     side = None if size == "image" else size if size != "model" else _stated_side(unet, vae)
     scheduler = _scheduler(folder)
-    return DiffusionGenerator(unet, scheduler, settings, _text(unet, folder), vae, side)
+    return DiffusionGenerator(unet, scheduler, settings, load_text(unet, folder), vae, side)
 
 
 def _diffusers() -> Any:
@@ -144,7 +144,7 @@ def _scheduler(folder: Path) -> Any:
     facts = read_json(place / "scheduler_config.json")
     diffusers, name = _diffusers(), facts.get("_class_name")
     scheduler_class: Any = getattr(diffusers, str(name), None)
-    if isinstance(scheduler_class, type) and issubclass(scheduler_class, diffusers.SchedulerMixin):
+    if isclass(scheduler_class) and issubclass(scheduler_class, diffusers.SchedulerMixin):
         scheduler: Any = scheduler_class.from_config(facts)
         known = ("epsilon", "v_prediction", "sample")
         if hasattr(scheduler, "alphas_cumprod") and scheduler.config.prediction_type in known:
@@ -171,18 +171,12 @@ def _check_channels(unet: Any, vae: Any, folder: Path) -> None:
             f"have, got {unet.config.in_channels} and {unet.config.out_channels} in {folder}; name "
             "another model (inpainting and super-resolution take further images)"
         )
-    for option, accepted in {"class_embed_type": (None,), "num_class_embeds": (None,)}.items():
-        _check_option(unet, option, accepted, folder)
-    _check_option(unet, "addition_embed_type", (None, "text"), folder)
-
-
-def _check_option(unet: Any, option: str, accepted: tuple[Any, ...], folder: Path) -> None:
-    """Refuse networks that need an input beside image, time and text."""
-    if (value := unet.config.get(option)) not in accepted:
-        raise InputError(
-            f"a diffusion network may take image, time and text alone, got {option}={value} in "
-            f"{folder}; name another model"
-        )
+    for option in ("class_embed_type", "num_class_embeds", "addition_embed_type"):
+        if (value := unet.config.get(option)) not in (None, "text"):
+            raise InputError(
+                f"a diffusion network may take image, time and text alone, got {option}={value} in "
+                f"{folder}; name another model"
+            )
 
 
 def _stated_side(unet: Any, vae: Any) -> int | None:
@@ -190,78 +184,3 @@ def _stated_side(unet: Any, vae: Any) -> int | None:
     if not isinstance(size := unet.config.sample_size, int):
         return None
     return size if vae is None else size * 2 ** (len(vae.config.block_out_channels) - 1)
-
-
-class TextEmbedding(nn.Module):
-    """Text to the states of a text encoder's last layer.
-
-    Args:
-        tokenizer: tokenizer of transformers.
-        encoder: text encoder of transformers.
-        n_tokens: number of tokens to which texts are padded.
-    """
-
-    def __init__(self, tokenizer: Any, encoder: nn.Module, n_tokens: int) -> None:
-        super().__init__()
-        self.tokenizer, self.encoder, self.n_tokens = tokenizer, encoder, n_tokens
-
-    def forward(self, text: str) -> Tensor:
-        """Embed a text: ``(1, token, feature)``.
-
-        Raises:
-            InputError: when the text has unknown words or too many.
-        """
-        ids = self.tokenizer(text, padding="max_length", max_length=self.n_tokens)["input_ids"]
-        if len(ids) > self.n_tokens:
-            raise InputError(
-                f"generator.text may have {self.n_tokens} tokens, got {len(ids)} for {text!r}; "
-                "shorten it"
-            )
-        unknown = self.tokenizer.unk_token_id
-        if unknown is not None and unknown in ids and self.tokenizer.pad_token_id != unknown:
-            known = set(self.tokenizer.get_vocab())
-            words = [word for word in text.split() if word.lower() not in known]
-            listed = f"; it knows {', '.join(sorted(known))}" if len(known) < 100 else ""
-            raise InputError(
-                f"generator.text must be of words that the model knows, got {' '.join(words)!r} in "
-                f"{text!r}{listed}; use others"
-            )
-        device = next(self.encoder.parameters()).device
-        states: Tensor = self.encoder(torch.tensor([ids], device=device)).last_hidden_state
-        return states
-
-
-def _text(unet: Any, folder: Path) -> TextEmbedding | None:
-    """Load tokenizer and text encoder; None for a network that takes no text."""
-    import transformers
-
-    if not hasattr(unet.config, "cross_attention_dim"):
-        return None
-    place = folder / "text_encoder"
-    named = (read_json(place / "config.json").get("architectures") or [None])[0]
-    if named not in _TEXT_ENCODERS:
-        raise InputError(
-            f"text_encoder must be one of {', '.join(_TEXT_ENCODERS)}, got {named} in {place}; "
-            "name another model"
-        )
-    model_class = getattr(transformers, named)
-    config = load_config(model_class.config_class, place)
-    width = unet.config.get("encoder_hid_dim") or unet.config.cross_attention_dim
-    if config.hidden_size != width:
-        raise InputError(
-            f"the network takes text embeddings of width {width}, got {config.hidden_size} of "
-            f"{place}; save the text encoder that it was trained with"
-        )
-    encoder = load_model(model_class, place, config, torch.float32, {})
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
-            folder / "tokenizer", local_files_only=True, trust_remote_code=False
-        )
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise InputError(
-            f"a generator with text needs its tokenizer, got {folder / 'tokenizer'} ({reason}); "
-            "save it there"
-        ) from error
-    longest = min(tokenizer.model_max_length, getattr(config, "max_position_embeddings", 512))
-    return TextEmbedding(tokenizer, encoder, longest)

@@ -16,7 +16,7 @@ class GenerativePrior(Prior):
 
     p is the generator's pull and N the number of its values. The pull is a constant for autograd:
     the Jacobian of the network is left out (Poole et al., arXiv:2209.14988, Eq. 3; Mardani et al.,
-    arXiv:2305.04391, Section 3.2). Of a projection ``p = x - P(x)`` this is the gradient of
+    arXiv:2305.04391). Of a projection ``p = x - P(x)`` this is the gradient of
     ``|x - P|^2 / 2 N`` with P held fixed. The class is not an nn.Module, so that checkpoints of a
     task do not contain the generator.
 

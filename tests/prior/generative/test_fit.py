@@ -29,12 +29,10 @@ def test_fit_is_guided_repeats_by_its_seed_and_continues(fit):
     changed = path.stat().st_mtime_ns
     assert (fit("a", "prior=generative")[1] == guided).all()
     assert path.stat().st_mtime_ns == changed  # what is there is kept
-    assert (fit("b", "prior=generative")[1] == guided).all()
+    of_a_bank = ["auxiliary.n_subjects=2", "encoder=janus_mini"]
+    _, again, said = fit("b", "prior=generative", *of_a_bank)
+    assert (again == guided).all()
+    for group in ("auxiliary", "encoder"):
+        assert f"{group} has no effect with prior=generative" in said
     assert not (fit("c", "prior=generative", "generator.seed=7")[1] == guided).all()
     assert not (fit("d", "prior=none")[1] == guided).all()
-
-
-def test_options_of_a_bank_are_said_to_have_no_effect(fit):
-    _, _, said = fit("a", "prior=generative", "auxiliary.n_subjects=2", "encoder=janus_mini")
-    assert "auxiliary has no effect with prior=generative" in said
-    assert "encoder has no effect with prior=generative" in said
