@@ -22,7 +22,6 @@ from mrisem.files import reading, write_text
 # What lies at a path counts by its content instead (`Record.contents`, `Scan`).
 IGNORED = (
     *("output_dir", "on_error", "skip_existing", "paths", "logger", "metrics", "returns"),
-    *("generator",),  # a prior that uses it holds it, too
     *("trainer", "scale", "model.checkpoint", "model.trained_by", "prior.folder"),
     *("data.root", "data.acquisition", "data.split", "data.max_slices", "data.max_volumes"),
     *("data.max_validation_slices", "data.n_workers", "data.paper_subjects"),
@@ -33,12 +32,13 @@ IGNORED = (
 IN_A_BANK = (
     *("auxiliary.root", "encoder.path", "encoder.name", "prior.path"),
     *("prior.encoder.path", "prior.encoder.name"),
-    *("prior.generator.path", "prior.generator.name"),
+    *("generator.path", "generator.name", "prior.generator.path", "prior.generator.name"),
 )
 # Settings that a run with a prior has beside those of the same run without.
 OF_A_PRIOR = (
     "prior",
     "encoder",
+    "generator",
     "prompt",
     "auxiliary",
     "model.prior_weight",

@@ -32,6 +32,8 @@ def make_record(config: DictConfig, contents: Mapping[str, str]) -> Record:
     network = "generator" if config.prior.get("generator") else "encoder"
     places = ("model.checkpoint", f"{network}.path") if guided else ("model.checkpoint",)
     ignored = (*IGNORED, *(() if guided else OF_A_PRIOR))
+    if network != "generator":
+        ignored += ("generator",)
     if any(name.startswith("prior ") for name in contents):
         ignored += IN_A_BANK
     return Record(

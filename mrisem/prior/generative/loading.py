@@ -22,6 +22,7 @@ from mrisem.prior.weights import refuse_missing, weight_files
 
 _NETWORKS = ("UNet2DModel", "UNet2DConditionModel")
 _AUTOENCODERS = ("AutoencoderKL", "VQModel")
+_PREDICTIONS = ("epsilon", "v_prediction", "sample")
 _WEIGHTS = "diffusion_pytorch_model"
 
 
@@ -144,10 +145,11 @@ def _scheduler(folder: Path) -> Any:
     facts = read_json(place / "scheduler_config.json")
     diffusers, name = _diffusers(), facts.get("_class_name")
     scheduler_class: Any = getattr(diffusers, str(name), None)
-    if isclass(scheduler_class) and issubclass(scheduler_class, diffusers.SchedulerMixin):
+    known = isclass(scheduler_class) and issubclass(scheduler_class, diffusers.SchedulerMixin)
+    if known:
         scheduler: Any = scheduler_class.from_config(facts)
-        known = ("epsilon", "v_prediction", "sample")
-        if hasattr(scheduler, "alphas_cumprod") and scheduler.config.prediction_type in known:
+        predicts = scheduler.config.get("prediction_type") in _PREDICTIONS
+        if hasattr(scheduler, "alphas_cumprod") and predicts:
             return scheduler
     raise InputError(
         "scheduler_config.json must name a scheduler of diffusers with alphas_cumprod, such as "

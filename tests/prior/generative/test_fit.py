@@ -1,5 +1,7 @@
 """Fits by the command line under a generative prior."""
 
+import json
+
 import h5py
 import pytest
 
@@ -26,6 +28,10 @@ def fit(mrisem, simulated, tmp_path, with_text):
 def test_fit_is_guided_repeats_by_its_seed_and_continues(fit):
     path, guided, said = fit("a", "prior=generative")
     assert said.startswith("unrolled + generative: 1 slices")
+    record = json.loads((path.parents[1] / "record.json").read_text())
+    assert record["encoder"] == "diffusion_mini"
+    assert len(record["contents"]["prior generator"]) == 64
+    assert record["settings"]["generator"]["guidance_scale"] == 1  # names what a sweep compares
     changed = path.stat().st_mtime_ns
     assert (fit("a", "prior=generative")[1] == guided).all()
     assert path.stat().st_mtime_ns == changed  # what is there is kept
@@ -35,4 +41,7 @@ def test_fit_is_guided_repeats_by_its_seed_and_continues(fit):
     for group in ("auxiliary", "encoder"):
         assert f"{group} has no effect with prior=generative" in said
     assert not (fit("c", "prior=generative", "generator.seed=7")[1] == guided).all()
-    assert not (fit("d", "prior=none")[1] == guided).all()
+    path, plain, _ = fit("d", "prior=none")
+    assert not (plain == guided).all()
+    settings = json.loads((path.parents[1] / "record.json").read_text())["settings"]
+    assert "generator" not in settings

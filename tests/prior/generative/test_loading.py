@@ -60,6 +60,11 @@ def test_missing_folder_is_refused():
     assert "generator.path must be an existing folder" in refusal("/nowhere/at/all")
 
 
+def test_weights_that_do_not_ship_name_the_command_that_trains_them(monkeypatch):
+    monkeypatch.setattr("mrisem.prior.checkpoints.SHIPPED", ("absent_mini",))
+    assert "pretrain_diffusion_mini/run.sh OUT" in refusal("absent_mini")
+
+
 def test_folder_without_safetensors_is_refused(copied):
     file = copied / "unet" / "diffusion_pytorch_model.safetensors"
     file.rename(file.with_suffix(".bin"))
