@@ -1,4 +1,4 @@
-"""Tiny diffusion models of diffusers with random weights, and their folders."""
+"""Folders of tiny diffusion models with random weights."""
 
 import importlib.util
 import sys
@@ -7,41 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
-diffusers = pytest.importorskip("diffusers", reason="needs mrisem[generative]")
 RECIPE = Path(__file__).parents[3] / "experiments" / "pretrain_diffusion_mini" / "networks.py"
-SIZES = {"block_out_channels": (8, 8), "norm_num_groups": 4, "layers_per_block": 1}
 WORDS = ["high-quality", "t1", "t2", "flair", "mri", "of", "the", "brain", "knee", "aliased"]
-
-
-def unet(channels=1, out=None, **options):
-    torch.manual_seed(0)
-    blocks = {"down_block_types": ("DownBlock2D",) * 2, "up_block_types": ("UpBlock2D",) * 2}
-    options = SIZES | blocks | {"add_attention": False} | options
-    made = diffusers.UNet2DModel(in_channels=channels, out_channels=out or channels, **options)
-    return made.eval()
-
-
-def autoencoder():
-    torch.manual_seed(1)
-    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2}
-    blocks |= {"up_block_types": ("UpDecoderBlock2D",) * 2}
-    sizes = SIZES | {"in_channels": 1, "out_channels": 1, "latent_channels": 2}
-    return diffusers.AutoencoderKL(**blocks, **sizes, scaling_factor=0.5).eval()
-
-
-def scheduler(**options):
-    return diffusers.DDPMScheduler(**options)
-
-
-def save(folder, **parts):
-    for name, part in parts.items():
-        part.save_pretrained(folder / name)
-    return folder
 
 
 @pytest.fixture(scope="session")
 def parts():
     """The parts of a tiny diffusion_mini, weights large enough that a text changes the output."""
+    pytest.importorskip("diffusers", reason="needs mrisem[generative]")
     spec = importlib.util.spec_from_file_location("diffusion_recipe", RECIPE)
     recipe = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(recipe)
@@ -62,12 +35,16 @@ def parts():
 @pytest.fixture(scope="session")
 def with_text(parts, tmp_path_factory):
     """Folder of a model that takes text."""
+    from .tiny import save
+
     return save(tmp_path_factory.mktemp("with_text"), **parts)
 
 
 @pytest.fixture(scope="session")
 def without_text(tmp_path_factory):
     """Folder of a model without text: the network in the folder itself, as it is saved alone."""
+    from .tiny import scheduler, unet
+
     folder = tmp_path_factory.mktemp("without_text")
     unet().save_pretrained(folder)
     scheduler().save_pretrained(folder)

@@ -14,7 +14,7 @@ from mrisem.prior.generative.loading import load_diffusion
 from mrisem.prior.generative.prior import GenerativePrior
 from mrisem.prior.jitter import Jitter
 
-from .conftest import autoencoder, scheduler, unet
+from .tiny import autoencoder, scheduler, unet
 
 ACQUISITION = "AXT2"
 

@@ -10,7 +10,7 @@ import torch
 from mrisem.errors import InputError
 from mrisem.prior.generative.loading import load_diffusion
 
-from .conftest import autoencoder, diffusers, save, scheduler, unet
+from .tiny import autoencoder, diffusers, save, scheduler, unet
 
 
 def refusal(folder, **options):
