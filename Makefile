@@ -20,7 +20,7 @@ ENCODER = $(shell $(MRISEM) doctor encoder=vgg16 >/dev/null 2>&1 && echo vgg16 |
 # each is a folder of experiments/ with a sweep.yaml
 QUESTIONS := what-guides contrast-settings embedding-levels prior-weight acceleration auxiliary-subjects temperature \
   embedding-umap main-table abnormalities prompt-control prompt-robustness perturbation centering \
-  cheaper-guidance
+  cheaper-guidance generative
 WITH_IMAGES := real-images # needs IMAGES=DIR, see its page
 
 .DEFAULT_GOAL := help
@@ -80,8 +80,9 @@ tune-baselines: $(STAMP) ## choose the classical baselines' weights on auxiliary
 	@test -d outputs/demo/data/brain || $(MRISEM) simulate scale=demo output_dir=outputs/demo/data
 	@$(BIN)/python experiments/tune_baselines/tune.py
 
-pretrain: $(STAMP) ## train unrolled_mini and the next janus_mini (hours of two cores)
+pretrain: $(STAMP) ## train unrolled_mini, diffusion_mini and the next janus_mini (hours of two cores)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" experiments/pretrain_unrolled/run.sh outputs/pretrain_unrolled
+	@PATH="$(CURDIR)/$(BIN):$$PATH" experiments/pretrain_diffusion_mini/run.sh outputs/pretrain_diffusion_mini
 	@PATH="$(CURDIR)/$(BIN):$$PATH" experiments/pretrain_janus_mini/run.sh outputs/pretrain_janus_mini
 
 SCALE ?= demo

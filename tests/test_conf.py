@@ -13,7 +13,7 @@ from mrisem.config.compose import CONF, compose
 from mrisem.config.schema import VERBS as SCHEMAS
 from mrisem.errors import InputError
 from mrisem.verbs.pieces import group_options, make_datamodule, new_task
-from mrisem.verbs.priors import make_encoder, make_prior_builder
+from mrisem.verbs.priors import make_encoder, make_generator, make_prior_builder
 
 START = "model.checkpoint=unused"  # a fit of a trained network names one
 
@@ -42,7 +42,7 @@ def test_conf_has_no_group_that_these_tests_leave_out():
     groups = {path.name for path in CONF.iterdir() if path.is_dir()}
     tested = {"scale", "model", "mask", "data", "encoder", "prior", "trainer", "metrics", "prompt"}
     tested |= {"fit", "regulariser", "objective", "logger", "steering", "experiment"}
-    tested |= {"hydra"}  # tests/test_ray.py
+    tested |= {"hydra", "generator"}  # tests/test_ray.py
     assert groups == tested
 
 
@@ -98,6 +98,14 @@ def test_conf_every_encoder_names_arguments_that_exist(name):
     defaults = config.encoder.prior_defaults
     for key in ("components", "level_weights"):
         assert defaults.get(key) is None or len(defaults[key]) == len(config.encoder.levels)
+
+
+@pytest.mark.parametrize("name", options("generator"))
+def test_conf_every_generator_names_arguments_that_exist(name):
+    config = composed("reconstruct", f"generator={name}", "prior=generative")
+    make = make_generator(config)
+    signature(make.func).bind(*make.args, **make.keywords)
+    assert config.prior.generator.name == name
 
 
 @pytest.mark.parametrize("name", options("prompt"))

@@ -109,7 +109,7 @@ def test_sweep_shares_its_data_unless_it_simulates_its_own(run, monkeypatch):
     monkeypatch.delenv("DATA", raising=False)
     monkeypatch.setenv("IMAGES", "/images")
     found = {q: run.load_sweep(q, "demo", Path("/e") / q).data for q in QUESTIONS}
-    for question in ("abnormalities", "what_guides"):
+    for question in ("abnormalities", "generative", "what_guides"):
         assert found.pop(question) == Path("/e") / question / "data"
     assert set(found.values()) == {Path("/e/data")}
 

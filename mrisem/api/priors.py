@@ -15,7 +15,7 @@ from mrisem.config.compose import compose
 from mrisem.data.anatomies import FastMRIMixed
 from mrisem.errors import InputError
 
-Kind = Literal["image_same", "image_cross", "image_language"]
+Kind = Literal["image_same", "image_cross", "image_language", "generative"]
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,8 @@ def semantic_prior(
             DICOM or NIfTI images; None: the data set that the scan is in.
         acquisition: fastMRI's name of the images' contrast; None: as ``kind`` says.
         kind: ``image_same`` (the scan's contrast), ``image_cross`` (another one), or
-            ``image_language`` (answers of a language model).
+            ``image_language`` (answers of a language model), ``generative`` (a diffusion model,
+            without a bank; its options are overrides such as ``generator.path``).
         n_subjects: number of subjects in the bank; None: of the scale.
         overrides: more options of the command line, such as ``{"prior.weight": 0.01}``.
 

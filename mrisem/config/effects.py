@@ -70,10 +70,11 @@ def _check_prior(raw: Mapping[str, Any], values: Mapping[str, Any], written: set
                 )
     elif prior["weight"] is None and values["model"].get("prior_weight") is not None:
         raise InputError(f"prior.weight must be a number for {name}, got null; leave it out")
-    for group in ("encoder", "prompt", "auxiliary"):
+    for group in ("encoder", "generator", "prompt", "auxiliary"):
         # without a prior, `train` still leaves the auxiliary subjects out of training
         is_training = group == "auxiliary" and "fit" not in values
-        is_read = prior.get("_target_") and (group == "auxiliary" or _reads(builder, group))
+        acts = prior.get("uses_auxiliary", True) if group == "auxiliary" else _reads(builder, group)
+        is_read = prior.get("_target_") and acts
         if _wrote(written, group) and not is_read and not is_training:
             warnings.warn(f"{group} has no effect with {name}", stacklevel=2)
     negatives = values["auxiliary"]["negatives"]

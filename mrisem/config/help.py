@@ -37,6 +37,7 @@ _SENTENCES = {
     "prior": "what guides:",
     "prior.weight": "weight of the prior beside the data; null: nothing is guided",
     "encoder": "network that the prior looks through:",
+    "generator": "network of images that prior=generative uses:",
     "encoder.path": "its checkpoint, a folder or hub name; null: the usual one",
     "auxiliary.root": "where the bank's images are: a data set, or DICOM or NIfTI",
     "auxiliary.acquisition": "contrast of the bank's images; null: as the prior says",
@@ -84,7 +85,7 @@ _SENTENCES = {
 }
 # Options in the help of each verb.
 _RUN = ("data", "data.root", "data.acquisition", "data.max_slices", "mask", "mask.acceleration")
-_GUIDE = ("prior", "prior.weight", "encoder", "encoder.path", "auxiliary.root")
+_GUIDE = ("prior", "prior.weight", "encoder", "encoder.path", "generator", "auxiliary.root")
 _OPTIONS = {
     "simulate": (
         *("source", "source_anatomy", "source_plane", "source_slice_step", "source_train"),

@@ -22,7 +22,7 @@ from mrisem.errors import InputError
 PATHS = {
     *("data.root", "auxiliary.root", "output_dir", "model.checkpoint", "encoder.path"),
     *("encoder.weights", "paths.cache", "source", "data.axes", "mask.path"),
-    "data.sensitivity_maps",
+    *("data.sensitivity_maps", "generator.path"),
 }
 _SAFE = re.compile(r"[\w./:@%+$\\-]*")  # characters that Hydra's grammar takes without quotes
 

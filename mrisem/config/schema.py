@@ -165,11 +165,21 @@ class Encoder(Choice):
     prior_defaults: PriorDefaults = Field(default_factory=PriorDefaults)
 
 
+class Generator(Choice):
+    """A generator: the arguments of its ``_target_``."""
+
+    path: PathText | None = Field(None, description="checkpoint: folder or hub name")
+
+
 class Prior(Steering, Choice):
     """Prior: steering, and the arguments of its builder."""
 
     encoder: Encoder | None = Field(None, description="the group encoder, if the builder takes one")
+    generator: Generator | None = Field(
+        None, description="the group generator, if the builder takes one"
+    )
     n_auxiliary: Count | None = Field(None, description="number of subjects of its bank")
+    uses_auxiliary: bool = Field(True, description="whether it has a bank of auxiliary images")
 
 
 class Fit(Choice):
@@ -300,6 +310,7 @@ class Bank(Verb):
     mask: Choice
     model: dict[str, Any]
     encoder: Encoder
+    generator: Generator
     prompt: Choice
     prior: Prior
     scale: Scale

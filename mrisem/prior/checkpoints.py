@@ -11,7 +11,7 @@ from typing import Any
 import mrisem
 from mrisem.errors import InputError
 
-SHIPPED = ("janus_mini",)
+SHIPPED = ("janus_mini", "diffusion_mini")
 # Mean and std of ``(value - mean) / std``, which maps [0, 1] to a network's input; each has one
 # number for all channels, or one for each.
 Normalisation = tuple[float | Sequence[float], float | Sequence[float]]
@@ -21,14 +21,15 @@ _HUB_FILES = ["*.json", "*.jinja", "*.safetensors", "*.txt", "tokenizer.model"]
 _HUB_TIMEOUT = 10.0  # seconds
 
 
-def resolve_checkpoint(path: str, revision: str | None = None) -> Path:
+def resolve_checkpoint(path: str, revision: str | None = None, group: str = "encoder") -> Path:
     """Find the folder of a checkpoint.
 
     Args:
-        path: ``janus_mini`` (part of the package), a folder, or a hub name ``owner/name``. A hub
+        path: one of `SHIPPED` (part of the package), a folder, or a hub name ``owner/name``. A hub
             name is looked up in the local hub cache, and downloaded only if it is not there.
         revision: commit, tag or branch of a hub name; None: its main branch. A folder has no
             revision, and the value is not used.
+        group: name of the options, for messages: ``encoder`` or ``generator``.
 
     Raises:
         InputError: when the folder does not exist, or the hub name cannot be fetched.
@@ -39,14 +40,14 @@ def resolve_checkpoint(path: str, revision: str | None = None) -> Path:
     if folder.is_dir():
         return folder
     if _HUB_ID.fullmatch(path):
-        return _resolve_hub(path, revision)
+        return _resolve_hub(path, revision, group)
     raise InputError(
-        f"encoder.path must be an existing folder, a hub name owner/name or one of {SHIPPED}, "
+        f"{group}.path must be an existing folder, a hub name owner/name or one of {SHIPPED}, "
         f"got {path!r}; correct the spelling"
     )
 
 
-def _resolve_hub(name: str, revision: str | None) -> Path:
+def _resolve_hub(name: str, revision: str | None, group: str) -> Path:
     """Find a hub name in the local hub cache, or download it."""
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
@@ -54,7 +55,7 @@ def _resolve_hub(name: str, revision: str | None) -> Path:
     request: dict[str, Any] = {"revision": revision, "allow_patterns": _HUB_FILES}
     try:
         cached = Path(snapshot_download(name, local_files_only=True, **request))
-        if any(cached.glob("*.safetensors")):  # a cache may hold a configuration alone
+        if any(cached.rglob("*.safetensors")):  # a cache may hold a configuration alone
             return cached
     except LocalEntryNotFoundError:
         pass  # not cached: ask the hub
@@ -65,9 +66,9 @@ def _resolve_hub(name: str, revision: str | None) -> Path:
     except Exception as error:  # offline, unknown or gated names raise different classes
         fetch = f"hf download {name}{f' --revision {revision}' if revision else ''} --local-dir DIR"
         raise InputError(
-            f"encoder.path must be a folder or a hub name that is cached or can be fetched, got "
+            f"{group}.path must be a folder or a hub name that is cached or can be fetched, got "
             f"{name!r} ({type(error).__name__}); run `{fetch}` on a machine with a network, copy "
-            "DIR here and set encoder.path=DIR"
+            f"DIR here and set {group}.path=DIR"
         ) from error
 
 
@@ -117,8 +118,8 @@ def read_json(file: Path) -> dict[str, Any]:
         return json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(
-            f"encoder folder must hold {file.name}, got none in {file.parent}; "
-            "point encoder.path at a whole checkpoint"
+            f"a checkpoint folder must hold {file.name}, got none in {file.parent}; "
+            "give the path of a whole checkpoint"
         ) from error
     except json.JSONDecodeError as error:
         raise InputError(

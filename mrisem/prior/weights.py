@@ -44,13 +44,18 @@ def load_config(config_class: Any, folder: Path) -> Any:
         ) from error
 
 
-def weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path, stem: str = "model") -> list[Path]:
     """List the safetensors files of a checkpoint: a single one, or the shards in its index.
+
+    Args:
+        folder: checkpoint.
+        stem: name of the file without extension.
 
     Raises:
         InputError: when there are no weights, only pickled weights, or a shard is missing.
     """
-    files, index = [folder / "model.safetensors"], folder / "model.safetensors.index.json"
+    files = [folder / f"{stem}.safetensors"]
+    index = folder / f"{stem}.safetensors.index.json"
     if index.is_file() and not files[0].is_file():
         files = sorted({folder / name for name in read_json(index)["weight_map"].values()})
     # pickles are named in the message, and never opened: they could run any code
@@ -58,8 +63,8 @@ def weight_files(folder: Path) -> list[Path]:
         pickles = sorted(file.name for file in folder.iterdir() if file.suffix in _PICKLES)
         held = f"only pickled weights {pickles[0]}" if pickles else f"no weights {missing[0]}"
         raise InputError(
-            f"encoder folder must hold whole safetensors weights, got {held} in {folder}; fetch "
-            "the checkpoint again, or save it again with save_pretrained"
+            f"a checkpoint folder must hold whole safetensors weights, got {held} in {folder}; "
+            "fetch the checkpoint again, or save it again with save_pretrained"
         )
     return files
 

@@ -32,11 +32,13 @@ IGNORED = (
 BANK_KEYS = (
     *("auxiliary.root", "encoder.path", "encoder.name", "prior.path"),
     *("prior.encoder.path", "prior.encoder.name"),
+    *("generator.path", "generator.name", "prior.generator.path", "prior.generator.name"),
 )
 # Settings that only a run with a prior has.
 PRIOR_KEYS = (
     "prior",
     "encoder",
+    "generator",
     "prompt",
     "auxiliary",
     "model.prior_weight",

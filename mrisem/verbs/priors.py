@@ -20,6 +20,7 @@ from mrisem.verbs.pieces import group_options
 
 if TYPE_CHECKING:
     from mrisem.data.datamodules import FastMRI
+    from mrisem.prior.generative.generator import Generator
     from mrisem.prior.image.encoder import Encoder
     from mrisem.prior.prior import PriorBuilder
     from mrisem.tasks.base import ReconstructionTask
@@ -49,11 +50,14 @@ class AsTrained:
 
 def make_prior_builder(config: DictConfig) -> PriorBuilder:
     """Make the builder that ``config.prior._target_`` names, from its own options."""
-    options = group_options(config.prior, *Steering.names(), "name", "n_auxiliary")
+    used = ("name", "n_auxiliary", "uses_auxiliary")
+    options = group_options(config.prior, *Steering.names(), *used)
     # A prior's YAML with `encoder: ${encoder}` gets a function, so that a bank in the cache need
-    # not load the encoder at once.
+    # not load the encoder at once; one with `generator: ${generator}` gets one, too.
     if "encoder" in options:
         options["encoder"] = make_encoder(config)
+    if "generator" in options:
+        options["generator"] = make_generator(config)
     builder: PriorBuilder = instantiate(options)
     return builder
 
@@ -62,6 +66,14 @@ def make_encoder(config: DictConfig) -> Callable[..., Encoder]:
     """Return the function that makes the encoder named by ``config.encoder._target_``."""
     options = group_options(config.encoder, "name", "prior_defaults")
     make: Callable[..., Encoder] = instantiate(options, _partial_=True)
+    return make
+
+
+def make_generator(config: DictConfig) -> Callable[[], Generator]:
+    """Return the function that makes what ``config.generator._target_`` names."""
+    make: Callable[[], Generator] = instantiate(
+        group_options(config.generator, "name"), _partial_=True
+    )
     return make
 
 

@@ -29,9 +29,12 @@ def make_record(config: DictConfig, contents: Mapping[str, str]) -> Record:
     is_guided = has_prior(config)
     factors = config.mask.get("acceleration") or []  # masks from files have none
     regulariser = config.get("regulariser", {}).get("name")
-    path_keys = ("model.checkpoint", "encoder.path") if is_guided else ("model.checkpoint",)
+    network = "generator" if config.prior.get("generator") else "encoder"
+    path_keys = ("model.checkpoint", *((f"{network}.path",) if is_guided else ()))
     # without a prior, its settings do not act: runs that differ in them are equal
     ignored = (*IGNORED, *(() if is_guided else PRIOR_KEYS))
+    if network != "generator":
+        ignored += ("generator",)
     if any(name.startswith("prior ") for name in contents):
         ignored += BANK_KEYS
     return Record(
@@ -39,7 +42,7 @@ def make_record(config: DictConfig, contents: Mapping[str, str]) -> Record:
         fit=config.fit.name if "fit" in config.model.task and "fit" in config else None,
         regulariser=None if regulariser == "none" else regulariser,
         prior=config.prior.name if is_guided else None,
-        encoder=config.encoder.name if is_guided else None,
+        encoder=config[network].name if is_guided else None,
         anatomy=config.data.name,
         mask=config.mask.name,
         acceleration=tuple(factors if isinstance(factors, ListConfig | list) else [factors]),

@@ -75,6 +75,8 @@ VALUES = {
     f"{LANGUAGE} prior.n_perturbations=0": "prior.n_perturbations must be",
     f"{LANGUAGE} prior.sigma=-1": "prior.sigma must be",
     f"{LANGUAGE} prompt.target=both": "prompt.target must be",
+    "prior=generative generator.guidance_scale=-1": "generator.guidance_scale must be",
+    "prior=generative generator.time=late": "generator.time must be",
     "fit.iterations=abc": "fit.iterations must be",
     "fit.iterations=0": "fit.iterations must be",
     "fit.learning_rate=0": "fit.learning_rate must be",
@@ -110,6 +112,8 @@ WRONG = {
     f"{PRIOR} auxiliary.plane=axial": "auxiliary.plane cuts slices of images",
     f"{LANGUAGE} prompt.wording=5": "prompt.wording must be",
     f"{LANGUAGE} encoder=vgg16": "needs a language model",
+    "prior=generative generator.path=/nowhere": "generator.path must be",
+    "prior=generative generator=janus_vq generator.text=brain": "unknown option generator.text",
     "mask.acceleration=[]": "mask.acceleration",
     "mask.acceleration=60": "calibration",
     # unknown
