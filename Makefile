@@ -21,7 +21,7 @@ ENCODER = $(shell $(MRISEM) doctor encoder=vgg16 >/dev/null 2>&1 && echo vgg16 |
 QUESTIONS := what-guides contrast-settings embedding-levels prior-weight acceleration auxiliary-subjects temperature \
   embedding-umap main-table abnormalities prompt-control prompt-robustness perturbation centering \
   cheaper-guidance
-WITH_IMAGES := real-images # needs IMAGES=DIR, see its page
+WITH_IMAGES := real-images adapted # need IMAGES=DIR, or what experiments/adapted/run.sh makes: see their pages
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow bench tune-baselines pretrain experiments $(QUESTIONS) $(WITH_IMAGES) check docs notebook docs-commands format clean

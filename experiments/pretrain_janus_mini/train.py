@@ -24,6 +24,7 @@ from transformers import JanusForConditionalGeneration
 from mrisem.adaptation.degrade import draw_pairs, draw_severity
 from mrisem.adaptation.model import answer, encode
 from mrisem.adaptation.pairs import Pairs, join
+from mrisem.adaptation.pool import ANATOMIES
 from mrisem.adaptation.questions import IGNORE, draw_sequences, sentences, tokenise
 
 HERE = Path(__file__).parent
@@ -180,9 +181,13 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("outputs/pretrain_janus_mini"))
     parser.add_argument("--smoke", action="store_true", help="seconds: smoke.yaml, not config.yaml")
     parser.add_argument("--stop-after", type=int, help="end early; the same command goes on")
+    parser.add_argument("--anatomies", nargs="+", default=[*ANATOMIES], choices=[*ANATOMIES])
     arguments = parser.parse_args()
     name = "smoke.yaml" if arguments.smoke else "config.yaml"
     config = yaml.safe_load((HERE / name).read_text(encoding="utf-8"))
+    for side in ("train", "held_out"):  # of the pool: no subjects of the other anatomies
+        counts = config["pool"][side].items()
+        config["pool"][side] = {name: n * (name in arguments.anatomies) for name, n in counts}
     torch.set_num_threads(config["threads"])
     trainer = Trainer(config, arguments.output)
     if not trainer.run(arguments.stop_after):

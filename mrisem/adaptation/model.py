@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import JanusForConditionalGeneration
+from transformers import JanusConfig, JanusForConditionalGeneration
 
-from mrisem.prior.checkpoints import Normalisation
+from mrisem.adaptation.questions import Sequences
+from mrisem.prior.checkpoints import Normalisation, read_normalisation
 from mrisem.prior.image.preparation import Preparation
+from mrisem.prior.language.loading import GENERATOR
+from mrisem.prior.weights import load_config, load_model
 
 
 def encode(
@@ -74,3 +80,56 @@ def _apart(turns: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:
     seen = (same | (turns == 0)[:, None, :]).tril()
     mask = torch.zeros(seen.shape, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)
     return {"attention_mask": mask[:, None], "position_ids": seen.sum(-1) - 1}
+
+
+@dataclass(frozen=True)
+class AskedImages:
+    """Images ``(y, x)``, whose sizes may differ, with their questions and answers."""
+
+    images: Sequence[Tensor]
+    sequences: Sequences
+
+
+@dataclass(frozen=True)
+class Adaptable:
+    """A Janus model that takes factors, and how it sees images.
+
+    Args:
+        model: vision tower, aligner, language model and output head.
+        normalisation: mean and std that map [0, 1] to the tower's input range.
+        pad_value: value around small images (see `Preparation`).
+    """
+
+    model: Any
+    normalisation: Normalisation
+    pad_value: float | None = None
+
+    def logits(self, asked: AskedImages) -> Tensor:
+        """Return ``(n, k, vocabulary)`` float32 at the positions of all answers."""
+        tokens, _ = encode(self.model, asked.images, self.normalisation, self.pad_value)
+        parts = asked.sequences.ids, asked.sequences.positions, asked.sequences.turns
+        return answer(self.model, tokens, *(part.to(tokens.device) for part in parts)).float()
+
+
+def load_adaptable(
+    folder: Path, dtype: torch.dtype, pad_value: float | None = None, checkpointing: bool = False
+) -> Adaptable:
+    """Load a checkpoint of Janus, frozen, without its image generator.
+
+    Args:
+        folder: checkpoint of model_type ``janus``.
+        dtype: of the frozen weights.
+        pad_value: see `Adaptable`.
+        checkpointing: recompute activations in the backward pass: less memory, more time.
+
+    Raises:
+        InputError: when the checkpoint cannot be used.
+    """
+    config = load_config(JanusConfig, folder)
+    model = load_model(JanusForConditionalGeneration, folder, config, dtype, {})
+    for name in GENERATOR:
+        delattr(model.model, name)
+    model.requires_grad_(False)
+    if checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    return Adaptable(model, read_normalisation(folder), pad_value)

@@ -15,20 +15,13 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from mrisem.config.check import known_types, unknown
-from mrisem.config.schema import expand
+from mrisem.config.schema import VERBS, expand
 from mrisem.errors import InputError
 
 PATHS = {
     *("data.root", "auxiliary.root", "output_dir", "model.checkpoint", "encoder.path"),
-    *(
-        "encoder.weights",
-        "paths.cache",
-        "source",
-        "data.axes",
-        "mask.path",
-        "data.sensitivity_maps",
-        "mask.path",
-    ),
+    *("encoder.adapter", "encoder.weights", "paths.cache", "source", "root", "pairs", "earlier"),
+    *("data.axes", "mask.path", "data.sensitivity_maps"),
 }
 _SAFE = re.compile(r"[\w./:@%+$\\-]*")  # what Hydra's grammar takes without quotes
 
@@ -164,11 +157,12 @@ def _check_known(verb: str, config: DictConfig, key: str) -> None:
         if name in types or "**" in types:
             return
         siblings += [f"{parent}.{argument}" for argument in types]
-        if not raw or set(map(str, raw)) <= {"name", "_target_", "settings", "term", "make"}:
-            raise InputError(
-                f"{parent}={config[parent].name} has no option {name}, got {key}; choose another "
-                f"{parent}"
-            )
+        schema = VERBS[verb].model_fields.get(parent)
+        of_others = schema is not None and name in getattr(schema.annotation, "model_fields", ())
+        bare = set(map(str, raw)) <= {"name", "_target_", "settings", "term", "make"}
+        if of_others or bare:
+            choice = f"{parent}={node.name}" if node.get("name") else f"the chosen {parent}"
+            raise InputError(f"{choice} has no option {name}, got {key}; choose another {parent}")
     raise unknown(key, siblings)
 
 

@@ -30,8 +30,8 @@ IGNORED = (
 )
 # Places of a prior's encoder and images: ignored where a bank's hash stands for their content.
 IN_A_BANK = (
-    *("auxiliary.root", "encoder.path", "encoder.name", "prior.path"),
-    *("prior.encoder.path", "prior.encoder.name"),
+    *("auxiliary.root", "encoder.path", "encoder.adapter", "encoder.name", "prior.path"),
+    *("prior.adapter", "prior.encoder.path", "prior.encoder.adapter", "prior.encoder.name"),
 )
 # Settings that a run with a prior has beside those of the same run without.
 OF_A_PRIOR = (

@@ -38,7 +38,12 @@ _SCORES = "mrisem.verbs.scores"
 _VALUE_FLAGS = ("--cfg", "-c", "--package", "-p", "--config-dir", "-cd")  # of Hydra: take a word
 _EXPECTED = (InputError, HydraException, OmegaConfBaseException, yaml.YAMLError, OSError)
 _OUR_YAML = {"hydra", "main", "schema"}  # names of places in Hydra's search path
-_ACCEPT_THEMSELVES = ("train", "reconstruct", "doctor")  # may refuse their folder, or write nothing
+_ACCEPT_THEMSELVES = (
+    "train",
+    "adapt",
+    "reconstruct",
+    "doctor",
+)  # may refuse their folder, or write nothing
 _FIXES = {
     errno.ENOSPC: "free some space, then the same command continues",
     errno.EROFS: "choose a place that may be written, such as another output_dir",

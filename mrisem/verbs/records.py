@@ -29,7 +29,8 @@ def make_record(config: DictConfig, contents: Mapping[str, str]) -> Record:
     guided = has_prior(config)
     factors = config.mask.get("acceleration") or []  # none: as the file's mask
     regulariser = config.get("regulariser", {}).get("name")
-    places = ("model.checkpoint", "encoder.path") if guided else ("model.checkpoint",)
+    of_encoder = ("encoder.path", "encoder.adapter")
+    places = ("model.checkpoint", *(of_encoder if guided else ()))
     ignored = (*IGNORED, *(() if guided else OF_A_PRIOR))
     if any(name.startswith("prior ") for name in contents):
         ignored += IN_A_BANK
