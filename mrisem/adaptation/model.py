@@ -36,7 +36,8 @@ def encode(
         tokens after the tower's final norm, ``(n, token, feature)``, and the same shape of its
         embeddings and of each layer's output.
     """
-    side = model.config.vision_config.image_size
+    vision: Any = model.config.vision_config
+    side = vision.image_size
     prepare = Preparation(side, 3, normalisation, pad_value)
     pixels = torch.cat([prepare(magnitude[None]) for magnitude in magnitudes])
     pixels = pixels.to(model.device, next(model.model.vision_model.parameters()).dtype)

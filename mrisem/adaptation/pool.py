@@ -10,7 +10,7 @@ from torch import Tensor
 from mrisem.anatomy import brain, knee
 from mrisem.progress import track
 
-ANATOMIES = {"brain": brain.Subject, "knee": knee.Subject}
+ANATOMIES: dict[str, Any] = {"brain": brain.Subject, "knee": knee.Subject}
 CONTRASTS = (*brain.Subject.acquisitions, *knee.Subject.acquisitions)
 N_BRAIN = len(brain.Subject.acquisitions)  # the first contrasts are the brain's
 # Seeds of subjects: far from those of `mrisem simulate`, so that no subject is on two sides.

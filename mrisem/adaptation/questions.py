@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -58,8 +59,8 @@ def ask(processor: JanusProcessor, question: str) -> list[int]:
     """Let the checkpoint's processor itself build a conversation; return its token ids."""
     side = processor.image_processor.size["height"]
     blank = torch.zeros(3, side, side, dtype=torch.uint8)
-    content = [{"type": "image"}, {"type": "text", "text": question}]
-    turn = [{"role": "user", "content": content}]
+    content: list[Any] = [{"type": "image"}, {"type": "text", "text": question}]
+    turn: list[Any] = [{"role": "user", "content": content}]
     text = processor.apply_chat_template(turn, add_generation_prompt=True)
     ids: list[int] = processor(text=text, images=[blank])["input_ids"][0].tolist()
     return ids
@@ -162,7 +163,8 @@ def lay_out(rows: Sequence[Sequence[Asked]], image: int, end: int) -> Sequences:
 
 def _join(row: Sequence[Asked], image: int, end: int) -> list[list[int]]:
     """Ids, turns, positions and labels of one image; what stands up to the image is shared."""
-    ids, turns, positions, labels = [], [], [], []
+    ids, turns = list[int](), list[int]()
+    positions, labels = list[int](), list[int]()
     for turn, asked in enumerate(row, start=1):
         shared = len(asked.prompt) - asked.prompt[::-1].index(image)
         if not ids:

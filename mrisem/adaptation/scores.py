@@ -11,7 +11,7 @@ import torch
 from mrisem.adaptation.model import Adaptable, AskedImages
 from mrisem.adaptation.questions import IGNORE
 from mrisem.prior.image.building import build_bank
-from mrisem.prior.image.encoder import FrozenEncoder
+from mrisem.prior.image.encoder import Encoder
 from mrisem.prior.language.bank import Perturbation, build_language_bank, ranking_shares
 from mrisem.prior.language.model import ResponseEncoder
 from mrisem.prior.language.prompts import Prompt
@@ -49,17 +49,17 @@ def _mean(entries: Sequence[tuple[bool, float]]) -> Score:
 
 
 def image_separation(
-    encoder: FrozenEncoder, images: Any, components: Sequence[int | None], device: torch.device
+    encoder: Encoder, images: Any, components: Sequence[int | None], device: torch.device
 ) -> Score:
     """Share of slices nearest to their own side at each level, as `mrisem bank` prints it.
 
     Args:
-        encoder: vision tower.
+        encoder: vision tower, on the device.
         images: positive and negative of each slice.
         components: number of PCA components of each level.
         device: where it is computed.
     """
-    bank = build_bank(encoder.to(device), images, components, {}, device=device)
+    bank = build_bank(encoder, images, components, {}, device=device)
     return {f"level {level}": one.separation() for level, one in bank.levels.items()}
 
 

@@ -152,8 +152,8 @@ def _check_known(verb: str, config: DictConfig, key: str) -> None:
     node: Any = OmegaConf.select(config, parent) if parent else config
     siblings = _dotted(config, "")
     if isinstance(node, DictConfig):
-        raw = OmegaConf.to_container(node, resolve=False)
-        types = known_types({"_target_": dict(raw).get("_target_")}, None, parent)  # type: ignore[arg-type]
+        raw: Any = OmegaConf.to_container(node, resolve=False)
+        types = known_types({"_target_": raw.get("_target_")}, None, parent)
         if name in types or "**" in types:
             return
         siblings += [f"{parent}.{argument}" for argument in types]

@@ -181,12 +181,12 @@ def _separation(config: DictConfig, slices: list[Any], adapter: str | None) -> d
         return {}
     encoder, device = config.encoder, _device()
     tower = adapter if "vision" in config.parts else None
-    levels = make_encoder(config)(adapter=tower)
+    levels: Any = make_encoder(config)(adapter=tower).to(device)  # type: ignore[attr-defined]
     components = encoder.prior_defaults.components or [min(COMPONENTS, w) for w in levels.widths]
     found = image_separation(levels, slices, components, device)
     if len(slices) > 1:
         prompt = instantiate(without(config.prompt))
-        dtype = "bfloat16" if torch_dtype(encoder.dtype) == torch.bfloat16 else "float32"
+        dtype: Any = "bfloat16" if torch_dtype(encoder.dtype) == torch.bfloat16 else "float32"
         place = encoder.path, dtype, encoder.get("revision"), encoder.get("pad_value")
         model = load_language_model(*place, adapter=adapter)
         found |= language_separation(model, slices, prompt, device)
