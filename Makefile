@@ -20,8 +20,9 @@ ENCODER = $(shell $(MRISEM) doctor encoder=vgg16 >/dev/null 2>&1 && echo vgg16 |
 # each is a folder of experiments/ with a sweep.yaml
 QUESTIONS := what-guides contrast-settings embedding-levels prior-weight acceleration auxiliary-subjects temperature \
   embedding-umap main-table abnormalities prompt-control prompt-robustness perturbation centering \
-  cheaper-guidance generative
-WITH_IMAGES := real-images # needs IMAGES=DIR, see its page
+  cheaper-guidance
+# need images, or what their pages say how to make
+WITH_IMAGES := real-images adapted generative
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow bench tune-baselines pretrain experiments $(QUESTIONS) $(WITH_IMAGES) check docs notebook docs-commands format clean

@@ -13,6 +13,7 @@ VERBS = {
     "simulate": "simulated subjects in the fastMRI file format",
     "bank": "build or show an embedding bank",
     "train": "fit a backbone over a dataset (warm start)",
+    "adapt": "low-rank adaptation of a vision-language model to your images",
     "reconstruct": "reconstruct scans by any method",
     "evaluate": "score reconstructions against targets",
     "report": "one self-contained page from one or many run folders",

@@ -33,7 +33,7 @@ def test_conf_every_verb_has_a_schema():
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize("scale", options("scale"))
 def test_conf_every_verb_composes_and_is_checked(verb, scale):
-    scaled = [] if verb in ("report", "export") else [f"scale={scale}"]
+    scaled = [] if verb in ("adapt", "report", "export") else [f"scale={scale}"]
     config = composed(verb, *scaled)
     assert "${" not in OmegaConf.to_yaml(config)
 

@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from pairs import MOVED, Pairs
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, gelu
 from tqdm import tqdm
 from transformers import JanusForConditionalGeneration
+
+from mrisem.adaptation.pairs import MOVED, Pairs
 
 FLOOR = 0.02  # in units of the encoder's input: weaker patch components are not amplified further
 LARGE = 100.0  # against whitened patches, whose strongest edges are some tens

@@ -5,13 +5,22 @@ from __future__ import annotations
 from collections import defaultdict
 
 import torch
-from degrade import draw_material, draw_pairs, draw_severity
-from janus import answer, encode
-from pairs import KINDS, Pairs
-from pool import Pool
-from questions import IGNORE, PROMPTS, QUESTIONS, STEERING, Questions, answers_of
+from material import draw_material
 from tqdm import tqdm
 from transformers import JanusForConditionalGeneration
+
+from mrisem.adaptation.degrade import draw_pairs, draw_severity
+from mrisem.adaptation.model import answer, encode
+from mrisem.adaptation.pairs import KINDS, Pairs
+from mrisem.adaptation.pool import Pool
+from mrisem.adaptation.questions import (
+    IGNORE,
+    PROMPTS,
+    QUESTIONS,
+    STEERING,
+    Questions,
+    answers_of,
+)
 
 FIRST_SEED, BATCH = 9_000_000, 16  # of the held-out degradations
 DAMAGE = ("quality", "artefact", "kind")  # questions whose answers are counted by kind of image
@@ -81,4 +90,4 @@ def ask(
                 if name in STEERING:
                     groups.append(f"{name}, right: {PROMPTS[name]['answers'][wanted]}")
                 for group in groups:
-                    right[group].append(said[image] == questions.answers[which][wanted])
+                    right[group].append([said[image]] == questions.answers[which][wanted])

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from torch import Tensor
 from transformers import (
     GenerationConfig,
     JanusConfig,
@@ -17,8 +16,6 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 from transformers.models.janus.processing_janus import DEFAULT_SYSTEM_PROMPT
-
-from mrisem.prior.image.preparation import Preparation
 
 BOS, EOS, PAD = "<|begin_of_sentence|>", "<|end_of_sentence|>", "<|pad|>"
 IMAGE, BEGIN, END = "<image_placeholder>", "<begin_of_image>", "<end_of_image>"
@@ -157,56 +154,3 @@ def export(model: JanusForConditionalGeneration, processor: JanusProcessor, fold
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     processor.image_processor.save_pretrained(folder)
-
-
-def encode(
-    model: JanusForConditionalGeneration, magnitude: Tensor
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Embed images ``(n, y, x)`` by the vision tower.
-
-    Returns:
-        tokens after the tower's final norm, ``(n, token, feature)``, and the same shape of its
-        embeddings and of each layer's output.
-    """
-    side = model.config.vision_config.image_size
-    pixels = Preparation(side, 3, (0.5, 0.5))(magnitude)
-    found = model.model.vision_model(pixels, output_hidden_states=True)
-    return found.last_hidden_state, found.hidden_states
-
-
-def answer(
-    model: JanusForConditionalGeneration,
-    tokens: Tensor,
-    ids: Tensor,
-    positions: Tensor,
-    turns: Tensor | None = None,
-) -> Tensor:
-    """Run aligner and language model on images and text together.
-
-    Args:
-        model: the whole.
-        tokens: ``(n, token, feature)`` of the vision tower.
-        ids: ``(n, length)``; padding on the right needs no mask, as attention is causal.
-        positions: ``(n, k)`` whose next-token logits are wanted.
-        turns: ``(n, length)``, where several questions share an image: 0 for what they share, k for
-            the k-th question, which sees the shared part and itself; None: one question.
-
-    Returns:
-        ``(n, k, vocabulary)`` logits.
-    """
-    image = model.model.aligner(tokens)
-    text = model.get_input_embeddings()(ids).to(image.dtype)
-    placeholder = (ids == model.config.image_token_id)[..., None]
-    mixed = text.masked_scatter(placeholder, image)
-    apart = {} if turns is None else _apart(turns, mixed.dtype)
-    hidden = model.model.language_model(inputs_embeds=mixed, use_cache=False, **apart)
-    rows = torch.arange(len(ids))[:, None]
-    return model.lm_head(hidden.last_hidden_state[rows, positions])
-
-
-def _apart(turns: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Mask and positions with which each question is alone with the image."""
-    same = turns[:, :, None] == turns[:, None, :]
-    seen = (same | (turns == 0)[:, None, :]).tril()
-    mask = torch.zeros(seen.shape, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)
-    return {"attention_mask": mask[:, None], "position_ids": seen.sum(-1) - 1}

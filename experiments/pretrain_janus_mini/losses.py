@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import torch
-from pairs import MOVED, Pairs
-from questions import IGNORE, MORE_WORDINGS, PROMPTS, QUESTIONS, STEERING, answers_of
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, cross_entropy, pad, smooth_l1_loss, unfold
+
+from mrisem.adaptation.pairs import MOVED, Pairs
+from mrisem.adaptation.questions import (
+    IGNORE,
+    MORE_WORDINGS,
+    PROMPTS,
+    QUESTIONS,
+    STEERING,
+    answers_of,
+)
 
 N_ANSWERS = [len(PROMPTS[name]["answers"]) for name in QUESTIONS]
 ARTEFACTS = ((1,), (2, 3), (4,), (5,), (6,))  # `KINDS` that share a channel of the error maps

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import h5py
 import torch
-from pairs import KINDS, Pairs, compare, join
-from pool import CONTRASTS
 from torch import Tensor
 from tqdm import tqdm
+
+from mrisem.adaptation.degrade import blend
+from mrisem.adaptation.pairs import KINDS, Pairs, compare, join
+from mrisem.adaptation.pool import CONTRASTS
 
 HELD_OUT = 4  # the subjects whose number is a multiple of it are not trained on
 
@@ -35,6 +38,22 @@ def load_material(folder: Path) -> dict[str, Pairs]:
         side = "train" if int(file.stem.rsplit("_", 1)[1]) % HELD_OUT else "held_out"
         found[side].append(_read(file, folder, KINDS.index(kind)))
     return {side: join(parts) for side, parts in found.items()}
+
+
+def draw_material(material: Pairs, severity: Tensor, generator: torch.Generator) -> Pairs:
+    """Draw reconstructions, mirror and shift them, and blend them with their truth."""
+    n = len(severity)
+    chosen = torch.randint(len(material), (n,), generator=generator)
+    image, truth, ideal, kind, contrast = (
+        getattr(material, field.name)[chosen] for field in fields(Pairs)[:5]
+    )
+    three = torch.stack([image, truth, ideal], 1)
+    mirrored = torch.rand(n, 1, 1, 1, generator=generator) < 0.5
+    three = torch.where(mirrored, three.flip(-1), three)
+    shifts = torch.randint(-8, 9, (n, 2), generator=generator).tolist()
+    three = torch.stack([x.roll(tuple(s), (-2, -1)) for x, s in zip(three, shifts, strict=True)])
+    worst, truth, ideal = three.unbind(1)
+    return compare(blend(worst, truth, severity), truth, ideal, kind, contrast)
 
 
 def _read(path: Path, folder: Path, kind: int) -> Pairs:

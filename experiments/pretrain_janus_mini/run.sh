@@ -7,9 +7,10 @@
 # are made side by side, one thread each.
 set -euo pipefail
 OUT=${1:-outputs/pretrain_janus_mini} HERE=$(dirname "$0")
+read -ra ANATOMIES <<<"${ANATOMIES:-brain knee}"  # ANATOMIES=brain: a model of brains alone
 
 simulate() {  # overrides...
-  mrisem simulate seed=3141 scale=demo n_val=12 "$@"
+  mrisem simulate seed=3141 scale=demo n_val=12 "anatomies=[$(IFS=,; echo "${ANATOMIES[*]}")]" "$@"
 }
 
 reconstruct() {  # anatomy kind overrides...
@@ -32,9 +33,9 @@ make_material() {  # anatomy
 echo "== material"
 simulate n_train=6 output_dir="$OUT/simulated"
 simulate n_train=0 output_dir="$OUT/noise_free" snr_factor=inf  # the same subjects, to judge by
-make_material brain & brain=$!
-make_material knee & knee=$!
-wait $brain; wait $knee
+makers=()
+for anatomy in "${ANATOMIES[@]}"; do make_material "$anatomy" & makers+=($!); done
+for maker in "${makers[@]}"; do wait "$maker"; done
 
 echo "== training"
-python "$HERE/train.py" --output "$OUT"
+python "$HERE/train.py" --output "$OUT" --anatomies "${ANATOMIES[@]}"

@@ -10,19 +10,22 @@ from typing import Any
 
 import torch
 import yaml
-from degrade import draw_material, draw_pairs, draw_severity
 from energy import put_into_first_layer, train_energy
 from evaluate import evaluate
-from janus import answer, encode, export, make_model, make_processor, make_tokenizer
+from janus import export, make_model, make_processor, make_tokenizer
 from losses import make_heads, tower_loss
-from material import load_material
-from pairs import Pairs, join
+from material import draw_material, load_material
 from pool import load_pool
-from questions import IGNORE, draw_sequences, sentences, tokenise
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 from transformers import JanusForConditionalGeneration
+
+from mrisem.adaptation.degrade import draw_pairs, draw_severity
+from mrisem.adaptation.model import answer, encode
+from mrisem.adaptation.pairs import Pairs, join
+from mrisem.adaptation.pool import ANATOMIES
+from mrisem.adaptation.questions import IGNORE, draw_sequences, sentences, tokenise
 
 HERE = Path(__file__).parent
 
@@ -42,6 +45,8 @@ class Trainer:
         tokenizer = make_tokenizer(sentences(), config["vocab_size"])
         self.processor = make_processor(tokenizer, self.size, patch)
         self.questions = tokenise(self.processor)
+        if any(len(ids) != 1 for answers in self.questions.answers for ids in answers):
+            raise SystemExit("an answer must be one token, got one of several; raise vocab_size")
         self.model = make_model(tokenizer, vision, config["text"], config["seed"])
         self.pool = load_pool(config["pool"], config["seed"], output)
         self.material = load_material(output)
@@ -176,9 +181,13 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("outputs/pretrain_janus_mini"))
     parser.add_argument("--smoke", action="store_true", help="seconds: smoke.yaml, not config.yaml")
     parser.add_argument("--stop-after", type=int, help="end early; the same command goes on")
+    parser.add_argument("--anatomies", nargs="+", default=[*ANATOMIES], choices=[*ANATOMIES])
     arguments = parser.parse_args()
     name = "smoke.yaml" if arguments.smoke else "config.yaml"
     config = yaml.safe_load((HERE / name).read_text(encoding="utf-8"))
+    for side in ("train", "held_out"):  # of the pool: no subjects of the other anatomies
+        counts = config["pool"][side].items()
+        config["pool"][side] = {name: n * (name in arguments.anatomies) for name, n in counts}
     torch.set_num_threads(config["threads"])
     trainer = Trainer(config, arguments.output)
     if not trainer.run(arguments.stop_after):

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from mrisem.config.schema import Source, Steering
+from mrisem.config.schema import Pictures, Source, Steering
 from mrisem.errors import InputError
 
 
@@ -23,6 +23,8 @@ def check_effects(raw: Mapping[str, Any], values: Mapping[str, Any], written: se
     """
     if "source" in values:
         _check_source(values, written)
+    if "pairs" in values:
+        _check_pairs(values, written)
     if "prior" in values:
         _check_prior(raw, values, written)
     if values.get("returns") is not None and values["returns"] not in values["metrics"]:
@@ -55,6 +57,15 @@ def _check_source(values: Mapping[str, Any], written: set[str]) -> None:
                 f"{key} is an option of simulated subjects, got source={values['source']}; leave "
                 "it out (images have source_anatomy and source_train)"
             )
+
+
+def _check_pairs(values: Mapping[str, Any], written: set[str]) -> None:
+    """Questions are made of scans or images, or written by the user."""
+    if values["pairs"] and (others := sorted(written & {*Pictures.names()})):
+        raise InputError(
+            f"{others[0]} says how scans or images are used, got pairs={values['pairs']}; leave it "
+            "out"
+        )
 
 
 def _check_prior(raw: Mapping[str, Any], values: Mapping[str, Any], written: set[str]) -> None:

@@ -15,14 +15,14 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from mrisem.config.check import known_types, unknown
-from mrisem.config.schema import expand
+from mrisem.config.schema import VERBS, expand
 from mrisem.errors import InputError
 
 # Options whose values may hold characters of Hydra's grammar.
 PATHS = {
     *("data.root", "auxiliary.root", "output_dir", "model.checkpoint", "encoder.path"),
-    *("encoder.weights", "paths.cache", "source", "data.axes", "mask.path"),
-    *("data.sensitivity_maps", "generator.path"),
+    *("encoder.adapter", "encoder.weights", "paths.cache", "source", "root", "pairs", "earlier"),
+    *("data.axes", "mask.path", "data.sensitivity_maps", "generator.path"),
 }
 _SAFE = re.compile(r"[\w./:@%+$\\-]*")  # characters that Hydra's grammar takes without quotes
 
@@ -160,17 +160,18 @@ def _check_known(verb: str, config: DictConfig, key: str) -> None:
     node: Any = OmegaConf.select(config, parent) if parent else config
     siblings = _dotted(config, "")  # candidates for "did you mean"
     if isinstance(node, DictConfig):
-        raw = OmegaConf.to_container(node, resolve=False)
-        types = known_types({"_target_": dict(raw).get("_target_")}, None, parent)  # type: ignore[arg-type]
+        raw: Any = OmegaConf.to_container(node, resolve=False)
+        types = known_types({"_target_": raw.get("_target_")}, None, parent)
         if name in types or "**" in types:
             return
         siblings += [f"{parent}.{argument}" for argument in types]
+        schema = VERBS[verb].model_fields.get(parent)
+        is_of_others = schema is not None and name in getattr(schema.annotation, "model_fields", ())
         # a choice without options of its own, such as prior=none: no other key is near
-        if not raw or set(map(str, raw)) <= {"name", "_target_", "settings", "term", "make"}:
-            raise InputError(
-                f"{parent}={config[parent].name} has no option {name}, got {key}; choose another "
-                f"{parent}"
-            )
+        is_bare = set(map(str, raw)) <= {"name", "_target_", "settings", "term", "make"}
+        if is_of_others or is_bare:
+            choice = f"{parent}={node.name}" if node.get("name") else f"the chosen {parent}"
+            raise InputError(f"{choice} has no option {name}, got {key}; choose another {parent}")
     raise unknown(key, siblings)
 
 

@@ -162,6 +162,7 @@ class Encoder(Choice):
     """Encoder: the arguments of its ``_target_``, and defaults of priors that use it."""
 
     path: PathText | None = Field(None, description="checkpoint: folder or hub name")
+    adapter: PathText | None = Field(None, description="folder that `mrisem adapt` has written")
     prior_defaults: PriorDefaults = Field(default_factory=PriorDefaults)
 
 
@@ -422,10 +423,48 @@ class Export(Verb):
     skip_existing: bool
 
 
+class Pictures(Options):
+    """Scans or images that `mrisem adapt` makes questions of; with ``pairs`` they are refused."""
+
+    root: PathText | None = Field(
+        None, description="data set with multicoil_train, or folder of DICOM or NIfTI"
+    )
+    acquisition: str | None = Field(
+        None, description="fastMRI's name: which scans, or what images are taken for"
+    )
+    n_subjects: Count = Field(20, description="subjects, held-out ones among them")
+    max_slices: Count | None = Field(None, description="central slices of each volume; null: all")
+    plane: Plane | None = Field(None, description="of slices of images; null: across thick voxels")
+    slice_step: Length | None = Field(None, description="mm between slices of images; null: 5")
+    size: Count | None = Field(None, description="pixels of slices of images; null: 192")
+
+
+class Adapt(Pictures, Verb):
+    """``mrisem adapt``."""
+
+    encoder: Encoder
+    prompt: Choice
+    pairs: PathText | None
+    earlier: PathText | None
+    held_out: Share
+    n_images: Count
+    parts: Annotated[list[Literal["vision", "aligner", "language"]], Field(min_length=1)]
+    rank: Count
+    alpha: Length
+    dropout: float = Field(ge=0, lt=1)
+    steps: Count
+    batch_size: Count
+    learning_rate: Rate
+    save_every: Count
+    gradient_checkpointing: bool
+    on_error: Literal["raise", "skip"]
+
+
 VERBS: dict[str, type[Verb]] = {
     "simulate": Simulate,
     "bank": Bank,
     "train": Train,
+    "adapt": Adapt,
     "reconstruct": Reconstruct,
     "evaluate": Evaluate,
     "report": Report,
@@ -442,6 +481,7 @@ def store_defaults() -> None:
         "steering": Steering,
         "fit": Fit,
         "source": Source,
+        "pictures": Pictures,
     }
     for name, schema in schemas.items():
         defaults = {key: field.get_default() for key, field in schema.model_fields.items()}

@@ -47,7 +47,9 @@ class LoRA:
     train_also: Sequence[str] = ("log_lambdas",)
 
 
-def attach(network: nn.Module, settings: LoRA, generator: torch.Generator) -> None:
+def attach(
+    network: nn.Module, settings: LoRA, generator: torch.Generator, dropout: float = 0.0
+) -> None:
     """Add LoRA factors to a network, in place, and freeze everything else.
 
     The output of the network does not change until the factors are trained. Layers that peft cannot
@@ -57,6 +59,7 @@ def attach(network: nn.Module, settings: LoRA, generator: torch.Generator) -> No
         network: any module; deep copies made before or after are independent of it.
         settings: rank, scale and targets.
         generator: CPU generator that draws ``A``; the global generators are not touched.
+        dropout: share of the factors' inputs that training sets to zero.
 
     Raises:
         InputError: when no layer can be adapted, a target names none that can, or layers share
@@ -74,6 +77,7 @@ def attach(network: nn.Module, settings: LoRA, generator: torch.Generator) -> No
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,  # type: ignore[arg-type]  # peft only divides it
+        lora_dropout=dropout,
         target_modules="|".join(re.escape(name) for name in layers),
     )
     with torch.random.fork_rng(devices=[]):  # peft builds factors on the CPU from its generator

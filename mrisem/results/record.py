@@ -30,8 +30,8 @@ IGNORED = (
 )
 # Paths of a prior's encoder and images: ignored if the hash of a bank covers their content.
 BANK_KEYS = (
-    *("auxiliary.root", "encoder.path", "encoder.name", "prior.path"),
-    *("prior.encoder.path", "prior.encoder.name"),
+    *("auxiliary.root", "encoder.path", "encoder.adapter", "encoder.name", "prior.path"),
+    *("prior.adapter", "prior.encoder.path", "prior.encoder.adapter", "prior.encoder.name"),
     *("generator.path", "generator.name", "prior.generator.path", "prior.generator.name"),
 )
 # Settings that only a run with a prior has.

@@ -40,7 +40,8 @@ _VALUE_FLAGS = ("--cfg", "-c", "--package", "-p", "--config-dir", "-cd")  # flag
 # Errors of the user's input: they are one line. Others end with their class, as faults of the code.
 _EXPECTED = (InputError, HydraException, OmegaConfBaseException, yaml.YAMLError, OSError)
 _PACKAGE_YAML = {"hydra", "main", "schema"}  # providers in Hydra's search path, without the user's
-_ACCEPT_THEMSELVES = ("train", "reconstruct", "doctor")  # may refuse their folder, or write nothing
+# may refuse their folder, or write nothing
+_ACCEPT_THEMSELVES = ("train", "adapt", "reconstruct", "doctor")
 _FIXES = {
     errno.ENOSPC: "free some space, then the same command continues",
     errno.EROFS: "choose a folder that may be written, such as another output_dir",

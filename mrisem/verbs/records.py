@@ -30,7 +30,8 @@ def make_record(config: DictConfig, contents: Mapping[str, str]) -> Record:
     factors = config.mask.get("acceleration") or []  # masks from files have none
     regulariser = config.get("regulariser", {}).get("name")
     network = "generator" if config.prior.get("generator") else "encoder"
-    path_keys = ("model.checkpoint", *((f"{network}.path",) if is_guided else ()))
+    prior_paths = (f"{network}.path", "encoder.adapter") if is_guided else ()
+    path_keys = ("model.checkpoint", *prior_paths)
     # without a prior, its settings do not act: runs that differ in them are equal
     ignored = (*IGNORED, *(() if is_guided else PRIOR_KEYS))
     if network != "generator":

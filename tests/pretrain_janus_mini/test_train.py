@@ -3,6 +3,9 @@ import json
 import pytest
 import torch
 
+from mrisem.adaptation.pairs import KINDS
+from mrisem.adaptation.pool import CONTRASTS
+
 
 def test_train_repeats_bit_for_bit_when_stopped_and_resumed(train, trained, tmp_path):
     assert "stopped after step 3" in train(tmp_path, "--stop-after", "3")
@@ -55,10 +58,8 @@ def test_train_does_not_go_on_from_another_configuration(recipe, trained):
 def test_material_is_read_with_its_targets_and_split_by_subject(recipe, trained):
     material = recipe("material").load_material(trained)
     assert {side: len(pairs) for side, pairs in material.items()} == {"train": 2, "held_out": 2}
-    kinds = recipe("pairs").KINDS
-    assert {kinds[code] for code in material["train"].kind} == {"aliasing", "reconstruction"}
-    contrasts = recipe("pool").CONTRASTS
-    assert {contrasts[code] for code in material["train"].contrast} == {"AXT2"}
+    assert {KINDS[code] for code in material["train"].kind} == {"aliasing", "reconstruction"}
+    assert {CONTRASTS[code] for code in material["train"].contrast} == {"AXT2"}
     assert 0.02 < material["train"].error.mean() < 0.2
     with pytest.raises(SystemExit, match=r"see run\.sh"):
         recipe("material").load_material(trained / "nowhere")

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mrisem.errors import InputError
+from mrisem.prior.adapters import merge_adapter
 from mrisem.prior.checkpoints import Normalisation, read_normalisation, resolve_checkpoint
 from mrisem.prior.image.families import HiddenStates, input_grid, load_tower, tower_facts
 from mrisem.prior.image.levels import Dtype, torch_dtype
@@ -153,6 +154,7 @@ def load_encoder(
     pad_value: float | None = None,
     revision: str | None = None,
     input_size: int | None = None,
+    adapter: str | None = None,
 ) -> FrozenEncoder:
     """Load the vision tower of a checkpoint of transformers, up to the deepest level.
 
@@ -166,15 +168,18 @@ def load_encoder(
         revision: commit, tag or branch of a hub name; None: its main branch.
         input_size: side to which the input is reduced, pixels: fewer tokens take less time. The
             tower's position embeddings are interpolated. None: the tower's own.
+        adapter: folder that `mrisem adapt` has written; None: the model as it is.
 
     Returns:
         encoder on the CPU.
 
     Raises:
-        InputError: when the path, the checkpoint or the levels cannot be used.
+        InputError: when the path, the checkpoint, the levels or the adapter cannot be used.
     """
     folder, chosen = resolve_checkpoint(path, revision), tuple(levels)
     tower = load_tower(folder, chosen, torch_dtype(dtype))
+    if adapter is not None:
+        merge_adapter(adapter, folder, {"vision": tower})
     return freeze_tower(tower, chosen, read_normalisation(folder), pad_value, input_size)
 
 

@@ -46,6 +46,7 @@ class LanguagePriorBuilder(BankPriorBuilder):
         gradient_checkpointing: recompute activations in the backward pass: less memory, more time.
         jitter: arguments of `Jitter`; None: no jitter.
         log_answer_every: number of iterations between two decoded answers.
+        adapter: folder that `mrisem adapt` has written; None: the model as it is.
 
     Raises:
         InputError: when there is no checkpoint.
@@ -72,6 +73,7 @@ class LanguagePriorBuilder(BankPriorBuilder):
         gradient_checkpointing: bool = False,
         jitter: Mapping[str, Any] | None = None,
         log_answer_every: Annotated[int, Ge(1)] = 50,
+        adapter: str | None = None,
     ) -> None:
         if path is None:
             raise InputError(
@@ -80,7 +82,7 @@ class LanguagePriorBuilder(BankPriorBuilder):
             )
         self.prompt, self.folder, self.contrast = prompt, Path(folder), contrast
         self.make_encoder = partial(
-            load_language_model, path, dtype, revision, pad_value, gradient_checkpointing
+            load_language_model, path, dtype, revision, pad_value, gradient_checkpointing, adapter
         )
         self.perturbation = Perturbation(n_perturbations, sigma, seed, batch_size)
         self.options: dict[str, Any] = {

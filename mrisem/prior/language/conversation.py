@@ -32,7 +32,7 @@ class Conversations:
     ) -> None:
         self.folder, self.image_token_id = folder, image_token_id
         self.n_image_tokens, self.image_size = n_image_tokens, image_size
-        self.processor = _load_processor(folder)
+        self.processor = load_processor(folder)
         self.end_id = int(self.processor.tokenizer.eos_token_id)
         self._cache: dict[str, tuple[Tensor, Tensor]] = {}  # a fit asks one question many times
 
@@ -73,7 +73,7 @@ class Conversations:
         return ids, is_image
 
 
-def _load_processor(folder: Path) -> Any:
+def load_processor(folder: Path) -> Any:
     """Load the processor (tokenizer, image processor, chat template) of a checkpoint."""
     from transformers import JanusProcessor
 

@@ -6,18 +6,17 @@ Images are ``(n, y, x)``; x is the phase-encode axis.
 from __future__ import annotations
 
 import math
-from dataclasses import fields
 
 import torch
-from pairs import KINDS, Pairs, compare
-from pool import CONTRASTS, Pool
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample, interpolate
 
+from mrisem.adaptation.pairs import KINDS, Pairs, compare
+from mrisem.adaptation.pool import CONTRASTS, Pool
 from mrisem.physics.fourier import fft2c, ifft2c
 from mrisem.physics.simulate import SNR, noise_level
 
-# Of `pairs.KINDS`, what is made here: all but reconstructions, which `run.sh` makes.
+# Shares of `pairs.KINDS`: all but reconstructions, which only methods can make.
 SHARES = (0.1, 0.33, 0.22, 0.13, 0.11, 0.11)
 N_COILS = 4
 NOISE = KINDS.index("noise")
@@ -77,22 +76,6 @@ def make_pairs(
     truth = _natural(ideal, share * MOST_NOISE * level, generator)
     worst = _worst(truth, kind, acceleration, level, generator)
     return compare(blend(worst, truth.abs(), severity), truth.abs(), ideal, kind, contrast)
-
-
-def draw_material(material: Pairs, severity: Tensor, generator: torch.Generator) -> Pairs:
-    """Draw reconstructions, mirror and shift them, and blend them with their truth."""
-    n = len(severity)
-    chosen = torch.randint(len(material), (n,), generator=generator)
-    image, truth, ideal, kind, contrast = (
-        getattr(material, field.name)[chosen] for field in fields(Pairs)[:5]
-    )
-    three = torch.stack([image, truth, ideal], 1)
-    mirrored = _uniform(generator, n, 1, 1, 1) < 0.5
-    three = torch.where(mirrored, three.flip(-1), three)
-    shifts = torch.randint(-8, 9, (n, 2), generator=generator).tolist()
-    three = torch.stack([x.roll(tuple(s), (-2, -1)) for x, s in zip(three, shifts, strict=True)])
-    worst, truth, ideal = three.unbind(1)
-    return compare(blend(worst, truth, severity), truth, ideal, kind, contrast)
 
 
 def blend(worst: Tensor, truth: Tensor, severity: Tensor) -> Tensor:
