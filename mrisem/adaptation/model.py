@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,5 +133,7 @@ def load_adaptable(
         delattr(model.model, name)
     model.requires_grad_(False)
     if checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        with warnings.catch_warnings():  # the name that all of transformers 5 has
+            warnings.simplefilter("ignore", FutureWarning)
+            model.gradient_checkpointing_enable({"use_reentrant": False})
     return Adaptable(model, read_normalisation(folder), pad_value)
