@@ -60,6 +60,7 @@ NOT_HERE = {  # what a command holds -> why it is not run
     r"heads/|knees|measure\.py": "needs images of real heads and knees, which do not ship",
     r"tune\.py": "takes minutes",
     r"run\.sh": "trains for hours",
+    r"pairs=FILE|path=MODEL": "needs a file of your own: tests/adaptation, tests/prior/generative",
     r"device\.py": "needs a GPU",
 }
 NEEDS = {"bank": "data.root", "train": "data.root", "reconstruct": "data.root", "report": "runs="}
@@ -156,6 +157,8 @@ def adapted(text: str, data: Path) -> str:
         text += " scale=smoke"
     if verb and verb[1] == "reconstruct" and "max_slices" not in text:
         text += " data.max_slices=1"
+    if "mrisem adapt " in text:
+        text += " steps=2 n_images=2 n_subjects=3"
     if "paper_unrolled" in text:  # Janus-Pro's weights are not here; the recipe has sizes itself
         text += f" encoder=janus_mini {SMALL_RECIPE}"
     return re.sub(r"^make\b", STAMPS, text)

@@ -151,7 +151,7 @@ def _written(config: DictConfig, processor: Any) -> tuple[Any, ...]:
     train, rest = (WrittenPairs(side, processor) for side in sides)
     digest = hashlib.sha256(config.pairs.encode())
     for row in rows:
-        digest.update(repr((row["image"].stat().st_size, sorted(map(str, row.values())))).encode())
+        digest.update(repr(sorted(map(str, row.values()))).encode() + row["image"].read_bytes())
     return train, rest, [], set(ANATOMIES), {"pairs": digest.hexdigest()}
 
 
