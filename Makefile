@@ -114,7 +114,7 @@ $(DOCS_STAMP): $(STAMP) requirements-docs.lock
 notebook: $(STAMP) ## run the notebooks of docs again and keep their outputs (a minute)
 	@OMP_NUM_THREADS=1 $(BIN)/python docs/notebooks/run.py
 
-docs-commands: $(STAMP) ## run every command of README and pages on simulated data, in a fresh clone (10 minutes of a core)
+docs-commands: $(STAMP) ## run every command of README and pages on simulated data, in a fresh clone (20 minutes beside other work)
 	@OMP_NUM_THREADS=1 $(BIN)/python tests/commands.py
 
 format: $(STAMP) ## format the code
