@@ -155,8 +155,20 @@ def fit_options(config: DictConfig, place: Place) -> dict[str, Any]:
 
 
 def _plugins(config: DictConfig, make: Callable[[], ClusterEnvironment]) -> dict[str, Any]:
-    """Return the trainer's environment of processes, unless the user configured one."""
-    return {} if config.trainer.get("plugins") else {"plugins": [make()]}
+    """Return the trainer's environment of processes, unless the user configured one.
+
+    Raises:
+        InputError: when srun does not say how many tasks a node has.
+    """
+    if config.trainer.get("plugins"):
+        return {}
+    try:
+        return {"plugins": [make()]}
+    except RuntimeError as error:  # of SLURMEnvironment
+        raise InputError(
+            "srun must be told how many tasks each node has, got --ntasks alone; start it with "
+            "--ntasks-per-node=N"
+        ) from error
 
 
 @contextmanager

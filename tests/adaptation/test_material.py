@@ -114,7 +114,7 @@ def test_images_need_a_contrast_and_are_cut(tmp_path, write_nifti):
     ("acquisition", "settings", "words"),
     [
         ("AXT9", {}, "acquisition must be one of AXT1, .*got 'AXT9'"),
-        (None, {"size": 64}, "says how images are cut"),
+        (None, {"size": 64}, "cuts slices of images"),
         ("CORPD_FBK", {}, "must hold CORPD_FBK scans"),
     ],
 )

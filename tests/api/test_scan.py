@@ -76,7 +76,7 @@ def test_scan_says_what_it_is(scan, file):
         ({"slices": 1}, "max_slices=1"),
         ({"slices": [0], "max_slices": 1}, "exclude each other"),
         ({"acquisition": "AXT7"}, "AXT7"),
-        ({"acquisition": "AXT1"}, "the files hold \\['AXT2'\\]"),
+        ({"acquisition": "AXT1"}, "got \\['AXT2'\\] in the files"),
     ],
 )
 def test_load_refuses(file, options, message):

@@ -126,7 +126,7 @@ def test_files_own_mask_is_used_within_the_padding(tmp_path, make_file):
 
 
 def test_file_mask_errors_name_the_file(tmp_path, make_file):
-    with pytest.raises(InputError, match=r"a\.h5 has none"):
+    with pytest.raises(InputError, match=r"got none in a\.h5"):
         groups(make_file(tmp_path / "a.h5"), mask=FileMask())[0]
     path = make_file(tmp_path / "b.h5", mask=np.ones(47))
     with pytest.raises(InputError, match=r"\(48,\) or \(y, x\), got \(47,\) in b\.h5"):

@@ -234,7 +234,7 @@ def test_stable_seed_is_the_same_in_every_process():
 def test_file_mask_checks_presence_and_width():
     mask = FileMask().check(np.array([0, 1, 1.0]), 3, "a.h5")
     assert mask.tolist() == [False, True, True]
-    with pytest.raises(InputError, match=r"a\.h5 has none"):
+    with pytest.raises(InputError, match=r"got none in a\.h5"):
         FileMask().check(None, 3, "a.h5")
     for values in (np.array([1, np.nan]), np.array(["a", "b"]), np.array([1j, 0])):
         with pytest.raises(InputError, match=r"finite numbers or True and False, .* in a\.h5"):

@@ -1,6 +1,9 @@
 import pytest
 import torch
 
+from mrisem.adaptation import pairs
+from mrisem.adaptation.model import encode
+
 
 def rough_patches(n, size=64):
     return 2 * torch.rand(n, size, generator=torch.Generator().manual_seed(3)) - 1
@@ -34,14 +37,14 @@ def test_first_layer_computes_the_energy_and_keeps_patch_and_place(
 ):
     from transformers import JanusForConditionalGeneration
 
-    janus, energy = recipe("janus"), recipe("energy")
+    energy = recipe("energy")
     model = JanusForConditionalGeneration.from_pretrained(trained / "janus_mini")
     energy.put_into_first_layer(model, made, generator(1))
     images = torch.rand(2, 48, 48, generator=generator(2))
     pixels = 2 * images / images.amax((1, 2), keepdim=True) - 1
     patches = pixels.unfold(1, 8, 8).unfold(2, 8, 8).flatten(3).flatten(1, 2)
     with torch.no_grad():
-        _, levels = janus.encode(model, images)
+        _, levels = encode(model, images)
         expected = energy.SPREAD * made(patches)
     token = levels[1]
     assert (token[..., 64] - expected).abs().max() < 0.01 * expected.std()
@@ -60,7 +63,7 @@ def test_descend_goes_down_and_takes_the_error_along(recipe, made, generator):
 
 
 def test_train_energy_learns_to_take_noise_away(recipe, generator, phantom):
-    energy, pairs = recipe("energy"), recipe("pairs")
+    energy = recipe("energy")
 
     def draw(n, source):
         truth = phantom(n, 48)

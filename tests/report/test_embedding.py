@@ -69,7 +69,7 @@ def make_run(tmp_path):
 
 @pytest.mark.parametrize(
     "method",
-    ["pca", pytest.param("umap", marks=pytest.mark.timeout(120))],  # umap compiles itself
+    ["pca", pytest.param("umap", marks=pytest.mark.slow)],  # umap compiles itself: a minute
 )
 def test_make_pictures_lays_the_path_from_the_negatives_to_the_positives(make_run, method):
     run = make_run({number: made_up(seed=number) for number in (2, 10)})

@@ -10,7 +10,7 @@ _KILLS = Path(__file__).with_name("kills.py")
 
 
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("kills", [6, pytest.param(30, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [4, pytest.param(30, marks=pytest.mark.slow)])
 def test_killed_runs_full_disks_and_shared_folders_lose_nothing(fork, monkeypatch, tmp_path, kills):
     for name in [name for name in os.environ if name.startswith("PYTEST")]:
         monkeypatch.delenv(name)  # of xdist, too

@@ -13,8 +13,11 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 
+from mrisem.errors import InputError
 from mrisem.verbs import gathering
+from mrisem.verbs.devices import Place, fit_options
 
 TWO = ["trainer.devices=2", "trainer.strategy=ddp", "trainer.accelerator=cpu"]
 
@@ -203,6 +206,14 @@ def test_what_cannot_run_on_several_devices_is_one_line(
     assert "Traceback" not in err
 
 
+def test_srun_without_tasks_per_node_is_told_what_to_add(monkeypatch):
+    for name, value in srun(0).items():
+        monkeypatch.setenv(name, str(value))
+    config = OmegaConf.create({"trainer": {"devices": 2, "accelerator": "cpu"}})
+    with pytest.raises(InputError, match=r"got --ntasks alone; start it with --ntasks-per-node=N"):
+        fit_options(config, Place(0, 0, 2, "srun"))
+
+
 def test_a_batch_script_of_several_tasks_is_one_process(mrisem, simulated, tmp_path, monkeypatch):
     monkeypatch.setenv("SLURM_NTASKS", "4")  # sbatch sets them, and has started one
     monkeypatch.setenv("SLURM_PROCID", "0")
@@ -228,8 +239,10 @@ def weights(folder):
 
 def test_two_processes_train_one_network_and_continue(fork, start, training, tmp_path):
     """Tasks of srun; a batch script of SLURM, asked to end midway; and torchrun."""
-    whole = [*training, "trainer.accelerator=cpu", f"output_dir={tmp_path}/w"]
-    (code, out, err), other = map(end, [start(*whole, **srun(rank)) for rank in (0, 1)])
+    whole = [*training, *TWO, f"output_dir={tmp_path}/w"]
+    (code, out, err), other = map(
+        end, [start(*whole, **srun(rank), SLURM_NTASKS_PER_NODE=2) for rank in (0, 1)]
+    )
     assert (code, other[0]) == (0, 0), err
     assert "trained unet" in out
     process = start(*training, *TWO, f"output_dir={tmp_path}/t", SLURM_NTASKS=1, SLURM_PROCID=0)
