@@ -14,7 +14,7 @@ import torch
 
 from mrisem.config.compose import compose
 
-RECIPE = Path(__file__).parents[1] / "experiments" / "pretrain_janus_mini" / "janus.py"
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 VISION = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16}
 VISION |= {"patch_size": 16, "image_size": 384, "num_image_tokens": 576, "projection_dim": 2048}
 TEXT = {"model_type": "llama", "hidden_size": 2048, "intermediate_size": 5632}
@@ -120,13 +120,48 @@ def fork(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def janus_pro_1b(tmp_path_factory):
+def load_recipe():
+    """Load a module of experiments/: ``load_recipe("pretrain_janus_mini/janus.py")``."""
+    loaded = {}
+
+    def load(path):
+        name = f"recipe of {path}"
+        if name not in loaded:
+            spec = importlib.util.spec_from_file_location(name, EXPERIMENTS / path)
+            loaded[name] = sys.modules[name] = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(loaded[name])
+        return loaded[name]
+
+    yield load
+    for name in loaded:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def generator():
+    """Seed -> generator."""
+    return lambda seed=0: torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture
+def phantom():
+    """Number, size -> that many equal images."""
+
+    def make(n, size):
+        axis = torch.linspace(-1, 1, size)
+        radius = (axis[:, None] ** 2 + axis[None, :] ** 2).sqrt()
+        image = (radius < 0.8) * (0.6 + 0.4 * torch.cos(25 * axis)[:, None])
+        return (image / image.amax()).expand(n, -1, -1)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def janus_pro_1b(load_recipe, tmp_path_factory):
     """A checkpoint of Janus-Pro-1B's shape with random weights: bfloat16 shards, processor."""
     import transformers as hf
 
-    spec = importlib.util.spec_from_file_location("janus_recipe_1b", RECIPE)
-    recipe = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(recipe)
+    recipe = load_recipe("pretrain_janus_mini/janus.py")
     folder = tmp_path_factory.mktemp("janus_pro_1b")
     processor = recipe.make_processor(recipe.make_tokenizer(["Is it good or bad?"], 400), 384, 16)
     processor.save_pretrained(folder)

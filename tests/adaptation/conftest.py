@@ -1,45 +1,16 @@
 """A tiny Janus with random weights that knows the questions, images, and written pairs."""
 
-import importlib.util
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from mrisem.adaptation.questions import sentences
 
-RECIPE = Path(__file__).parents[2] / "experiments" / "pretrain_janus_mini" / "janus.py"
-
-
-@pytest.fixture
-def generator():
-    """Seed -> generator."""
-    return lambda seed=0: torch.Generator().manual_seed(seed)
-
-
-@pytest.fixture
-def phantom():
-    """Number, size -> that many equal images."""
-
-    def make(n, size):
-        axis = torch.linspace(-1, 1, size)
-        radius = (axis[:, None] ** 2 + axis[None, :] ** 2).sqrt()
-        image = (radius < 0.8) * (0.6 + 0.4 * torch.cos(25 * axis)[:, None])
-        return (image / image.amax()).expand(n, -1, -1)
-
-    return make
-
 
 @pytest.fixture(scope="session")
-def recipe():
-    spec = importlib.util.spec_from_file_location("janus_recipe_adapted", RECIPE)
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+def recipe(load_recipe):
+    return load_recipe("pretrain_janus_mini/janus.py")
 
 
 @pytest.fixture(scope="session")

@@ -62,22 +62,3 @@ def recipe(monkeypatch):
     yield importlib.import_module
     for file in RECIPE.glob("*.py"):
         sys.modules.pop(file.stem, None)
-
-
-@pytest.fixture
-def generator():
-    """Seed -> generator."""
-    return lambda seed=0: torch.Generator().manual_seed(seed)
-
-
-@pytest.fixture
-def phantom():
-    """Number, size -> that many equal images."""
-
-    def make(n, size):
-        axis = torch.linspace(-1, 1, size)
-        radius = (axis[:, None] ** 2 + axis[None, :] ** 2).sqrt()
-        image = (radius < 0.8) * (0.6 + 0.4 * torch.cos(25 * axis)[:, None])
-        return (image / image.amax()).expand(n, -1, -1)
-
-    return make

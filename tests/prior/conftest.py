@@ -1,9 +1,5 @@
 """A tiny Janus with random weights, its folder, and a bank of its responses."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -11,18 +7,13 @@ from mrisem.prior.language.bank import Perturbation, build_language_bank
 from mrisem.prior.language.loading import load_language_model
 from mrisem.prior.language.prompts import Prompt
 
-RECIPE = Path(__file__).parents[2] / "experiments" / "pretrain_janus_mini" / "janus.py"
 SIZE, WIDTH = 32, 24
 PROMPT = Prompt("quality", "Is this image good or bad?", "good", "bad")
 
 
 @pytest.fixture(scope="session")
-def recipe():
-    spec = importlib.util.spec_from_file_location("janus_recipe", RECIPE)
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+def recipe(load_recipe):
+    return load_recipe("pretrain_janus_mini/janus.py")
 
 
 @pytest.fixture(scope="session")

@@ -1,23 +1,16 @@
 """Folders of tiny diffusion models with random weights."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
-RECIPE = Path(__file__).parents[3] / "experiments" / "pretrain_diffusion_mini" / "networks.py"
 WORDS = ["high-quality", "t1", "t2", "flair", "mri", "of", "the", "brain", "knee", "aliased"]
 
 
 @pytest.fixture(scope="session")
-def parts():
+def parts(load_recipe):
     """The parts of a tiny diffusion_mini, weights large enough that a text changes the output."""
     pytest.importorskip("diffusers", reason="needs mrisem[generative]")
-    spec = importlib.util.spec_from_file_location("diffusion_recipe", RECIPE)
-    recipe = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(recipe)
+    recipe = load_recipe("pretrain_diffusion_mini/networks.py")
     network = {"channels": [8, 8], "groups": 4, "head": 4}
     text = {"width": 8, "heads": 2, "length": 12}
     made = recipe.make_parts({"seed": 0, "unet": network, "text": text}, WORDS)
