@@ -138,6 +138,21 @@ def load_recipe():
 
 
 @pytest.fixture
+def import_from(monkeypatch):
+    """Import modules of a folder of experiments/ by name: ``import_from("NAME")("train")``."""
+    folders = []
+
+    def start(name):
+        folders.append(EXPERIMENTS / name)
+        monkeypatch.syspath_prepend(str(folders[-1]))
+        return importlib.import_module
+
+    yield start
+    for file in [file for folder in folders for file in folder.glob("*.py")]:
+        sys.modules.pop(file.stem, None)
+
+
+@pytest.fixture
 def generator():
     """Seed -> generator."""
     return lambda seed=0: torch.Generator().manual_seed(seed)

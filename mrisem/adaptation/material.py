@@ -63,7 +63,7 @@ class WrittenPairs:
 
     Args:
         rows: see `read_rows`.
-        processor: of the checkpoint.
+        processor: processor of the checkpoint, which has the tokeniser.
     """
 
     def __init__(self, rows: Sequence[dict[str, Any]], processor: Any) -> None:
@@ -84,17 +84,13 @@ class WrittenPairs:
             yield self._asked([path])
 
     def _asked(self, paths: Sequence[Path]) -> AskedImages:
-        rows = [
-            [
-                Asked(
-                    "written", ask(self.processor, r["question"]), say(self.processor, r["answer"])
-                )
-                for r in self.by_image[path]
-            ]
-            for path in paths
-        ]
+        rows = [[self._tokens(row) for row in self.by_image[path]] for path in paths]
         sequences = lay_out(rows, self.image, self.processor.tokenizer.eos_token_id)
         return AskedImages([read_picture(path) for path in paths], sequences)
+
+    def _tokens(self, row: dict[str, Any]) -> Asked:
+        question, answer = ask(self.processor, row["question"]), say(self.processor, row["answer"])
+        return Asked("written", question, answer)
 
 
 def read_rows(place: Path) -> list[dict[str, Any]]:
@@ -134,10 +130,10 @@ def read_rows(place: Path) -> list[dict[str, Any]]:
 def _row(line: str, where: str) -> dict[str, Any]:
     with reading(Path(where), "one JSON object a line", "correct the line"):
         row = dict(json.loads(line))
-    known = {*_COLUMNS, "subject"}
-    if unknown := sorted(row.keys() - known):
+    columns = {*_COLUMNS, "subject"}
+    if unknown := sorted(row.keys() - columns):
         raise InputError(
-            f"columns of pairs are {', '.join(sorted(known))}, got {unknown[0]} in {where}"
+            f"columns of pairs are {', '.join(sorted(columns))}, got {unknown[0]} in {where}"
         )
     if bad := sorted(c for c in _COLUMNS if not isinstance(row.get(c), str) or not row[c].strip()):
         raise InputError(f"each pair needs text in {bad[0]}, got {row.get(bad[0])!r} in {where}")

@@ -42,8 +42,8 @@ def encode(
     prepare = Preparation(side, 3, normalisation, pad_value)
     pixels = torch.cat([prepare(magnitude[None]) for magnitude in magnitudes])
     pixels = pixels.to(model.device, next(model.model.vision_model.parameters()).dtype)
-    found = model.model.vision_model(pixels, output_hidden_states=True)
-    return found.last_hidden_state, found.hidden_states
+    tower = model.model.vision_model(pixels, output_hidden_states=True)
+    return tower.last_hidden_state, tower.hidden_states
 
 
 def answer(
@@ -120,7 +120,7 @@ def load_adaptable(
 
     Args:
         folder: checkpoint of model_type ``janus``.
-        dtype: of the frozen weights.
+        dtype: dtype of the frozen weights.
         pad_value: see `Adaptable`.
         checkpointing: recompute activations in the backward pass: less memory, more time.
 

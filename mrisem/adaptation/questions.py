@@ -116,7 +116,7 @@ class Sequences:
         turns: ``(n, length)``: 0 for the image and what stands before it, k for the k-th question.
         positions: ``(n, k)`` where answers and their ends are predicted.
         labels: ``(n, k)`` what they should be; `IGNORE` where an image has fewer.
-        names: of each image the kinds of its questions, in their order.
+        names: kinds of each image's questions, in their order.
     """
 
     ids: Tensor
@@ -151,7 +151,7 @@ def lay_out(rows: Sequence[Sequence[Asked]], image: int, end: int) -> Sequences:
     """Put the questions and answers of each image into one sequence.
 
     Args:
-        rows: of each image its questions, at least one.
+        rows: questions of each image, at least one.
         image: token id that stands for an image token.
         end: token id that ends an answer.
     """
@@ -170,11 +170,11 @@ def _join(row: Sequence[Asked], image: int, end: int) -> list[list[int]]:
         if not ids:
             ids, turns = asked.prompt[:shared], shared * [0]
         said = [*asked.answer, end]
-        own = [*asked.prompt[shared:], *said]
-        last = len(ids) + len(own) - 1  # the token before each said one predicts it
+        tokens = [*asked.prompt[shared:], *said]
+        last = len(ids) + len(tokens) - 1  # the token before each said one predicts it
         positions += range(last - len(said), last)
         labels += said
-        ids, turns = ids + own, turns + len(own) * [turn]
+        ids, turns = ids + tokens, turns + len(tokens) * [turn]
     return [ids, turns, positions, labels]
 
 

@@ -38,7 +38,7 @@ def find_slices(
 
     Args:
         root: folder.
-        acquisition: which scans; None: all. Images, which name none, are taken for it.
+        acquisition: acquisition of the scans (None: all), or the one that images are taken for.
         settings: subjects and slices, and how negatives are made, by which banks are judged.
         on_error: ``raise`` at a bad file, or ``skip`` it.
         folders: caches of `FastMRI`: ``index_folder``, ``conversion_folder``.
@@ -73,10 +73,10 @@ def hold_out(
     """Split slices by subject: those to adapt to, and those held out."""
     held = held_out({volume.subject for volume in slices.volumes}, share, seed)
     sides = [[v for v in slices.volumes if (v.subject in held) == side] for side in (False, True)]
-    one, other = (
+    adapted, unseen = (
         AuxiliarySlices(side, slices.settings, None, "mixed", slices.on_error) for side in sides
     )
-    return one, other
+    return adapted, unseen
 
 
 def held_out(subjects: set[str], share: float, seed: int) -> set[str]:
@@ -96,14 +96,14 @@ def held_out(subjects: set[str], share: float, seed: int) -> set[str]:
 
 def make_pool(slices: AuxiliarySlices) -> Pool:
     """Read clean slices, padded to squares, by their size."""
-    found: dict[int, list[tuple[Tensor, int]]] = defaultdict(list)
+    by_size: dict[int, list[tuple[Tensor, int]]] = defaultdict(list)
     for image, _, info in track(slices, "clean slices", "slices"):
-        found[max(image.shape)].append(
+        by_size[max(image.shape)].append(
             (_square(image / image.max()).half(), code_of(info.acquisition))
         )
     return {
         size: (torch.stack([i for i, _ in rows]), torch.tensor([code for _, code in rows]))
-        for size, rows in sorted(found.items())
+        for size, rows in sorted(by_size.items())
     }
 
 

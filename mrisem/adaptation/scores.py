@@ -26,7 +26,7 @@ def score(base: Adaptable, batches: Iterable[AskedImages]) -> dict[str, Score]:
     Returns:
         ``all`` and kind of question -> ``accuracy``, mean ``log_likelihood`` of an answer, ``n``.
     """
-    found: dict[str, list[tuple[bool, float]]] = defaultdict(list)
+    entries: dict[str, list[tuple[bool, float]]] = defaultdict(list)
     base.model.eval()
     for asked in batches:
         logits, sequences = base.logits(asked).cpu(), asked.sequences
@@ -35,11 +35,11 @@ def score(base: Adaptable, batches: Iterable[AskedImages]) -> dict[str, Score]:
         likelihood = logits.log_softmax(-1).gather(-1, labels.clamp_min(0)[..., None])[..., 0]
         for row, names in enumerate(sequences.names):
             for turn, name in enumerate(names, start=1):
-                own = (turns[row] == turn) & (labels[row] != IGNORE)
-                entry = bool(right[row, own].all()), float(likelihood[row, own].sum())
-                found["all"].append(entry)
-                found[name].append(entry)
-    return {name: _mean(entries) for name, entries in found.items()}
+                is_answer = (turns[row] == turn) & (labels[row] != IGNORE)
+                entry = bool(right[row, is_answer].all()), float(likelihood[row, is_answer].sum())
+                entries["all"].append(entry)
+                entries[name].append(entry)
+    return {name: _mean(of_kind) for name, of_kind in entries.items()}
 
 
 def _mean(entries: Sequence[tuple[bool, float]]) -> Score:
@@ -57,10 +57,10 @@ def image_separation(
         encoder: vision tower, on the device.
         images: positive and negative of each slice.
         components: number of PCA components of each level.
-        device: where it is computed.
+        device: device of the encoder.
     """
     bank = build_bank(encoder, images, components, {}, device=device)
-    return {f"level {level}": one.separation() for level, one in bank.levels.items()}
+    return {f"level {level}": part.separation() for level, part in bank.levels.items()}
 
 
 def language_separation(

@@ -32,7 +32,7 @@ class Steps:
         batch_size: images of a step, each with all its questions.
         learning_rate: largest rate.
         save_every: steps between two saves.
-        seed: of images, wordings and dropout.
+        seed: seed of images, wordings and dropout.
     """
 
     steps: int
@@ -47,7 +47,7 @@ class Training:
 
     Args:
         base: the model with its factors.
-        factors: what is trained, by name.
+        factors: low-rank factors that are trained, by name.
         how: steps and rates.
         facts: all on which the result depends; a state with other facts is refused.
         file: state between steps.
@@ -55,7 +55,7 @@ class Training:
     Attributes:
         step: number of steps that are done.
         losses: mean cross-entropy of the tokens of answers, of each step.
-        before: what was measured before the first step, kept in the state.
+        before: scores before the first step, kept in the state.
 
     Raises:
         InputError: when the file is of another training.

@@ -45,9 +45,9 @@ class Materials:
     """What is trained on, and what is counted on.
 
     Args:
-        train: of subjects that are adapted to.
-        held_out: of the other subjects.
-        earlier: questions that the model could answer before.
+        train: questions on subjects that are adapted to.
+        held_out: questions on the other subjects.
+        earlier: questions that the model could answer before, and may forget.
         slices: good and bad images of held-out subjects, as a bank has them; empty for pairs.
         facts: content of all, by which an adaptation is continued.
     """
@@ -114,7 +114,7 @@ def _adapt(config: DictConfig, checkpoint: Path, materials: Materials) -> dict[s
 
     def count() -> dict[str, Any]:
         sets = {"held_out": materials.held_out, "earlier": materials.earlier}
-        return {name: score(model, one.fixed(config.n_images)) for name, one in sets.items()}
+        return {name: score(model, part.fixed(config.n_images)) for name, part in sets.items()}
 
     if not training.before:
         training.before = count()
@@ -164,11 +164,13 @@ def _made(config: DictConfig, processor: Any) -> tuple[Any, ...]:
     cache = Path(config.paths.cache)
     folders = {"index_folder": cache / "index", "conversion_folder": cache / CONVERTED}
     slices = find_slices(Path(config.root), config.acquisition, settings, config.on_error, folders)
-    one, other = hold_out(slices, config.held_out, config.seed)
-    train, rest = (MadePairs(make_pool(side), tokenise(processor)) for side in (one, other))
-    seen = {anatomy_of(volume.acquisition) for volume in one.volumes}
-    facts = {"scans": one.fingerprint, "held-out scans": other.fingerprint}
-    good_and_bad = [*islice(other, config.n_images)]
+    adapted, unseen_slices = hold_out(slices, config.held_out, config.seed)
+    train, rest = (
+        MadePairs(make_pool(side), tokenise(processor)) for side in (adapted, unseen_slices)
+    )
+    seen = {anatomy_of(volume.acquisition) for volume in adapted.volumes}
+    facts = {"scans": adapted.fingerprint, "held-out scans": unseen_slices.fingerprint}
+    good_and_bad = [*islice(unseen_slices, config.n_images)]
     return train, rest, good_and_bad, set(ANATOMIES) - seen or set(ANATOMIES), facts
 
 
@@ -183,14 +185,14 @@ def _separation(config: DictConfig, slices: list[Any], adapter: str | None) -> d
     tower = adapter if "vision" in config.parts else None
     levels: Any = make_encoder(config)(adapter=tower).to(device)  # type: ignore[attr-defined]
     components = encoder.prior_defaults.components or [min(COMPONENTS, w) for w in levels.widths]
-    found = image_separation(levels, slices, components, device)
+    shares = image_separation(levels, slices, components, device)
     if len(slices) > 1:
         prompt = instantiate(group_options(config.prompt))
         dtype: Any = "bfloat16" if torch_dtype(encoder.dtype) == torch.bfloat16 else "float32"
         place = encoder.path, dtype, encoder.get("revision"), encoder.get("pad_value")
         model = load_language_model(*place, adapter=adapter)
-        found |= language_separation(model, slices, prompt, device)
-    return found
+        shares |= language_separation(model, slices, prompt, device)
+    return shares
 
 
 def _lines(config: DictConfig, log: dict[str, Any]) -> list[str]:

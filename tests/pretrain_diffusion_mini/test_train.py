@@ -1,8 +1,6 @@
 """The training of diffusion_mini at smoke size."""
 
-import importlib
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,12 +11,9 @@ RECIPE = Path(__file__).parents[2] / "experiments" / "pretrain_diffusion_mini"
 
 
 @pytest.fixture
-def recipe(monkeypatch):
+def recipe(import_from):
     """Import one of the recipe's modules by its name."""
-    monkeypatch.syspath_prepend(str(RECIPE))
-    yield importlib.import_module
-    for file in RECIPE.glob("*.py"):
-        sys.modules.pop(file.stem, None)
+    return import_from("pretrain_diffusion_mini")
 
 
 @pytest.fixture

@@ -1,7 +1,5 @@
 """The recipe's modules, a training of seconds, and images."""
 
-import importlib
-import sys
 from pathlib import Path
 
 import h5py
@@ -56,9 +54,6 @@ def trained(tmp_path_factory, train):
 
 
 @pytest.fixture
-def recipe(monkeypatch):
+def recipe(import_from):
     """Import one of the recipe's modules by its name."""
-    monkeypatch.syspath_prepend(str(RECIPE))
-    yield importlib.import_module
-    for file in RECIPE.glob("*.py"):
-        sys.modules.pop(file.stem, None)
+    return import_from("pretrain_janus_mini")

@@ -24,8 +24,8 @@ class Distillation:
     """How the pull is computed from a diffusion model.
 
     Args:
-        text: with ``{contrast}`` and ``{anatomy}`` of the scan; empty: none; None: `DEFAULT_TEXT`
-            where the model takes text.
+        text: text that describes the scan, with ``{contrast}`` and ``{anatomy}``; empty: none;
+            None: `DEFAULT_TEXT` where the model takes text.
         negative_text: text from which guidance leads away; empty: none.
         guidance_scale: s of classifier-free guidance; 1: the text alone, 0: no text.
         time: ``uniform`` draws it, ``annealed`` lets it fall over the fit.

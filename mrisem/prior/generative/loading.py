@@ -76,8 +76,9 @@ def load_diffusion(
     folder = resolve_checkpoint(path, revision, "generator")
     if not folder.is_dir():
         raise InputError(
-            f"generator.path={path} must lie in the package, got none there; run "
-            f"experiments/pretrain_diffusion_mini/run.sh OUT and set generator.path=OUT/{path}"
+            f"generator.path must be a trained model, got {path}, whose weights do not ship yet; "
+            f"set generator.path=OUT/{path} after experiments/pretrain_diffusion_mini/run.sh OUT, "
+            "or generator=diffusers generator.path=DIR"
         )
     unet = _network(folder / "unet" if (folder / "unet").is_dir() else folder, _NETWORKS)
     latent = [folder / name for name in ("vae", "vqvae") if (folder / name).is_dir()]
