@@ -14,8 +14,8 @@ MRISEM := $(BIN)/mrisem
 DEMO_DATA := data=brain,knee 'data.root=$(DEMO)/data/$${data.name}' data.max_slices=1 scale=demo \
   mask.acceleration=4 output_dir=$(DEMO)/runs
 
-# vgg16 guides the demo, and where its weights cannot be had the small network that ships
-ENCODER = $(shell $(MRISEM) doctor encoder=vgg16 >/dev/null 2>&1 && echo vgg16 || echo janus_mini)
+# vgg16, the default, guides the demo, and where its weights cannot be had the small network that ships
+ENCODER = $(shell $(MRISEM) doctor encoder=vgg16 >/dev/null 2>&1 || echo encoder=janus_mini)
 
 # each is a folder of experiments/ with a sweep.yaml
 QUESTIONS := what-guides contrast-settings embedding-levels prior-weight acceleration auxiliary-subjects temperature \
@@ -52,15 +52,15 @@ endif
 demo: $(STAMP) ## simulate, reconstruct by every method, report (minutes on two cores)
 	@echo "== 1/6 simulated brains and knees in the fastMRI format"
 	@$(MRISEM) simulate scale=demo output_dir=$(DEMO)/data
-	@echo "== 2/6 embedding banks of the auxiliary subjects: encoder=$(ENCODER) (janus_mini where vgg16's weights are missing)"
+	@echo "== 2/6 embedding banks of the auxiliary subjects: $(or $(ENCODER:%=%, since the weights of vgg16 are missing),encoder=vgg16)"
 	@for anatomy in brain knee; do \
-	  $(MRISEM) bank data=$$anatomy data.root=$(DEMO)/data/$$anatomy scale=demo encoder=$(ENCODER) || exit 1; \
+	  $(MRISEM) bank data=$$anatomy data.root=$(DEMO)/data/$$anatomy scale=demo $(ENCODER) || exit 1; \
 	done
 	@echo "== 3/6 classical baselines"
 	@$(MRISEM) reconstruct --multirun $(DEMO_DATA) model=zero_filled,tv,l1_wavelet
 	@echo "== 4/6 unrolled network, fitted to each scan, without and with the prior"
 	@$(MRISEM) reconstruct --multirun $(DEMO_DATA) model=unrolled prior=none,image_same \
-	  model.checkpoint=unrolled_mini encoder=$(ENCODER)
+	  model.checkpoint=unrolled_mini $(ENCODER)
 	@echo "== 5/6 scores"
 	@$(MRISEM) evaluate output_dir=$(DEMO)/runs
 	@echo "== 6/6 report"
