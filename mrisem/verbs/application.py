@@ -33,6 +33,7 @@ from mrisem.errors import InputError
 from mrisem.progress import close_all
 from mrisem.signals import Interrupted, listen, release
 from mrisem.verbs.jobs import JobRecord, SweepSummary, accept, in_sweep
+from mrisem.verbs.memory import keep_freed_memory
 from mrisem.verbs.quiet import NOISE
 
 _SCORES = "mrisem.verbs.scores"
@@ -224,6 +225,7 @@ def _run_job(verb: str, config: DictConfig, debug: bool) -> tuple[int, float | N
         config.output_dir, record.facts["seed"] = str(folder), config.seed
         module = import_module(f"mrisem.verbs.{verb}")
         gc.enable()  # switched off during imports by mrisem.__main__
+        keep_freed_memory()
         _silence_libraries()  # after Lightning's import, which sets its own level
         if verb not in _ACCEPT_THEMSELVES:
             accept(config, verb)

@@ -2,13 +2,13 @@
 
 The alternative is the formula written down plainly: the raw float32 bank is projected at every
 step, the encoder's weights are left trainable. Weights and features are random. The raw bank,
-10 GB at the paper's size, repeats a block that is held once: reading it is faster so, if anything.
+10 GB at the paper's size, repeats a small block that is held once: reading it is faster so, if
+anything.
 """
 
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -24,7 +24,6 @@ from mrisem.prior.image.encoder import FrozenEncoder, freeze_tower
 from mrisem.prior.image.prior import SemanticPrior
 
 WEIGHTS, TAU = (0.005, 0.5, 1.0), 0.07
-_BLOCK = 20  # random entries that larger banks repeat
 Raw = dict[int, tuple[Tensor, Tensor, Tensor]]
 Step = Callable[[Tensor], tuple[Tensor, Tensor]]
 
@@ -75,7 +74,9 @@ def make_raw(size: Size, n: int) -> Raw:
     generator = torch.Generator().manual_seed(1)
     raw = {}
     for level, d in zip(size.levels, size.components, strict=True):
-        n_block = math.gcd(2 * n, _BLOCK)
+        # the largest power of two in 2 n, so that both sides do not repeat the same whole blocks:
+        # positives equal to the negatives would have no gradient to compare
+        n_block = 2 * n & -2 * n
         block = torch.randn(n_block, size.n_tokens, size.width, generator=generator)
         entries = block.expand(2 * n // n_block, *block.shape)
         mean = torch.randn(size.width, generator=generator) / 10
