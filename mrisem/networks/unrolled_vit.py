@@ -43,14 +43,15 @@ class Encoder(Protocol):
 class Features:
     """Features of a frozen encoder as maps.
 
-    Not an nn.Module: the encoder's weights are thus in no state dict, are trained by no optimiser,
-    get no LoRA factors, and are shared by the copies of a network.
+    It is no nn.Module: so the encoder's weights are in no state dict, no optimiser trains them,
+    they get no LoRA factors, and copies of a network share them.
 
     Args:
         encoder: encoder that is frozen; its weights follow the images from device to device.
 
     Raises:
-        InputError: when the encoder does not say where its tokens lie, or they form no square.
+        InputError: when the encoder does not say where its tokens lie, or they form no square, or
+            have a single feature.
     """
 
     def __init__(self, encoder: Encoder) -> None:
@@ -61,10 +62,11 @@ class Features:
                 f"{type(encoder).__name__} without {missing[0]}; add it, or set encoder=vgg16"
             )
         self.side = math.isqrt(encoder.n_tokens)
-        if self.side**2 != encoder.n_tokens:
+        # a single feature would be normalised away
+        if self.side**2 != encoder.n_tokens or min(encoder.widths) < 2:
             raise InputError(
-                "an encoder in a network must have its tokens on a square grid, got "
-                f"{encoder.n_tokens} of {type(encoder).__name__}; set encoder=vgg16 or another one"
+                "an encoder in a network must have tokens of two features or more on a square "
+                f"grid, got {encoder.n_tokens} tokens of width {[*encoder.widths]}; choose another"
             )
         if isinstance(encoder, nn.Module):
             encoder.requires_grad_(False).eval()
@@ -77,7 +79,8 @@ class Features:
     def __call__(self, image: Tensor) -> list[Tensor]:
         """Return the features ``(batch, feature, row, column)`` of ``|image|`` at each level.
 
-        Those of a token have mean 0 and variance 1, since encoders differ in scale by far.
+        Those of a token have mean 0 and variance 1, as after the final norm of a transformer:
+        encoders differ in scale by far.
         """
         encoder: Any = self.encoder
         if isinstance(encoder, nn.Module):
@@ -107,7 +110,10 @@ class FeatureUnet(nn.Module):
         super().__init__()
         self.features = features
         widths = features.encoder.widths
-        self.projections = nn.ModuleList(nn.Conv2d(width, n_features, 1) for width in widths)
+        # the U-Net normalises its channels, which would undo a bias
+        self.projections = nn.ModuleList(
+            nn.Conv2d(width, n_features, 1, bias=False) for width in widths
+        )
         self.unet = ResidualUnet(channels, levels, n_features * len(widths))
 
     def forward(self, image: Tensor) -> Tensor:
@@ -170,7 +176,8 @@ def refuse_other_encoder(
     network: nn.Module, weights: Mapping[str, Tensor], prefix: str = "", *_: Any
 ) -> None:
     """Raise InputError for weights that were trained with the features of another encoder."""
-    own, other = network.get_buffer("encoder_fingerprint"), weights.get(f"{prefix}encoder_fingerprint")
+    own = network.get_buffer("encoder_fingerprint")
+    other = weights.get(f"{prefix}encoder_fingerprint")
     if other is not None and not torch.equal(own.cpu(), other.cpu()):
         here, there = (bytes(value.tolist()).hex()[:8] for value in (own, other))
         raise InputError(

@@ -35,13 +35,14 @@ class Claimed(torch.nn.Module):
     def __init__(self, **facts):
         super().__init__()
         self.weight = torch.nn.Parameter(torch.ones(()))
-        stated = {"widths": (1,), "n_tokens": 9, "extent": None, "fingerprint": "mine"}
+        stated = {"widths": (2,), "n_tokens": 9, "extent": None, "fingerprint": "mine"}
         for name, value in {**stated, **facts}.items():
             if value != "left out":
                 setattr(self, name, value)
 
     def forward(self, magnitude):
-        return (self.weight * magnitude.flatten(1)[:, : self.n_tokens, None],)
+        values = self.weight * magnitude.flatten(1)[:, : self.n_tokens]
+        return (torch.stack([values, 1 - values], dim=-1),)
 
 
 def test_vit_untrained_is_data_consistency_by_a_dense_solve(make_batch):
@@ -74,7 +75,6 @@ def test_vit_differs_from_unrolled_by_the_features_alone(make_batch):
     for unet in network.unets:
         for projection in unet.projections:
             torch.nn.init.zeros_(projection.weight)
-            torch.nn.init.zeros_(projection.bias)
     torch.testing.assert_close(network(batch).image, plain(batch).image)
 
 
@@ -158,7 +158,8 @@ def test_vit_weights_of_another_encoder_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("facts", "said"),
     [
-        ({"n_tokens": 10}, "tokens on a square grid, got 10 of Claimed"),
+        ({"n_tokens": 10}, "on a square grid, got 10 tokens of width"),
+        ({"widths": (8, 1)}, "tokens of two features or more .* of width .8, 1."),
         ({"extent": "left out"}, "must state widths, n_tokens, extent, fingerprint, got Claimed"),
     ],
 )
