@@ -13,6 +13,7 @@ from mrisem.networks.unrolled_vit import UnrolledViT, place
 from mrisem.physics.sense import SenseOperator
 from mrisem.prior.image.encoder import load_encoder
 from mrisem.prior.image.perceptual import load_perceptual
+from mrisem.tasks.estimate import network_cost
 
 
 def vgg(seed=0, levels=(1, 2), grid=6):
@@ -167,3 +168,15 @@ def test_vit_encoder_that_cannot_be_used_is_refused(facts, said):
     with pytest.raises(InputError, match=said) as refused:
         UnrolledViT(Claimed(**facts))
     assert "\n" not in str(refused.value)
+
+
+def test_vit_cost_counts_the_encoder_and_keeps_its_weights():
+    encoder = vgg(levels=(3,), grid=4)
+    before = encoder.state_dict()
+    cost = network_cost(UnrolledViT(encoder, 2, 4, 2, 3), (2, 64, 48), (64, 48))
+    plain = network_cost(Unrolled(2, 4, 2), (2, 64, 48), (64, 48))
+    # 3 x 3 convolutions of VGG16 to relu3_3, a multiplication and an addition each, of 64 x 48
+    passes = 2 * 9 * (3 * 64 + 64 * 64 + (64 * 128 + 128 * 128) / 4 + (128 + 2 * 256) * 256 / 16)
+    assert cost.flops - plain.flops == pytest.approx(2 * passes * 64 * 48, rel=0.05)
+    after = encoder.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
