@@ -20,7 +20,7 @@ ENCODER = $(shell $(MRISEM) doctor encoder=vgg16 >/dev/null 2>&1 || echo encoder
 # each is a folder of experiments/ with a sweep.yaml
 QUESTIONS := what-guides contrast-settings embedding-levels prior-weight acceleration auxiliary-subjects temperature \
   embedding-umap main-table abnormalities prompt-control prompt-robustness perturbation centering \
-  cheaper-guidance
+  cheaper-guidance foundation-backbone
 # need images, or what their pages say how to make
 WITH_IMAGES := real-images adapted generative
 

@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
@@ -21,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from mrisem.config.check import check
 from mrisem.config.choices import CONF, installed
 from mrisem.config.overrides import adds, parse, quote_paths, repair
-from mrisem.config.schema import VERBS, Choice, expand, store_defaults
+from mrisem.config.schema import NO_ARGUMENTS, VERBS, Choice, expand, store_defaults
 
 SWEPT = "MRISEM_SWEPT"  # variable with the swept keys, inherited by processes of jobs
 # Paths and sizes do not belong into the name of a job's folder, unless they are swept.
@@ -69,6 +70,15 @@ def folder_name(overrides: Iterable[str]) -> str:
         return name
     digest = hashlib.sha256(name.encode()).hexdigest()[:12]
     return f"{name[: _MAX_NAME - len(digest) - 1]}-{digest}"
+
+
+def target_of(choice: DictConfig) -> dict[str, Any]:
+    """Return the ``_target_`` of an encoder with its arguments, for a network that has it inside.
+
+    ``encoder: ${target_of:${encoder}}`` in the YAML of a network hands it the encoder of the group.
+    """
+    options: dict[str, Any] = OmegaConf.to_container(choice, resolve=True)  # type: ignore[assignment]
+    return {key: value for key, value in options.items() if key not in NO_ARGUMENTS}
 
 
 def compose(verb: str, overrides: Iterable[str] = ()) -> DictConfig:
@@ -144,6 +154,7 @@ def swept_keys(config: DictConfig) -> set[str]:
 
 OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
 OmegaConf.register_new_resolver("expand", expand, replace=True)
+OmegaConf.register_new_resolver("target_of", target_of, replace=True)
 Plugins.instance().register(InstalledConfigs)
 store_defaults()
 ConfigStore.instance().__deepcopy__ = _the_store  # type: ignore[attr-defined]

@@ -86,8 +86,10 @@ def _check_prior(raw: Mapping[str, Any], values: Mapping[str, Any], written: set
         is_training = group == "auxiliary" and "fit" not in values
         acts = prior.get("uses_auxiliary", True) if group == "auxiliary" else _reads(builder, group)
         is_read = prior.get("_target_") and acts
-        if _wrote(written, group) and not is_read and not is_training:
-            warnings.warn(f"{group} has no effect with {name}", stacklevel=2)
+        # a network with the encoder inside takes all of it but the defaults of priors
+        unread = f"{group}.prior_defaults" if _reads(raw["model"], group) else group
+        if _wrote(written, unread) and not is_read and not is_training:
+            warnings.warn(f"{unread} has no effect with {name}", stacklevel=2)
     negatives = values["auxiliary"]["negatives"]
     if negatives != "zero_filled" and _reads(builder, "prompt"):
         raise InputError(

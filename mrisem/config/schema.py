@@ -158,6 +158,10 @@ class PriorDefaults(Options):
     jitter: dict[str, Any] | None = None
 
 
+# Options of an encoder that are no arguments of its ``_target_``.
+NO_ARGUMENTS = ("name", "prior_defaults")
+
+
 class Encoder(Choice):
     """Encoder: the arguments of its ``_target_``, and defaults of priors that use it."""
 
@@ -253,6 +257,9 @@ else:
         fit=sizes(iterations=Count, slices_at_once=Count, rank=Count),
         train=sizes(epochs=Count, batch_size=Count),
         unrolled=sizes(stages=Count, channels=Count, levels=Levels, cg_iterations=Count),
+        unrolled_vit=sizes(
+            stages=Count, channels=Count, levels=Levels, n_features=Count, cg_iterations=Count
+        ),
         unet=sizes(channels=Count, levels=Levels),
         varnet=sizes(
             cascades=Count,

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mrisem.errors import InputError
 from mrisem.networks.unrolled import Unrolled
+from mrisem.networks.unrolled_vit import UnrolledViT, refuse_other_encoder
 from mrisem.networks.weight_files import read_weights, summary
 
 logger = logging.getLogger(__name__)
@@ -48,6 +49,8 @@ def load_start(network: nn.Module, path: Path, name: str) -> None:
     in_file = {prefix + key[n_shared:]: key for key in expected}
     loaded = {key: weights[stored] for stored, key in in_file.items() if stored in weights}
     unexpected = [k for k in weights if k.startswith(prefix) and k not in in_file]
+    if isinstance(network, UnrolledViT):
+        refuse_other_encoder(network, loaded)  # before the sizes, which also depend on the encoder
     _check_fit(expected, loaded, unexpected, path, name)
     if unused := len(weights) - len(loaded):
         logger.info("%s: %d tensors that are not weights of model=%s", path, unused, name)

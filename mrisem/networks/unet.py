@@ -32,26 +32,32 @@ class ResidualUnet(nn.Module):
     Args:
         channels: number of channels of the first level (paper: 64).
         levels: number of poolings (paper: 4).
+        n_maps: number of real maps that it sees beside the image.
     """
 
-    def __init__(self, channels: int = 64, levels: int = 4) -> None:
+    def __init__(self, channels: int = 64, levels: int = 4, n_maps: int = 0) -> None:
         super().__init__()
         from fastmri.models import Unet
 
         self.multiple = 2**levels
-        self.unet = Unet(in_chans=2, out_chans=2, chans=channels, num_pool_layers=levels)
+        self.unet = Unet(in_chans=2 + n_maps, out_chans=2, chans=channels, num_pool_layers=levels)
         last = self.unet.up_conv[-1][-1]
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Correct images ``(batch, y, x)`` complex64 with magnitudes of the order of 1."""
+    def forward(self, image: Tensor, *maps: Tensor) -> Tensor:
+        """Correct images.
+
+        Args:
+            image: ``(batch, y, x)`` complex64 with magnitudes of the order of 1.
+            maps: further inputs, each ``(batch, map, y, x)`` real.
+        """
         y, x = image.shape[-2:]
         # at least twice the multiple: instance normalisation needs more than one pixel per channel
         # at the lowest level
         pad_y, pad_x = (max(-n % self.multiple, 2 * self.multiple - n) for n in (y, x))
         padding = (pad_x // 2, pad_x - pad_x // 2, pad_y // 2, pad_y - pad_y // 2)
-        channels = functional.pad(complex_to_channels(image), padding)
+        channels = functional.pad(torch.cat([complex_to_channels(image), *maps], dim=1), padding)
         channels = self.unet(channels)[..., padding[2] :, padding[0] :][..., :y, :x]
         return image + channels_to_complex(channels.to(image.real.dtype))
 

@@ -41,6 +41,7 @@ _MODELS = {
     "l1_wavelet": "least squares with sparse wavelet coefficients (compressed sensing)",
     "unet": "U-Net: a network that corrects the zero-filled image",
     "unrolled": "unrolled network: data consistency and a network in turns",
+    "unrolled_vit": "unrolled network whose U-Nets also see features of a frozen encoder",
     "varnet": "end-to-end variational network",
     "inr": "implicit neural representation: a network that maps coordinates to pixels",
 }

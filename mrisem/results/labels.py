@@ -22,7 +22,7 @@ _NUMBER = re.compile(r"(?<![\w.])-?\d+\.?\d*(?:e[-+]?\d+)?", re.IGNORECASE)
 # models in the order of tables
 _ORDER = (
     *("zero_filled", "cg_sense", "grappa", "tv", "l1_wavelet"),
-    *("unet", "unrolled", "varnet", "inr"),
+    *("unet", "unrolled", "unrolled_vit", "varnet", "inr"),
 )
 
 

@@ -34,6 +34,8 @@ BANK_KEYS = (
     *("prior.adapter", "prior.encoder.path", "prior.encoder.adapter", "prior.encoder.name"),
     *("generator.path", "generator.name", "prior.generator.path", "prior.generator.name"),
 )
+# Paths of the encoder in a network: ignored if the encoder's own hash is among the contents.
+ENCODER_KEYS = ("model.task.network.encoder.path", "model.task.network.encoder.adapter")
 # Settings that only a run with a prior has.
 PRIOR_KEYS = (
     "prior",
@@ -79,13 +81,15 @@ class Record(BaseModel):
             the method has no weights.
         regulariser: name of the conventional regulariser; None: none.
         prior: name of the semantic prior; None: none.
-        encoder: name of the prior's encoder; None: no prior.
+        encoder: name of the encoder or generator of the prior, or else of the encoder in the
+            network; None: neither.
         anatomy: name of the data set, ``brain`` or ``knee``.
         mask: name of the sampling pattern.
         acceleration: nominal accelerations, of which each scan draws one; empty: given by the file.
         seed: seed of masks, splits and weights.
         settings: configuration without `IGNORED`.
-        contents: hashes of the files at configured paths: checkpoint, banks with their encoder.
+        contents: hashes of the files at configured paths: checkpoint, encoder in the network, banks
+            with their encoder.
         places: those paths, for people; they do not count.
         overrides: words of the command line.
     """

@@ -48,6 +48,11 @@ def has_prior(config: DictConfig) -> bool:
     return config.prior._target_ is not None
 
 
+def has_encoder(config: DictConfig) -> bool:
+    """Return whether the network has the encoder inside."""
+    return OmegaConf.select(config, "model.task.network.encoder") is not None
+
+
 def make_mask(config: DictConfig) -> ColumnMask:
     """Make ``config.mask``; of lists of options, each volume draws one combination."""
     options = group_options(config.mask, "name", "_target_")

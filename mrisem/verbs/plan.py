@@ -11,7 +11,7 @@ from mrisem.config.effects import missing_start
 from mrisem.errors import InputError
 from mrisem.tasks.estimate import Cost, encoder_cost, network_cost
 from mrisem.tasks.network import NetworkTask
-from mrisem.verbs.pieces import has_prior, make_datamodule, make_task, new_task
+from mrisem.verbs.pieces import has_encoder, has_prior, make_datamodule, make_task, new_task
 from mrisem.verbs.priors import make_encoder, make_generator
 
 _SUSTAINED = 10e12  # assumed arithmetic rate of one GPU in float32, FLOP/s
@@ -40,7 +40,8 @@ class Plan:
             make_generator(self.config)()
             return f"{self.config.generator.name}, a generator: it uses no bank and no encoder"
         encoder = self.encoder = make_encoder(self.config)()
-        use = "" if has_prior(self.config) else " (not used: prior=none)"
+        is_used = has_prior(self.config) or has_encoder(self.config)
+        use = "" if is_used else " (not used: prior=none)"
         return (
             f"{self.config.encoder.name}: levels {[*encoder.levels]}, {encoder.n_tokens} tokens of "
             f"width {', '.join(map(str, encoder.widths))}{use}"
@@ -84,7 +85,7 @@ class Plan:
         at_once = self.config.scale.fit.slices_at_once
         return (
             f"{cost.flops / 1e12:.2g} TFLOP a step and slice ({' x '.join(map(str, shape))}, "
-            f"target {crop[0]} x {crop[1]}, {'with' if guided else 'without'} the encoder), "
+            f"target {crop[0]} x {crop[1]}, {'with' if guided else 'without'} the prior), "
             f"{fit.iterations} steps, {n_slices} slices: {hours:.1f} hours on a GPU that sustains "
             f"{_SUSTAINED / 1e12:g} TFLOP/s (assumed); "
             f"{(cost.weights + cost.saved) * at_once / 1e9:.1f} GB for {at_once} slices at once"

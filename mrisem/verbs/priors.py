@@ -12,7 +12,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from mrisem.config.schema import Steering
+from mrisem.config.schema import NO_ARGUMENTS, Steering
 from mrisem.tasks.callbacks.embedding_bank import EmbeddingBankCallback
 from mrisem.tasks.network import NetworkTask, finish
 from mrisem.types import Batch, Reconstruction
@@ -64,7 +64,7 @@ def make_prior_builder(config: DictConfig) -> PriorBuilder:
 
 def make_encoder(config: DictConfig) -> Callable[..., Encoder]:
     """Return the function that makes the encoder named by ``config.encoder._target_``."""
-    options = group_options(config.encoder, "name", "prior_defaults")
+    options = group_options(config.encoder, *NO_ARGUMENTS)
     make: Callable[..., Encoder] = instantiate(options, _partial_=True)
     return make
 

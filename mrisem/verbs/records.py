@@ -10,9 +10,17 @@ from typing import TYPE_CHECKING
 import torch
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from mrisem.results.record import BANK_KEYS, IGNORED, PRIOR_KEYS, Record, hash_file, without_keys
+from mrisem.results.record import (
+    BANK_KEYS,
+    ENCODER_KEYS,
+    IGNORED,
+    PRIOR_KEYS,
+    Record,
+    hash_file,
+    without_keys,
+)
 from mrisem.verbs.jobs import words
-from mrisem.verbs.pieces import has_prior
+from mrisem.verbs.pieces import has_encoder, has_prior
 
 if TYPE_CHECKING:
     from torch import nn
@@ -30,20 +38,22 @@ def make_record(config: DictConfig, contents: Mapping[str, str]) -> Record:
     factors = config.mask.get("acceleration") or []  # masks from files have none
     regulariser = config.get("regulariser", {}).get("name")
     network = "generator" if config.prior.get("generator") else "encoder"
-    prior_paths = (f"{network}.path", "encoder.adapter") if is_guided else ()
-    path_keys = ("model.checkpoint", *prior_paths)
+    encodes = is_guided or has_encoder(config)
+    path_keys = ("model.checkpoint", *((f"{network}.path", "encoder.adapter") if encodes else ()))
     # without a prior, its settings do not act: runs that differ in them are equal
     ignored = (*IGNORED, *(() if is_guided else PRIOR_KEYS))
     if network != "generator":
         ignored += ("generator",)
     if any(name.startswith("prior ") for name in contents):
         ignored += BANK_KEYS
+    if "encoder" in contents:
+        ignored += ENCODER_KEYS
     return Record(
         model=config.model.name,
         fit=config.fit.name if "fit" in config.model.task and "fit" in config else None,
         regulariser=None if regulariser == "none" else regulariser,
         prior=config.prior.name if is_guided else None,
-        encoder=config[network].name if is_guided else None,
+        encoder=config[network].name if encodes else None,
         anatomy=config.data.name,
         mask=config.mask.name,
         acceleration=tuple(factors if isinstance(factors, ListConfig | list) else [factors]),
@@ -55,14 +65,19 @@ def make_record(config: DictConfig, contents: Mapping[str, str]) -> Record:
     )
 
 
-def hash_weights(module: nn.Module) -> dict[str, str]:
-    """Return the hash of a fit's starting weights, for a record; empty: there are no weights."""
-    weights = sorted(module.state_dict().items())
+def hash_weights(task: nn.Module) -> dict[str, str]:
+    """Return hashes of a task's starting weights and of the encoder in its network, for a record.
+
+    Either is left out where there is none.
+    """
+    weights = sorted(task.state_dict().items())
+    fingerprint = getattr(getattr(task, "network", None), "encoder_fingerprint", None)
+    contents = {} if fingerprint is None else {"encoder": bytes(fingerprint.tolist()).hex()[:24]}
     digest = hashlib.sha256()
     for name, value in weights:
         content = value.cpu().contiguous().flatten().view(torch.uint8)  # numpy has no bfloat16
         digest.update(name.encode() + content.numpy().tobytes())
-    return {"weights": digest.hexdigest()[:24]} if weights else {}
+    return contents | ({"weights": digest.hexdigest()[:24]} if weights else {})
 
 
 def hash_companions(config: DictConfig) -> dict[str, str]:

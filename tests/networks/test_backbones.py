@@ -6,11 +6,16 @@ import torch
 from mrisem.networks.inr import INR
 from mrisem.networks.unet import Unet
 from mrisem.networks.unrolled import Unrolled
+from mrisem.networks.unrolled_vit import UnrolledViT
 from mrisem.networks.varnet import EndToEndVarNet
+from mrisem.prior.image.perceptual import load_perceptual
 
 BACKBONES = {
     "unet": lambda: Unet(channels=4, levels=2),
     "unrolled": lambda: Unrolled(stages=2, channels=4, levels=2),
+    "unrolled_vit": lambda: UnrolledViT(
+        load_perceptual("vgg16", (1, 2), 4, random_seed=0), 2, 4, 2, 3
+    ),
     "varnet": lambda: EndToEndVarNet(2, 3, 2, 2, 2),
     "inr": lambda: INR(layers=2, width=16, adaptor_width=8),
 }

@@ -8,7 +8,9 @@ from mrisem.networks.inr import INR
 from mrisem.networks.stacked import PerSlice, StackedConv, StackedLinear, stack
 from mrisem.networks.unet import Unet
 from mrisem.networks.unrolled import Unrolled
+from mrisem.networks.unrolled_vit import UnrolledViT
 from mrisem.networks.varnet import EndToEndVarNet
+from mrisem.prior.image.perceptual import load_perceptual
 from mrisem.types import Reconstruction
 
 LAYERS = [
@@ -68,10 +70,12 @@ def networks():
     torch.manual_seed(0)
     lora = Unrolled(stages=2, channels=4, levels=2)
     attach(lora, LoRA(rank=2), torch.Generator().manual_seed(0))
+    encoder = load_perceptual("vgg16", (1, 2), 4, random_seed=0)
     return {
         "unet": Unet(channels=4, levels=2),
         "unrolled": Unrolled(stages=2, channels=4, levels=2),
         "unrolled, LoRA": lora,
+        "unrolled_vit": UnrolledViT(encoder, 2, 4, 2, 3),
         "varnet": EndToEndVarNet(2, 4, 2, 2, 2),
         "inr": INR(2, 16, adaptor_width=8),
         "another": Odd(),

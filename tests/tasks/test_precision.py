@@ -7,7 +7,9 @@ from mrisem.errors import InputError
 from mrisem.networks.inr import INR
 from mrisem.networks.unet import Unet
 from mrisem.networks.unrolled import Unrolled
+from mrisem.networks.unrolled_vit import UnrolledViT
 from mrisem.networks.varnet import EndToEndVarNet
+from mrisem.prior.image.encoder import load_encoder
 from mrisem.tasks.fitting import PerScanFit
 from mrisem.tasks.network import NetworkTask
 
@@ -40,7 +42,13 @@ def predict(network, batch, precision, fit=FIT):
 
 
 @pytest.mark.parametrize(
-    "kind", [lambda: Unet(4, 2), lambda: Unrolled(2, 4, 2), lambda: INR(2, 16)]
+    "kind",
+    [
+        lambda: Unet(4, 2),
+        lambda: Unrolled(2, 4, 2),
+        lambda: UnrolledViT(load_encoder("janus_mini", [1]), 2, 4, 2, 3),
+        lambda: INR(2, 16),
+    ],
 )
 def test_mixed_precision_is_the_networks_alone(make_batch, kind):
     images, seen = {}, {}

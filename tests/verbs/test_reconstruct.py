@@ -21,6 +21,9 @@ METHODS = {
     "unrolled + tv": ["regulariser=tv"],
     "unet + image_same": ["model=unet", "prior=image_same"],
     "unet lora + l1_wavelet": ["model=unet", "fit=lora", "regulariser=l1_wavelet"],
+    "unrolled_vit as trained": ["model=unrolled_vit", "fit=none"],
+    "unrolled_vit + image_same": ["model=unrolled_vit", "encoder=janus_mini", "prior=image_same"],
+    "unrolled_vit lora + tv": ["model=unrolled_vit", "fit=lora", "regulariser=tv"],
     "varnet + image_same": ["model=varnet", "prior=image_same"],
     "varnet lora": ["model=varnet", "fit=lora"],
     "inr + image_same": ["model=inr", "prior=image_same"],
@@ -38,7 +41,7 @@ def arguments(simulated):
 def starts(tmp_path_factory):
     """model -> checkpoint of its smoke size with random weights, as `mrisem train` writes it."""
     folder = tmp_path_factory.mktemp("starts")
-    for model in ("unet", "unrolled", "varnet"):
+    for model in ("unet", "unrolled", "unrolled_vit", "varnet"):
         task = new_task(compose("reconstruct", [f"model={model}", "scale=smoke", "output_dir=x"]))
         torch.save({"state_dict": task.state_dict()}, folder / f"{model}.ckpt")
     return folder

@@ -78,6 +78,8 @@ class FrozenEncoder(nn.Module):
         super().__init__()
         self.network, self.prepare = network, prepare
         self.levels, self.widths, self.n_tokens = levels, widths, n_tokens
+        # side of the square about an image's centre that the tokens cover; None: the whole image
+        self.extent = prepare.image_size
         self.requires_grad_(False).eval()
         # the hash of the weights names the bank: other weights never read it
         weights = {_older_name(name): weight for name, weight in network.state_dict().items()}
