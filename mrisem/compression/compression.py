@@ -13,7 +13,8 @@ from torch import Tensor
 
 from mrisem.data.auxiliary import AuxiliarySlices
 from mrisem.physics.masks import stable_seed
-from mrisem.prior.image.bank import EmbeddingBank
+from mrisem.prior.image.bank import EmbeddingBank, LevelBank
+from mrisem.prior.image.encoder import Encoder
 from mrisem.prior.image.prior import SemanticPrior
 
 _MAX_SHIFT, _MAX_NOISE = 8, 0.05  # pixels; share of the image's maximum
@@ -26,7 +27,10 @@ class Compression(Protocol):
         """Raise InputError if an encoder cannot be compressed in this way."""
 
     def components(self, bank: EmbeddingBank) -> list[int | None]:
-        """Return the components of each level of the new encoder's own bank; None: no PCA."""
+        """Return the components of each level of the new encoder's own bank.
+
+        None stands for no PCA, where outputs are projected as the teacher's are.
+        """
 
     def compress(
         self, teacher: SemanticPrior, images: AuxiliarySlices, folder: Path
@@ -43,28 +47,10 @@ class Compression(Protocol):
         """
 
 
-def faced(teacher: SemanticPrior, encoder: Any, components: Sequence[int | None]) -> SemanticPrior:
-    """Compare outputs of a new encoder with the teacher's bank.
-
-    Args:
-        teacher: prior with the teacher and its bank.
-        encoder: new encoder.
-        components: of each level; None: outputs are projected as the teacher's already.
-    """
-    levels = dict(teacher.bank.levels)
-    for (level, part), n in zip(teacher.bank.levels.items(), components, strict=True):
-        if n is None:
-            identity = torch.eye(part.components.shape[1]).to(part.components)
-            levels[level] = replace(part, mean=torch.zeros_like(identity[0]), components=identity)
-    bank = replace(teacher.bank, levels=levels)
-    return SemanticPrior(encoder, bank, teacher.level_weights, teacher.temperature)
-
-
 @torch.no_grad()
-def project(prior: SemanticPrior, images: Tensor) -> list[Tensor]:
-    """Project the tokens of images ``(n, y, x)`` of each level, as a prior compares them."""
-    parts = [*prior.bank.levels.values()]
-    features = prior.encoder(images.to(parts[0].entries.device))
+def project(encoder: Encoder, parts: Sequence[LevelBank], images: Tensor) -> list[Tensor]:
+    """Embed images ``(n, y, x)``, and project their tokens by the bank of each level."""
+    features = encoder(images.to(parts[0].entries.device))
     return [part.project(feature) for part, feature in zip(parts, features, strict=True)]
 
 

@@ -12,14 +12,13 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from mrisem.compression.compression import project
-from mrisem.prior.image.encoder import Encoder
 from mrisem.prior.image.prior import SemanticPrior
 
 
 def agreement(
     teacher: SemanticPrior,
     compressed: SemanticPrior,
-    facing: SemanticPrior,
+    components: Sequence[int | None],
     images: Iterable[tuple[Tensor, Tensor, Any]],
 ) -> dict[str, float]:
     """Compare tokens, and gradients of the loss, at images that nothing was made of.
@@ -27,20 +26,26 @@ def agreement(
     Args:
         teacher: prior with the teacher and its bank.
         compressed: prior with the new encoder and the bank that it has built.
-        facing: prior with the new encoder and the teacher's bank.
+        components: of each level of that bank; None: outputs are projected as the teacher's are.
         images: good and bad image ``(y, x)`` of each slice.
 
     Returns:
         mean cosines of ``tokens``; at images halfway between good and bad and at bad ones, of both
         ``gradients``, and of each gradient with the error, ``teacher`` and ``own``.
     """
+    parts, own = ([*prior.bank.levels.values()] for prior in (teacher, compressed))
+    # projections by which tokens of both compare: a PCA of its own would turn them
+    alike = [o if n is None else p for p, o, n in zip(parts, own, components, strict=True)]
     rows = []
     for good, bad, _ in images:
         good, bad = good / good.max(), bad / bad.max()
-        image = torch.stack([(good + bad) / 2, bad])
-        image = image.to(next(iter(teacher.bank.levels.values())).entries.device)
-        tokens = (project(prior, image) for prior in (teacher, facing))
-        near = torch.stack([(z * z_t).sum(-1).mean() for z, z_t in zip(*tokens, strict=True)])
+        image = torch.stack([(good + bad) / 2, bad]).to(parts[0].entries.device)
+        pairs = zip(
+            project(teacher.encoder, parts, image),
+            project(compressed.encoder, alike, image),
+            strict=True,
+        )
+        near = torch.stack([(z * z_t).sum(-1).mean() for z, z_t in pairs])
         slopes = [loss_gradient(prior, image).flatten(1) for prior in (teacher, compressed)]
         error = (bad - good).flatten().to(image.device)
         cosines = [cosine_similarity(*slopes), *(cosine_similarity(g, error) for g in slopes)]
@@ -55,30 +60,23 @@ def loss_gradient(prior: SemanticPrior, image: Tensor) -> Tensor:
     return torch.autograd.grad(prior.losses(image)["semantic"].sum(), image)[0]
 
 
-def seconds(encoders: Sequence[Encoder], image: Tensor, repeats: int = 5) -> list[float]:
-    """Time forward and backward pass of encoders in turns, so that other work slows all alike.
+def seconds(encoders: Sequence[Any], image: Tensor, repeats: int = 5) -> list[float]:
+    """Time an image with its gradient on the processor, in turns: other work slows all alike.
 
     Args:
-        encoders: encoders on the device of the image.
+        encoders: modules, which are moved to the CPU.
         image: ``(n, y, x)``.
         repeats: number of turns, of which the median counts; one more before warms up.
 
     Returns:
-        seconds of each encoder: of the processor on a CPU, else of the clock.
+        seconds of the processor of each encoder.
     """
 
-    def turn(encoder: Encoder) -> float:
-        start = _now(image.device)
-        levels = encoder(image.detach().requires_grad_())
+    def turn(encoder: Any) -> float:
+        start = time.process_time()
+        levels = encoder.cpu()(image.cpu().detach().requires_grad_())
         torch.stack([level.float().sum() for level in levels]).sum().backward()
-        return _now(image.device) - start
+        return time.process_time() - start
 
     turns = [[turn(encoder) for encoder in encoders] for _ in range(repeats + 1)][1:]
     return [median(column) for column in zip(*turns, strict=True)]
-
-
-def _now(device: torch.device) -> float:
-    if device.type == "cpu":
-        return time.process_time()
-    torch.cuda.synchronize(device)
-    return time.perf_counter()

@@ -88,12 +88,13 @@ class Student:
     def _ask(self, teacher: SemanticPrior, images: AuxiliarySlices, folder: Path) -> list[Path]:
         """Write each batch and the teacher's tokens to a file, unless it is there."""
         files = [folder / f"{i}.safetensors" for i in range(self.n_batches)]
+        parts = [*teacher.bank.levels.values()]
         with progress("teacher", self.n_batches, "batches") as bar:
             for i, batch in varied_images(images, self.n_batches, self.n_variants, self.seed):
                 if not files[i].is_file():
                     with whole(files[i]) as partial:
-                        tokens = enumerate(project(teacher, batch))
-                        named = {f"tokens {level}": z.contiguous() for level, z in tokens}
+                        tokens = enumerate(project(teacher.encoder, parts, batch))
+                        named = {f"tokens {i}": z.contiguous() for i, z in tokens}
                         save_file({"image": batch.contiguous(), **named}, partial)
                 bar.advance()
         return files

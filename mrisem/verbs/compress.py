@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from mrisem.adaptation.scans import hold_out
 from mrisem.adaptation.scores import image_separation
-from mrisem.compression.compression import Compression, faced
+from mrisem.compression.compression import Compression
 from mrisem.compression.measures import agreement, seconds
 from mrisem.data.auxiliary import AuxiliarySlices
 from mrisem.errors import InputError
@@ -137,12 +137,12 @@ def _measure(
     image = next(iter(unseen))[0][None].to(encoders[0].prepare.mean.device)
     costs = [encoder_cost(one, (image.shape[1], image.shape[2])) for one in encoders]
     n_kept = [part.components.shape[1] for part in teacher.bank.levels.values()]
-    facing = faced(teacher, encoders[1], builder.components or [])
+    components = builder.components or []
     return {
-        "agreement": agreement(teacher, compressed, facing, unseen),
+        "agreement": agreement(teacher, compressed, components, unseen),
         "separation": [
-            image_separation(one, unseen, components, image.device)
-            for one, components in zip(encoders, (n_kept, builder.components or []), strict=True)
+            image_separation(one, unseen, n, image.device)
+            for one, n in zip(encoders, (n_kept, components), strict=True)
         ],
         "flops": [cost.flops for cost in costs],
         "bytes": [cost.saved + cost.weights for cost in costs],

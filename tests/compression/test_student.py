@@ -94,8 +94,10 @@ def test_training_approaches_the_teacher(teacher, slices, tmp_path):
         network = StudentNetwork(facts["widths"], facts["grid"], facts["channels"])
         network.load_state_dict(weights)
         whole = nn.Sequential(student_preparation(facts["frame"]), network)
-        image = torch.stack([slices[1][0], slices[1][1]])
-        return imitation(whole, {"image": image, "tokens 0": project(teacher, image)[0]}).item()
+        image, parts = torch.stack([slices[1][0], slices[1][1]]), [teacher.bank.levels[2]]
+        return imitation(
+            whole, {"image": image, "tokens 0": project(teacher.encoder, parts, image)[0]}
+        ).item()
 
     assert distance(60) < distance(1) - 0.3
 
