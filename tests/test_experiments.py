@@ -274,20 +274,21 @@ def test_compressed_guidance_states_shares_of_the_gain(tmp_path):
     analyse = load(EXPERIMENTS / "compressed_guidance" / "analyse.py")
     (tmp_path / "runs").mkdir()
     lines = ["file,subject,slice,method,anatomy,mask,run,seconds,psnr,haarpsi"]
-    path = "out_trained_{}_checkpoints_last.ckpt"
-    arms = {  # run folder -> gain, seconds
-        "fit-all__prior-none": (0, 20),
-        "fit-none__prior-none": (-0.1, 1),
-        "prior-image_same": (0.02, 60),
-        "encoder-student__encoder.path-out_student_brain__prior-image_same": (0.018, 24),
-        "encoder-pruned__encoder.path-out_pruned_brain__prior-image_same": (0.015, 40),
-        f"fit-none__model.checkpoint-{path.format('with')}": (-0.04, 1),
-        f"fit-none__model.checkpoint-{path.format('without')}": (-0.05, 1),
+    trained = "unrolled as trained [model.checkpoint=/out/trained/brain/{}/checkpoints/last.ckpt]"
+    guided = "unrolled + image_same"
+    arms = {  # label -> gain, seconds
+        "unrolled": (0, 20),
+        "unrolled as trained [model.checkpoint=unrolled_mini]": (-0.1, 1),
+        guided: (0.02, 60),
+        f"{guided} [encoder=student, encoder.path=/out/student/brain]": (0.018, 24),
+        f"{guided} [encoder=pruned, encoder.path=/out/pruned/brain]": (0.015, 40),
+        trained.format("with"): (-0.04, 1),
+        trained.format("without"): (-0.05, 1),
     }
     for subject in range(8):
-        for run, (gain, seconds) in arms.items():
+        for label, (gain, seconds) in arms.items():
             score = 0.7 + 0.01 * subject + gain
-            lines.append(f"a.h5,s{subject},0,unrolled,brain,m,runs/{run},{seconds},30,{score}")
+            lines.append(f'a.h5,s{subject},0,"{label}",brain,m,r,{seconds},30,{score}')
     (tmp_path / "runs" / "metrics.csv").write_text("\n".join(lines) + "\n")
     for kind, new in (("student", 10e6), ("pruned", 30e6)):
         (tmp_path / kind / "brain").mkdir(parents=True)

@@ -14,25 +14,25 @@ from mrisem.results.rows import Row, read_rows
 SCORE = "haarpsi"
 FIT, TEACHER = "fit without a prior", "vgg16"
 PASS, TRAINED = "trained without the prior, one pass", "trained with the prior, one pass"
-# what the name of a run's folder holds, in this order -> what the arm is
+# what a label holds, in this order -> what the arm is
 _WORDS = (
-    ("_without_checkpoints", PASS),
-    ("_with_checkpoints", TRAINED),
-    ("fit-none", "start, one pass"),
-    ("encoder-student", "student"),
-    ("encoder-pruned", "pruned"),
+    ("/without/checkpoints", PASS),
+    ("/with/checkpoints", TRAINED),
+    ("as trained", "start, one pass"),
+    ("encoder=student", "student"),
+    ("encoder=pruned", "pruned"),
     ("image_same", TEACHER),
     ("", FIT),
 )
 
 
-def arm_of(run: str) -> str:
-    """Return what an arm is, of the name of its run's folder.
+def arm_of(method: str) -> str:
+    """Return what an arm is, of its label.
 
-    >>> arm_of("data-brain__encoder-pruned__prior-image_same"), arm_of("data-knee__prior-none")
+    >>> arm_of("unrolled + image_same [encoder=pruned, encoder.path=a]"), arm_of("unrolled")
     ('pruned', 'fit without a prior')
     """
-    return next(name for word, name in _WORDS if word in run)
+    return next(name for word, name in _WORDS if word in method)
 
 
 def analyse(folder: Path) -> list[dict[str, Any]]:
@@ -44,7 +44,7 @@ def analyse(folder: Path) -> list[dict[str, Any]]:
     arms: dict[str, dict[tuple[str, ...], Row]] = {}
     for row in read_rows(folder / "runs" / "metrics.csv"):
         slice_ = row["anatomy"], row["subject"], str(row["slice"])
-        arms.setdefault(arm_of(Path(row["run"]).name), {})[slice_] = row
+        arms.setdefault(arm_of(row["method"]), {})[slice_] = row
     references = {TEACHER: FIT, "student": FIT, "pruned": FIT, TRAINED: PASS}
     tests = {name: compare(arms[name], arms[other]) for name, other in references.items()}
     p_values = dict(zip(tests, holm([test.p_value for test in tests.values()]), strict=True))

@@ -54,6 +54,12 @@ def project(encoder: Encoder, parts: Sequence[LevelBank], images: Tensor) -> lis
     return [part.project(feature) for part, feature in zip(parts, features, strict=True)]
 
 
+def loss_gradient(prior: SemanticPrior, image: Tensor) -> Tensor:
+    """Compute the gradient of a prior's loss at images ``(n, y, x)``."""
+    image = image.detach().requires_grad_()
+    return torch.autograd.grad(prior.losses(image)["semantic"].sum(), image)[0]
+
+
 def varied_images(
     images: AuxiliarySlices, n: int, n_variants: int, seed: int
 ) -> Iterator[tuple[int, Tensor]]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from mrisem.compression.compression import project
+from mrisem.compression.compression import loss_gradient, project
 from mrisem.prior.image.prior import SemanticPrior
 
 
@@ -52,12 +52,6 @@ def agreement(
         rows.append(torch.stack([near.mean(), *(value.mean() for value in cosines)]))
     names = ("tokens", "gradients", "teacher", "own")
     return dict(zip(names, torch.stack(rows).mean(0).tolist(), strict=True))
-
-
-def loss_gradient(prior: SemanticPrior, image: Tensor) -> Tensor:
-    """Compute the gradient of a prior's loss at images ``(n, y, x)``."""
-    image = image.detach().requires_grad_()
-    return torch.autograd.grad(prior.losses(image)["semantic"].sum(), image)[0]
 
 
 def seconds(encoders: Sequence[Any], image: Tensor, repeats: int = 5) -> list[float]:

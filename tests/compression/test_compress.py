@@ -6,7 +6,12 @@ import h5py
 import pytest
 
 SMALL = {
-    "student": ["compression.channels=2", "compression.n_batches=2", "compression.steps=3"],
+    "student": [
+        "compression.channels=2",
+        "compression.n_batches=2",
+        "compression.steps=3",
+        "compression.rounds=2",
+    ],
     "pruned": ["compression=pruned", "compression.rounds=1"],
 }
 

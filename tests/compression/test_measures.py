@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from mrisem.compression.measures import agreement, loss_gradient, seconds
+from mrisem.compression.compression import loss_gradient
+from mrisem.compression.measures import agreement, seconds
 from mrisem.prior.image.perceptual import load_perceptual
 
 

@@ -4,13 +4,20 @@ import torch
 from torch import nn
 
 from mrisem.compression.compression import project, varied_images
-from mrisem.compression.student import Student, imitation
+from mrisem.compression.student import MAX_MOVE, Student, imitation, moved
 from mrisem.errors import InputError
 from mrisem.prior.image.compressed import StudentNetwork, student_preparation
 from mrisem.prior.image.perceptual import load_perceptual
 from mrisem.tasks.estimate import encoder_cost
 
-SMALL = {"channels": 2, "n_batches": 4, "n_variants": 2, "steps": 6, "learning_rate": 0.01}
+SMALL = {
+    "channels": 2,
+    "n_batches": 4,
+    "n_variants": 2,
+    "rounds": 2,
+    "steps": 6,
+    "learning_rate": 0.01,
+}
 
 
 def naive_convolution(x, weight, bias, stride, dilation):
@@ -85,6 +92,17 @@ def test_imitation_is_one_less_the_mean_cosine_over_levels():
     assert imitation(network, batch | {"tokens 1": right}).item() == pytest.approx(0, abs=1e-6)
 
 
+def test_images_move_down_the_loss_by_a_share_of_their_norm(teacher, slices):
+    image = torch.stack([slices[0][1], slices[1][1]])
+    generator = torch.Generator().manual_seed(0)
+    found = moved(teacher, image, generator)
+    before, after = (teacher.losses(x)["semantic"] for x in (image, found))
+    assert (after < before).all()
+    change = (found - image / image.amax((1, 2), keepdim=True)).flatten(1).norm(dim=1)
+    assert (change < 1.5 * MAX_MOVE * image.flatten(1).norm(dim=1)).all()
+    assert found.amin() >= 0
+
+
 def test_training_approaches_the_teacher(teacher, slices, tmp_path):
     def distance(steps):
         student = Student(**SMALL | {"channels": 4, "steps": steps})
@@ -128,7 +146,8 @@ def test_training_that_was_killed_continues_with_the_same_bits(
         with pytest.raises(KeyboardInterrupt):
             student.compress(teacher, slices, tmp_path / "killed")
     _, continued = student.compress(teacher, slices, tmp_path / "killed")
-    assert (len(n_asked), len(n_steps)) == (5, 4 + 4)  # 2 kept of each when they were killed
+    # killed at the third question, after the three steps of the first round; then at the next step
+    assert (len(n_asked), len(n_steps)) == (5, 7)
     assert all(torch.equal(value, continued[name]) for name, value in weights.items())
 
 

@@ -29,9 +29,9 @@ FACTS, WEIGHTS = "encoder.json", "encoder.safetensors"
 class StudentNetwork(nn.Module):
     """A few convolutions that predict the projected tokens of a teacher.
 
-    The trunk reduces an image eight times along y and x, as the teacher VGG16 does at its fourth
-    block; dilations give it a view of 100 pixels. Each level has a linear head. Tokens are averaged
-    over a grid as the teacher's are, and scaled to unit length.
+    The trunk reduces an image eight times along y and x, as VGG16 does at its fourth block, and
+    sees 65 pixels (VGG16: 92). Each level has a linear head. Tokens are averaged over a grid as
+    the teacher's are, and scaled to unit length.
 
     Args:
         widths: number of components of each level's tokens.
