@@ -46,9 +46,10 @@ def agreement(
             strict=True,
         )
         near = torch.stack([(z * z_t).sum(-1).mean() for z, z_t in pairs])
-        slopes = [loss_gradient(prior, image).flatten(1) for prior in (teacher, compressed)]
+        slope, other = (loss_gradient(p, image).flatten(1) for p in (teacher, compressed))
         error = (bad - good).flatten().to(image.device)
-        cosines = [cosine_similarity(*slopes), *(cosine_similarity(g, error) for g in slopes)]
+        of_both = cosine_similarity(slope, other)
+        cosines = [of_both, *(cosine_similarity(g, error) for g in (slope, other))]
         rows.append(torch.stack([near.mean(), *(value.mean() for value in cosines)]))
     names = ("tokens", "gradients", "teacher", "own")
     return dict(zip(names, torch.stack(rows).mean(0).tolist(), strict=True))

@@ -115,7 +115,7 @@ def channel_scores(
     Returns:
         name of a convolution -> score of each channel; and -> number of pixels of its output.
     """
-    outputs: dict[str, Tensor] = {}
+    outputs: dict[str, Any] = {}
     scores: dict[str, Tensor] = {}
 
     def keep(name: str, output: Tensor) -> None:
@@ -126,7 +126,7 @@ def channel_scores(
     hooks = [
         # the ReLU behind a convolution
         layers.features[int(name) + 1].register_forward_hook(
-            lambda *call, name=name: keep(name, call[-1])  # type: ignore[misc]
+            lambda *call, name=name: keep(name, call[-1])
         )
         for name in names
     ]

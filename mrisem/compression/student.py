@@ -75,7 +75,11 @@ class Student:
         """See `Compression`."""
         encoder: Any = teacher.encoder
         widths = [part.components.shape[1] for part in teacher.bank.levels.values()]
-        facts = {"widths": widths, "grid": math.isqrt(encoder.n_tokens), "channels": self.channels}
+        facts: dict[str, Any] = {
+            "widths": widths,
+            "grid": math.isqrt(encoder.n_tokens),
+            "channels": self.channels,
+        }
         frame = {name: getattr(encoder.prepare, name) for name in ("image_size", "resized")}
         network, device = StudentNetwork(**facts), encoder.prepare.mean.device
         generator = torch.Generator().manual_seed(stable_seed("student", self.seed))
@@ -141,7 +145,7 @@ class Student:
             save_file({"image": batch.contiguous(), **named}, partial)
 
 
-def facing(teacher: SemanticPrior, student: nn.Module) -> SemanticPrior:
+def facing(teacher: SemanticPrior, student: Any) -> SemanticPrior:
     """Make a prior of a student that still learns: its tokens compare with the teacher's bank."""
     levels = dict(teacher.bank.levels)
     for level, part in levels.items():

@@ -136,8 +136,8 @@ def _measure(
     encoders: list[Any] = [teacher.encoder, compressed.encoder]
     image = next(iter(unseen))[0][None].to(encoders[0].prepare.mean.device)
     costs = [encoder_cost(one, (image.shape[1], image.shape[2])) for one in encoders]
-    n_kept = [part.components.shape[1] for part in teacher.bank.levels.values()]
-    components = builder.components or []
+    components: list[int | None] = builder.components or []
+    n_kept: list[int | None] = [p.components.shape[1] for p in teacher.bank.levels.values()]
     return {
         "agreement": agreement(teacher, compressed, components, unseen),
         "separation": [
