@@ -22,7 +22,7 @@ QUESTIONS := what-guides contrast-settings embedding-levels prior-weight acceler
   embedding-umap main-table abnormalities prompt-control prompt-robustness perturbation centering \
   cheaper-guidance foundation-backbone
 # need images, or what their pages say how to make
-WITH_IMAGES := real-images adapted generative
+WITH_IMAGES := real-images adapted generative compressed-guidance
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow bench tune-baselines pretrain experiments $(QUESTIONS) $(WITH_IMAGES) check docs notebook docs-commands format clean

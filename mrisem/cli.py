@@ -14,6 +14,7 @@ VERBS = {
     "bank": "build or show an embedding bank",
     "train": "fit a backbone over a dataset (warm start)",
     "adapt": "low-rank adaptation of a vision-language model to your images",
+    "compress": "a light student of an encoder, or a part of its channels",
     "reconstruct": "reconstruct scans by any method",
     "evaluate": "score reconstructions against targets",
     "report": "one self-contained page from one or many run folders",

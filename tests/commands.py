@@ -152,11 +152,13 @@ def adapted(text: str, data: Path) -> str:
     if "unrolled_mini" not in text:  # which has the sizes of scale=demo
         text = re.sub(r"scale=(paper|demo)", "scale=smoke", text)
     text = text.replace("encoder=janus_pro_1b", "encoder=janus_mini")
-    verb = re.search(r"\bmrisem (simulate|bank|train|reconstruct|doctor)\b", text)
+    verb = re.search(r"\bmrisem (simulate|bank|train|compress|reconstruct|doctor)\b", text)
     if verb and "scale=" not in text:
         text += " scale=smoke"
     if verb and verb[1] == "reconstruct" and "max_slices" not in text:
         text += " data.max_slices=1"
+    if "mrisem compress " in text and "pruned" not in text:
+        text += " compression.n_batches=2 compression.steps=2"
     if "mrisem adapt " in text:
         text += " steps=2 n_images=2 n_subjects=3"
     if "paper_unrolled" in text:  # Janus-Pro's weights are not here; the recipe has sizes itself

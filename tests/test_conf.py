@@ -42,6 +42,7 @@ def test_conf_has_no_group_that_these_tests_leave_out():
     groups = {path.name for path in CONF.iterdir() if path.is_dir()}
     tested = {"scale", "model", "mask", "data", "encoder", "prior", "trainer", "metrics", "prompt"}
     tested |= {"fit", "regulariser", "objective", "logger", "steering", "experiment"}
+    tested |= {"compression"}
     tested |= {"hydra", "generator"}  # tests/test_ray.py
     assert groups == tested
 
@@ -106,6 +107,13 @@ def test_conf_every_generator_names_arguments_that_exist(name):
     make = make_generator(config)
     signature(make.func).bind(*make.args, **make.keywords)
     assert config.prior.generator.name == name
+
+
+@pytest.mark.parametrize("name", options("compression"))
+def test_conf_every_compression_can_be_made(name):
+    config = composed("compress", f"compression={name}")
+    assert config.compression.name == name
+    assert callable(instantiate(group_options(config.compression, "name")).compress)
 
 
 @pytest.mark.parametrize("name", options("prompt"))

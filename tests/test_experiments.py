@@ -271,6 +271,46 @@ def test_what_guides_names_arms_and_draws_their_subjects(tmp_path):
     assert 2_000 < (tmp_path / analyse.PICTURE).stat().st_size < analyse.MAX_BYTES
 
 
+def test_compressed_guidance_states_shares_of_the_gain(tmp_path):
+    analyse = load(EXPERIMENTS / "compressed_guidance" / "analyse.py")
+    (tmp_path / "runs").mkdir()
+    lines = ["file,subject,slice,method,anatomy,mask,run,seconds,psnr,haarpsi"]
+    trained = "unrolled as trained [model.checkpoint=/out/trained/brain/{}/checkpoints/last.ckpt]"
+    guided = "unrolled + image_same"
+    arms = {  # label -> gain, seconds
+        "unrolled": (0, 20),
+        "unrolled as trained [model.checkpoint=unrolled_mini]": (-0.1, 1),
+        guided: (0.02, 60),
+        f"{guided} [encoder=student, encoder.path=/out/student/brain]": (0.018, 24),
+        f"{guided} [encoder=pruned, encoder.path=/out/pruned/brain]": (0.015, 40),
+        trained.format("with"): (-0.04, 1),
+        trained.format("without"): (-0.05, 1),
+    }
+    for subject in range(8):
+        for label, (gain, seconds) in arms.items():
+            score = 0.7 + 0.01 * subject + gain
+            lines.append(f'a.h5,s{subject},0,"{label}",brain,m,r,{seconds},30,{score}')
+    (tmp_path / "runs" / "metrics.csv").write_text("\n".join(lines) + "\n")
+    for kind, new in (("student", 10e6), ("pruned", 30e6)):
+        (tmp_path / kind / "brain").mkdir(parents=True)
+        facts = {"measures": {"bytes": [90e6, new]}}
+        (tmp_path / kind / "brain" / "encoder.json").write_text(json.dumps(facts))
+    rows = {row["arm"]: row for row in analyse.analyse(tmp_path)}
+    assert len(rows) == len(arms)
+    shares = {arm: row.get("share of the gain") for arm, row in rows.items()}
+    assert shares["student"] == pytest.approx(0.9)
+    assert shares["pruned"] == pytest.approx(0.75)
+    assert shares["trained with the prior, one pass"] == pytest.approx(0.5)
+    assert shares["start, one pass"] is None
+    assert rows["student"]["p"] == pytest.approx(4 * 2 / 2**8)  # 8 subjects, 4 arms
+    assert rows["vgg16"]["encoder, MB of an image"] == 90
+    assert rows["pruned"]["encoder, MB of an image"] == 30
+    assert rows["student"]["seconds of a slice"] == 24
+    said = analyse.outcome([*rows.values()])
+    assert "student: 90 % of the gain in HaarPSI, 2.5 times as fast" in said
+    assert "one pass: 50 % of the gain in HaarPSI, 60.0 times as fast" in said
+
+
 def write_run(folder, wording, image):
     (folder / "reconstructions").mkdir(parents=True)
     with h5py.File(folder / "reconstructions" / "a.h5", "w") as file:

@@ -73,9 +73,7 @@ def hold_out(
     """Split slices by subject: those to adapt to, and those held out."""
     held = held_out({volume.subject for volume in slices.volumes}, share, seed)
     sides = [[v for v in slices.volumes if (v.subject in held) == side] for side in (False, True)]
-    adapted, unseen = (
-        AuxiliarySlices(side, slices.settings, None, "mixed", slices.on_error) for side in sides
-    )
+    adapted, unseen = (slices.of(side, slices.settings) for side in sides)
     return adapted, unseen
 
 
@@ -87,7 +85,7 @@ def held_out(subjects: set[str], share: float, seed: int) -> set[str]:
     """
     if len(subjects) < 2:
         raise InputError(
-            f"answers are counted on held-out subjects, got {len(subjects)} subjects in all; give "
+            f"measures are taken on held-out subjects, got {len(subjects)} subjects in all; give "
             "two or more (pairs name theirs in the column subject)"
         )
     n = min(len(subjects) - 1, max(1, round(share * len(subjects))))

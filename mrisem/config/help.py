@@ -89,6 +89,9 @@ _SENTENCES = {
     "learning_rate": "largest rate of AdamW",
     "gradient_checkpointing": "true: less memory, more time",
     "adapt encoder": "model that is adapted, one of Janus:",
+    "compression": "how it is made cheaper:",
+    "compress encoder": "teacher, the encoder that is compressed:",
+    "compress held_out": "share of the auxiliary subjects that measures are taken on",
     "format": "nifti: NAME.nii.gz; dicom: a folder of slices; ismrmrd: NAME.mrd",
     "voxel_mm": "mm between columns, rows and slices; null: as the files say",
     "evaluate data.root": "folder with the targets; null: as each run recorded",
@@ -122,6 +125,11 @@ _OPTIONS = {
         *("root", "pairs", "acquisition", "n_subjects", "size", "encoder", "encoder.path"),
         *("parts", "rank", "alpha", "dropout", "steps", "batch_size", "learning_rate"),
         *("held_out", "earlier", "gradient_checkpointing", "seed", "output_dir", "on_error"),
+    ),
+    "compress": (
+        *("compression", "encoder", "encoder.path", "data", "data.root", "data.acquisition"),
+        *("prior", "auxiliary.root", "auxiliary.acquisition", "auxiliary.n_subjects"),
+        *("held_out", "scale", "seed", "paths.cache", "output_dir"),
     ),
     "reconstruct": (
         *(*_RUN, "model", "model.checkpoint", "fit", "fit.iterations", *_GUIDE),
@@ -162,6 +170,11 @@ _EXAMPLES = {
         "root=DATA/knee output_dir=ADAPTED",
         "root=DICOM_FOLDER acquisition=CORPD_FBK encoder=janus_pro_1b output_dir=ADAPTED",
         "pairs=PAIRS/pairs.jsonl parts=[language] rank=4 output_dir=ADAPTED",
+    ),
+    "compress": (
+        "data.root=DATA/brain data.acquisition=AXT2 output_dir=STUDENT",
+        "compression=pruned compression.cost=0.2 data.root=DATA/brain output_dir=PRUNED",
+        "encoder=alexnet data=knee data.root=DATA/knee output_dir=STUDENT",
     ),
     "reconstruct": (
         "data.root=DATA/brain model=cg_sense output_dir=RUNS/cg_sense",

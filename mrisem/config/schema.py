@@ -467,11 +467,19 @@ class Adapt(Pictures, Verb):
     on_error: Literal["raise", "skip"]
 
 
+class Compress(Bank):
+    """``mrisem compress``."""
+
+    compression: Choice
+    held_out: Share
+
+
 VERBS: dict[str, type[Verb]] = {
     "simulate": Simulate,
     "bank": Bank,
     "train": Train,
     "adapt": Adapt,
+    "compress": Compress,
     "reconstruct": Reconstruct,
     "evaluate": Evaluate,
     "report": Report,

@@ -166,6 +166,11 @@ class AuxiliarySlices:
         self._slices = central_slices(self.volumes, settings.max_slices)
         self._bad: set[tuple[str, int]] = set()  # (file, slice) left out so far
 
+    def of(self, volumes: Sequence[VolumeInfo], settings: AuxiliarySettings) -> AuxiliarySlices:
+        """Return slices of other volumes or with other settings, made in the same way."""
+        made = self.reconstructor, self.contrast, self.on_error, self.readout
+        return AuxiliarySlices(volumes, settings, *made)
+
     def __len__(self) -> int:
         return len(self._good) * (2 if self.settings.negatives == "both" else 1)
 

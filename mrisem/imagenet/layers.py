@@ -45,7 +45,7 @@ class ConvolutionalLayers(nn.Module):
     Args:
         network: ``vgg16`` or ``alexnet``.
         weights: weights and biases by their names in torchvision's ``features``, such as
-            ``0.weight`` (`mrisem.imagenet.weights`).
+            ``0.weight`` (`mrisem.imagenet.weights`); of a pruned network they have fewer channels.
         n_blocks: number of blocks that are kept, counted from the first.
     """
 
@@ -54,9 +54,14 @@ class ConvolutionalLayers(nn.Module):
         self.network, self.architecture = network, architecture(network)
         self.block_ends = [end + 1 for end in self.architecture.block_ends[:n_blocks]]
         self.features = _empty_features(network)[: self.block_ends[-1]]
-        # assign: the layers have no memory of their own (device "meta") until now
-        block_weights = {name: weights[name] for name in self.features.state_dict()}
-        self.features.load_state_dict(block_weights, assign=True)
+        for name, layer in self.features.named_children():
+            if isinstance(layer, nn.Conv2d):
+                # the layers have no memory of their own (device "meta") until now
+                layer.weight, layer.bias = (
+                    nn.Parameter(weights[f"{name}.{part}"], requires_grad=False)
+                    for part in ("weight", "bias")
+                )
+                layer.out_channels, layer.in_channels = layer.weight.shape[:2]
         self.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> ConvolutionalLayers:

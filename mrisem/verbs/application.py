@@ -42,7 +42,7 @@ _VALUE_FLAGS = ("--cfg", "-c", "--package", "-p", "--config-dir", "-cd")  # flag
 _EXPECTED = (InputError, HydraException, OmegaConfBaseException, yaml.YAMLError, OSError)
 _PACKAGE_YAML = {"hydra", "main", "schema"}  # providers in Hydra's search path, without the user's
 # may refuse their folder, or write nothing
-_ACCEPT_THEMSELVES = ("train", "adapt", "reconstruct", "doctor")
+_ACCEPT_THEMSELVES = ("train", "adapt", "compress", "reconstruct", "doctor")
 _FIXES = {
     errno.ENOSPC: "free some space, then the same command continues",
     errno.EROFS: "choose a folder that may be written, such as another output_dir",

@@ -64,8 +64,8 @@ def load_perceptual(
     Raises:
         InputError: when the network, the levels or the weights cannot be used.
     """
-    widths, chosen = architecture(network).widths, tuple(levels)
-    check_levels(chosen, len(widths), network)
+    chosen = tuple(levels)
+    check_levels(chosen, len(architecture(network).widths), network)
     if weights is not None and random_seed is not None:
         raise InputError(
             f"weights are either read or random, got encoder.weights={weights} and "
@@ -77,11 +77,23 @@ def load_perceptual(
         values = random_weights(network, random_seed)
     # layers beyond the deepest level would be computed for nothing
     layers = ConvolutionalLayers(network, values, max(levels)).to(torch_dtype(dtype))
+    return freeze_layers(layers, chosen, grid)
+
+
+def freeze_layers(layers: ConvolutionalLayers, levels: tuple[int, ...], grid: int) -> FrozenEncoder:
+    """Make an encoder of convolutional layers.
+
+    Args:
+        layers: layers of the whole network, or of a pruned one.
+        levels: blocks whose last activations are compared.
+        grid: number of tokens along y and x.
+    """
+    widths = layers.architecture.widths
     return FrozenEncoder(
-        BlockTokens(layers, chosen, grid),
+        BlockTokens(layers, levels, grid),
         Preparation(None, 3, (MEAN, STD)),  # no resizing: convolutions take images of any size
-        chosen,
-        tuple(widths[level - 1] for level in chosen),
+        levels,
+        tuple(widths[level - 1] for level in levels),
         grid**2,
-        (network, chosen, grid),
+        (layers.network, levels, grid),
     )
