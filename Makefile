@@ -74,7 +74,7 @@ test: $(STAMP) ## run the tests (minutes)
 test-slow: $(STAMP) ## run the tests that take minutes each
 	@$(BIN)/python -m pytest -m slow
 
-bench: $(STAMP) ## time and memory against named alternatives, one table in outputs/bench (long, 12 GB; OPTIONS="--only solve")
+bench: $(STAMP) ## time and memory against named alternatives, one table in outputs/bench (an hour, 17 GB; OPTIONS="--only solve")
 	@$(BIN)/python tests/benchmarks/run.py $(OPTIONS)
 
 tune-baselines: $(STAMP) ## choose the classical baselines' weights on auxiliary subjects (5 minutes)
