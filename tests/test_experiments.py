@@ -72,7 +72,7 @@ def test_sweep_every_word_composes_and_a_reference_is_among_them(run, monkeypatc
         assert config.data.root.startswith(("/data/", "/images/"))
         assert Path(config.data.root).name == config.data.name
     assert "none" in {config.prior.name for config in configs}
-    assert len(jobs) > 2
+    assert len(jobs) >= 2
     assert all(config.scale is not None for config in configs)
     for one in sweep.train:
         for job in run.jobs_of(one):

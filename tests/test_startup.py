@@ -95,7 +95,10 @@ def test_help_of_a_verb_has_no_heavy_imports():
     [
         ("mrisem rec", {"reconstruct"}),
         ("mrisem ", set(VERBS)),
-        ("./bin/mrisem reconstruct model=un", {"model=unet", "model=unrolled"}),
+        (
+            "./bin/mrisem reconstruct model=un",
+            {"model=unet", "model=unrolled", "model=unrolled_vit"},
+        ),
         ("mrisem report embedding_s", {"embedding_slices="}),
         ("mrisem nosuch model=", set()),
     ],

@@ -33,8 +33,8 @@ def complete_choice(line: str) -> list[str] | None:
         Completions; None where Hydra must be asked: of an option, of a group that is not ours, and
         where other folders or packages have YAML files.
 
-    >>> complete_choice("data=knee model=unr"), complete_choice("mask.acc")
-    (['model=unrolled'], None)
+    >>> complete_choice("data=knee model=une"), complete_choice("mask.acc")
+    (['model=unet'], None)
     """
     typed = re.search(r"(?:^|\s)(?P<group>\w+)=(?P<start>\w*)$", line)
     if not typed or "-cd" in line or "--config-dir" in line or "hydra" in line or installed():
