@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from omegaconf import OmegaConf
 
 from mrisem.config.compose import compose
 from mrisem.prior.contrastive import info_nce
@@ -39,6 +40,9 @@ def run():
 @pytest.fixture
 def tables(run):
     return load(EXPERIMENTS / "tables.py")
+
+
+_COMPARED = ("unrolled.Unrolled", "unrolled_vit.UnrolledViT")  # by foundation_backbone
 
 
 @cache
@@ -71,8 +75,13 @@ def test_sweep_every_word_composes_and_a_reference_is_among_them(run, monkeypatc
     for config in configs:
         assert config.data.root.startswith(("/data/", "/images/"))
         assert Path(config.data.root).name == config.data.name
-    assert "none" in {config.prior.name for config in configs}
-    assert len(jobs) >= 2
+    priors = {config.prior.name for config in configs}
+    if question == "foundation_backbone":  # compares networks, none of them with a prior
+        assert priors == {"none"}
+        networks = {OmegaConf.select(config, "model.task.network._target_") for config in configs}
+        assert {f"mrisem.networks.{name}" for name in _COMPARED} <= networks
+    else:
+        assert {"none"} < priors
     assert all(config.scale is not None for config in configs)
     for one in sweep.train:
         for job in run.jobs_of(one):

@@ -26,7 +26,8 @@ def agreement(
     Args:
         teacher: prior with the teacher and its bank.
         compressed: prior with the new encoder and the bank that it has built.
-        components: of each level of that bank; None: outputs are projected as the teacher's are.
+        components: number of PCA components of each level of that bank; None: none, where outputs
+            are projected as the teacher's are.
         images: good and bad image ``(y, x)`` of each slice.
 
     Returns:

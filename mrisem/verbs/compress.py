@@ -56,6 +56,20 @@ def run(config: DictConfig) -> int:
     )
     compression: Compression = instantiate(group_options(config.compression, "name"))
     compression.check(encoder)
+    folder = Path(config.output_dir)
+    with held(folder):
+        facts = _open(folder, _facts(config, encoder, images, unseen))
+        accept(config, "compress")  # the folder is not another's
+        if "measures" not in facts:
+            _compress(compression, builder, encoder, (images, unseen), folder, facts)
+    print("\n".join(_lines(config, facts)))
+    return 0
+
+
+def _facts(
+    config: DictConfig, encoder: Any, images: AuxiliarySlices, unseen: AuxiliarySlices
+) -> dict[str, Any]:
+    """Return all on which the new encoder depends, as its JSON file will have it."""
     facts = {
         "kind": config.compression.name,
         "levels": [*encoder.levels],
@@ -65,14 +79,8 @@ def run(config: DictConfig) -> int:
         "prior": {name: group_options(config.prior).get(name) for name in _OF_THE_PRIOR},
         "options": group_options(config.compression, "name"),
     }
-    folder = Path(config.output_dir)
-    with held(folder):
-        facts = _open(folder, json.loads(json.dumps(facts)))
-        accept(config, "compress")  # the folder is not another's
-        if "measures" not in facts:
-            _compress(compression, builder, encoder, (images, unseen), folder, facts)
-    print("\n".join(_lines(config, facts)))
-    return 0
+    read_back: dict[str, Any] = json.loads(json.dumps(facts))  # tuples are lists there
+    return read_back
 
 
 def _open(folder: Path, facts: dict[str, Any]) -> dict[str, Any]:

@@ -28,14 +28,19 @@ def test_gradient_is_the_losses_slope(teacher, slices):
     torch.testing.assert_close(gradient.norm(), (rise[0] - rise[1]) / 2e-3, rtol=0.03, atol=0)
 
 
-def test_seconds_rank_encoders_by_their_work():
+def test_seconds_are_the_median_of_the_turns_after_the_first(monkeypatch):
+    """By a clock that only the encoders move."""
+    clock = [0.0]
+    monkeypatch.setattr("mrisem.compression.measures.time.process_time", lambda: clock[0])
+
     class Work(torch.nn.Module):
-        def __init__(self, n):
+        def __init__(self, *spent):
             super().__init__()
-            self.weight = torch.ones(n, n)
+            self.spent = iter(spent)
 
         def forward(self, image):
-            return (image.mean() * self.weight @ self.weight,)
+            clock[0] += next(self.spent)
+            return (image,)
 
-    slow, fast = seconds([Work(900), Work(4)], torch.ones(1, 4, 4))
-    assert slow > fast >= 0
+    encoders = [Work(100, 7, 2, 3), Work(50, 1, 9, 4)]
+    assert seconds(encoders, torch.ones(1, 4, 4), repeats=3) == [3, 4]
